@@ -1,0 +1,36 @@
+// The one place where a kernel is launched, so that the CPU emulation (tests/cuda_emulation) can stand in for it.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#if !defined(NEUROKERN_EMULATE_CUDA)
+#include <cuda_runtime.h>
+
+#define NK_LAUNCH(kernel, grid, block, stream, ...)                                            \
+  do {                                                                                         \
+    kernel<<<(grid), (block), 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);            \
+    ::neurokern::check_launch(cudaGetLastError());                                             \
+  } while (0)
+
+namespace neurokern {
+
+inline void check_launch(cudaError_t status) {
+  if (status == cudaSuccess) return;
+  throw std::runtime_error(std::string("neurokern CUDA: ") + cudaGetErrorString(status) +
+                           ". Check the device with `neurokern env`; backend=\"reference\" runs without our kernels.");
+}
+
+}  // namespace neurokern
+#endif
+
+namespace neurokern {
+
+// Blocks that cover n items; kernels stride over the rest when the grid limit is reached.
+inline unsigned grid_size(std::int64_t n_items, int block) {
+  const std::int64_t blocks = (n_items + block - 1) / block;
+  return static_cast<unsigned>(blocks < 1 ? 1 : (blocks > 0x7FFFFFFF ? 0x7FFFFFFF : blocks));
+}
+
+}  // namespace neurokern

@@ -1,0 +1,42 @@
+"""neurokern: brain data at hardware speed.
+
+Importing this package loads nothing heavy; a name below loads its module when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "bin_spikes": "neurokern.ops",
+    "mask_regions": "neurokern.ops",
+    "gather_regions": "neurokern.ops",
+    "scatter_regions": "neurokern.ops",
+    "MaskedBatch": "neurokern.ops",
+    "SpikeRecording": "neurokern.datasets",
+    "load_recording": "neurokern.datasets",
+    "MtM": "neurokern.models",
+    "MtMConfig": "neurokern.models",
+}
+
+__all__ = ["__version__", *_HOME_OF]
+
+if TYPE_CHECKING:
+    from neurokern.datasets import SpikeRecording, load_recording
+    from neurokern.models import MtM, MtMConfig
+    from neurokern.ops import MaskedBatch, bin_spikes, gather_regions, mask_regions, scatter_regions
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'neurokern' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

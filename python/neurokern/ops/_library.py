@@ -1,0 +1,112 @@
+"""How ops reach PyTorch and their kernels: one library, one choice of backend.
+
+Ops are registered from Python, since the native modules do not know torch: one wheel serves every torch.
+Without torch the ops still work on numpy arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from neurokern import _core
+
+if TYPE_CHECKING:
+    import torch
+else:
+    try:
+        import torch
+    except ImportError:  # a torch-free Python: numpy arrays only
+        torch = None
+
+__all__ = ["choose_backend", "core", "cuda", "register", "thread_count", "torch"]
+
+core = _core
+BACKENDS = ("native", "reference")
+
+
+@functools.cache
+def cuda() -> types.ModuleType:
+    """Return the CUDA module, loaded at first use; raise RuntimeError with the remedy if it was not built."""
+    try:
+        return importlib.import_module("neurokern._cuda")
+    except ImportError as error:
+        raise RuntimeError(
+            "neurokern was built without CUDA, so its native ops cannot run on a CUDA tensor. Build it where nvcc is "
+            "on PATH (NEUROKERN_CUDA=ON makes a missing nvcc an error), pass backend='reference', or move the "
+            "tensor to the CPU."
+        ) from error
+
+
+def choose_backend(function: str, device_type: str, backend: str | None) -> str:
+    """Return "native" or "reference" for a tensor on ``device_type``; ``backend`` forces one.
+
+    Native kernels exist for the CPU and, where the CUDA module was built, for CUDA. Other devices, and CUDA without
+    the module, take the torch reference.
+    """
+    if backend is not None:
+        if backend not in BACKENDS:
+            raise ValueError(f"{function}: backend must be None, 'native' or 'reference', got {backend!r}")
+        if backend == "native" and device_type not in ("cpu", "cuda"):
+            raise ValueError(f"{function}: no native kernel for device {device_type!r}; use backend='reference'")
+        return backend
+    if device_type == "cpu":
+        return "native"
+    return "native" if device_type == "cuda" and _cuda_built() else "reference"
+
+
+@functools.cache
+def _cuda_built() -> bool:
+    return importlib.util.find_spec("neurokern._cuda") is not None
+
+
+def thread_count() -> int:
+    """Threads a native call may use: torch's setting, which is 1 in DataLoader workers."""
+    return torch.get_num_threads() if torch is not None else 1
+
+
+@functools.cache
+def _library() -> torch.library.Library:
+    return torch.library.Library("neurokern", "DEF")
+
+
+def register(
+    schema: str,
+    *,
+    cpu: Callable[..., Any],
+    cuda: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None,
+    setup_context: Callable[..., Any] | None = None,
+) -> None:
+    """Register ``torch.ops.neurokern.<op>``.
+
+    Parameters
+    ----------
+    schema : str
+        ``"name(Tensor x, ...) -> Tensor"``.
+    cpu, cuda, fake : callable
+        Implementation for CPU tensors, for CUDA tensors, and for shapes alone.
+    backward, setup_context : callable or None
+        As in :func:`torch.library.register_autograd`. With ``backward=None`` the op's backward raises: an op without
+        any leaves ``grad=None`` behind with only a warning.
+    """
+    if torch is None:
+        return
+    name = schema.split("(", 1)[0]
+    library = _library()
+    library.define(schema)
+    library.impl(name, cpu, "CPU")
+    library.impl(name, cuda, "CUDA")
+    torch.library.register_fake(f"neurokern::{name}", fake, lib=library)
+
+    def no_gradient(context: Any, *gradients: Any) -> Any:
+        raise RuntimeError(f"neurokern::{name} is not differentiable; call it under torch.no_grad() or detach()")
+
+    torch.library.register_autograd(
+        f"neurokern::{name}", backward or no_gradient, setup_context=setup_context, lib=library
+    )
