@@ -1,4 +1,4 @@
-"""Without torch the package imports and its ops run on numpy arrays. Argument: the expected instruction set."""
+"""Without torch the ops run on numpy arrays. Argument: the instruction set to expect."""
 
 import importlib.util
 import sys
