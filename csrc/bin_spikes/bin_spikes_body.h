@@ -9,10 +9,11 @@
 
 namespace neurokern {
 
-constexpr std::int64_t kFarSample = std::int64_t{1} << 61;  // |start| beyond it: an empty window, not an overflow
+constexpr std::int64_t kFarSample = std::int64_t{1}
+                                    << 61;  // |start| beyond it: an empty window, not an overflow
 
-// Left edge of bin k, before the tolerance. One rounded division: k / 50 and sample / 30000 are then the doubles
-// nearest to the rationals, so that comparing them agrees with exact arithmetic.
+// Left edge of bin k, before the tolerance. One rounded division: k / 50 and sample / 30000 are then the
+// doubles nearest to the rationals, so that comparing them agrees with exact arithmetic.
 NK_HD double plain_edge(const BinSpikes& p, double start, std::int64_t k) {
   if (p.edges != nullptr) return static_cast<const double*>(p.edges)[k];
   const double n = static_cast<double>(k);
@@ -25,8 +26,12 @@ NK_HD std::int64_t plain_edge(const BinSpikes& p, std::int64_t start, std::int64
 }
 
 // A spike lies in bin k or later if its time is at least this.
-NK_HD double bin_edge(const BinSpikes& p, double start, std::int64_t k) { return plain_edge(p, start, k) - p.tolerance; }
-NK_HD std::int64_t bin_edge(const BinSpikes& p, std::int64_t start, std::int64_t k) { return plain_edge(p, start, k); }
+NK_HD double bin_edge(const BinSpikes& p, double start, std::int64_t k) {
+  return plain_edge(p, start, k) - p.tolerance;
+}
+NK_HD std::int64_t bin_edge(const BinSpikes& p, std::int64_t start, std::int64_t k) {
+  return plain_edge(p, start, k);
+}
 
 // The next double up, for finite x.
 NK_HD double next_up(double x) {

@@ -1,6 +1,7 @@
-// Counting on the CPU. Sorted spikes: a few rows of 32-bit counters live in L1; sixteen spikes at a time become
-// counter numbers, and a finished block is converted, streamed to the output and cleared in one pass, so that the
-// output is written once and never read. Unsorted spikes: first thrown into buckets of time, then the same.
+// Counting on the CPU. Sorted spikes: a few rows of 32-bit counters live in L1; sixteen spikes at a time
+// become counter numbers, and a finished block is converted, streamed to the output and cleared in one pass,
+// so that the output is written once and never read. Unsorted spikes: first thrown into buckets of time, then
+// the same.
 //
 // Compiled once per instruction set (common/isa.h): no STL, nothing with external linkage but the kernel.
 
@@ -26,13 +27,13 @@ using std::uint32_t;
 using std::uint64_t;
 using std::uint8_t;
 
-constexpr int kLanes = 8;    // one vector of doubles
-constexpr int kGroup = 16;   // spikes handled together
+constexpr int kLanes = 8;                 // one vector of doubles
+constexpr int kGroup = 16;                // spikes handled together
 constexpr int64_t kBlockCells = 4096;     // sorted: counters of a block, 16 KiB of L1
 constexpr int64_t kBucketCells = 131072;  // unsorted: counters of a block, half of a 1 MiB L2
 constexpr int64_t kMaxBuckets = 4096;
 constexpr int64_t kStreamBytes = int64_t{4} << 20;  // outputs above it bypass the caches
-constexpr int64_t kParallelSpikes = 100000;         // about 100 us of work: below it a second thread costs more
+constexpr int64_t kParallelSpikes = 100000;  // about 100 us of work: below it a second thread costs more
 
 typedef double F64 __attribute__((vector_size(64)));
 typedef int64_t I64 __attribute__((vector_size(64)));
@@ -67,7 +68,8 @@ inline __attribute__((always_inline)) bool any(I64 mask) {
 #endif
 }
 
-// ---- One block of rows ------------------------------------------------------------------------------------------
+// ---- One block of rows
+// ------------------------------------------------------------------------------------------
 
 struct Tally {
   int64_t in_range = 0, unknown = 0, unmapped = 0;
@@ -84,7 +86,8 @@ struct Tally {
   }
 };
 
-// Counters of `rows` rows, then three that are no cell: a spike beyond the block, an unknown id, an unmapped id.
+// Counters of `rows` rows, then three that are no cell: a spike beyond the block, an unknown id, an unmapped
+// id.
 struct Block {
   uint32_t* cells = nullptr;
   int64_t capacity_rows = 0, n_cells = 0;
@@ -180,29 +183,41 @@ uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bo
 
 int64_t element_size(CountType type) {
   switch (type) {
-    case CountType::u8: return 1;
+    case CountType::u8:
+      return 1;
     case CountType::i16:
     case CountType::u16:
     case CountType::f16:
-    case CountType::bf16: return 2;
+    case CountType::bf16:
+      return 2;
     case CountType::i32:
-    case CountType::f32: return 4;
-    default: return 8;
+    case CountType::f32:
+      return 4;
+    default:
+      return 8;
   }
 }
 
 uint32_t convert_block(const BinSpikes& p, uint32_t* cells, void* out, int64_t n, bool stream) {
   const uint32_t limit = p.largest_exact > 0xFFFFFFFF ? 0xFFFFFFFF : static_cast<uint32_t>(p.largest_exact);
   switch (p.count_type) {
-    case CountType::u8: return convert_cells<Plain<uint8_t>>(cells, out, n, limit, stream);
+    case CountType::u8:
+      return convert_cells<Plain<uint8_t>>(cells, out, n, limit, stream);
     case CountType::i16:  // below 32768 the two are the same bits
-    case CountType::u16: return convert_cells<Plain<uint16_t>>(cells, out, n, limit, stream);
-    case CountType::i32: return convert_cells<Plain<uint32_t>>(cells, out, n, limit, stream);
-    case CountType::i64: return convert_cells<Plain<int64_t>>(cells, out, n, limit, stream);
-    case CountType::f16: return convert_cells<Half>(cells, out, n, limit, stream);
-    case CountType::bf16: return convert_cells<BFloat16>(cells, out, n, limit, stream);
-    case CountType::f32: return convert_cells<Plain<float>>(cells, out, n, limit, stream);
-    case CountType::f64: return convert_cells<Plain<double>>(cells, out, n, limit, stream);
+    case CountType::u16:
+      return convert_cells<Plain<uint16_t>>(cells, out, n, limit, stream);
+    case CountType::i32:
+      return convert_cells<Plain<uint32_t>>(cells, out, n, limit, stream);
+    case CountType::i64:
+      return convert_cells<Plain<int64_t>>(cells, out, n, limit, stream);
+    case CountType::f16:
+      return convert_cells<Half>(cells, out, n, limit, stream);
+    case CountType::bf16:
+      return convert_cells<BFloat16>(cells, out, n, limit, stream);
+    case CountType::f32:
+      return convert_cells<Plain<float>>(cells, out, n, limit, stream);
+    case CountType::f64:
+      return convert_cells<Plain<double>>(cells, out, n, limit, stream);
   }
   return 0;
 }
@@ -210,7 +225,8 @@ uint32_t convert_block(const BinSpikes& p, uint32_t* cells, void* out, int64_t n
 // Writes the block to rows [row, row + rows) of a window and leaves it clear.
 void finish_block(const Job& job, Block& block, int64_t window, int64_t row, int64_t rows, Tally& tally) {
   const BinSpikes& p = job.p;
-  char* out = static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
+  char* out =
+      static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
   const uint32_t largest = convert_block(p, block.cells, out, rows * p.n_units, job.stream);
   tally.largest = tally.largest < largest ? largest : tally.largest;
   tally.unknown += block.cells[block.unknown()];
@@ -218,7 +234,8 @@ void finish_block(const Job& job, Block& block, int64_t window, int64_t row, int
   for (int64_t i = block.beyond(); i <= block.unmapped(); ++i) block.cells[i] = 0;
 }
 
-// ---- Which counter ------------------------------------------------------------------------------------------------
+// ---- Which counter
+// ------------------------------------------------------------------------------------------------
 
 template <typename U>
 inline int64_t scalar_cell(const Job& job, const Block& block, U id, int64_t row_in_block) {
@@ -227,8 +244,8 @@ inline int64_t scalar_cell(const Job& job, const Block& block, U id, int64_t row
   return column == kUnknown ? block.unknown() : block.unmapped();
 }
 
-// Equal bins by arithmetic: x = (t - origin) * scale - row lies in [r, r + 1) for row r of the block, up to an error
-// far below `slack`; only a spike that close to an edge needs the comparison.
+// Equal bins by arithmetic: x = (t - origin) * scale - row lies in [r, r + 1) for row r of the block, up to
+// an error far below `slack`; only a spike that close to an edge needs the comparison.
 template <typename T>
 struct Quotient;
 
@@ -297,11 +314,13 @@ struct Columns<int64_t> {
 
 // Counts kGroup spikes at `times`, `units` into the block of `rows` rows from `row`.
 template <bool kMapped, typename T, typename U>
-inline __attribute__((always_inline)) void count_group(const Job& job, const Quotient<T>& quotient, Block& block,
-                                                       const T* times, const U* units, int64_t row, int32_t rows) {
+inline __attribute__((always_inline)) void count_group(const Job& job, const Quotient<T>& quotient,
+                                                       Block& block, const T* times, const U* units,
+                                                       int64_t row, int32_t rows) {
   const BinSpikes& p = job.p;
   const uint32_t n_units = static_cast<uint32_t>(p.n_units);
-  const int32_t beyond = static_cast<int32_t>(block.beyond()), unknown = static_cast<int32_t>(block.unknown());
+  const int32_t beyond = static_cast<int32_t>(block.beyond()),
+                unknown = static_cast<int32_t>(block.unknown());
   alignas(64) int32_t cell[kGroup];
   for (int half = 0; half < kGroup; half += kLanes) {
     const F64 x = quotient.position(times + half, row);
@@ -326,14 +345,16 @@ inline __attribute__((always_inline)) void count_group(const Job& job, const Quo
       column = Columns<U>::load8(units + half, p.n_units);
     }
     // unknown() and unmapped() follow each other as kUnknown = -1 and kUnmapped = -2 do.
-    const I32 known = column >= 0 ? reinterpret_cast<I32>(reinterpret_cast<U32>(r) * n_units) + column : unknown - 1 - column;
+    const I32 known = column >= 0 ? reinterpret_cast<I32>(reinterpret_cast<U32>(r) * n_units) + column
+                                  : unknown - 1 - column;
     const I32 at = reinterpret_cast<U32>(r) < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
     memcpy(cell + half, &at, sizeof at);
   }
   for (int i = 0; i < kGroup; ++i) ++block.cells[cell[i]];
 }
 
-// ---- Sorted spikes --------------------------------------------------------------------------------------------------
+// ---- Sorted spikes
+// --------------------------------------------------------------------------------------------------
 
 template <typename T>
 int64_t first_at_least(const T* times, int64_t n, T value) {
@@ -363,7 +384,8 @@ bool is_sorted(const T* times, int64_t first, int64_t last) {
 }
 
 template <typename T, typename U>
-int64_t count_scalar(const Job& job, Block& block, T start, int64_t row, int64_t rows, int64_t i, bool& disordered) {
+int64_t count_scalar(const Job& job, Block& block, T start, int64_t row, int64_t rows, int64_t i,
+                     bool& disordered) {
   const BinSpikes& p = job.p;
   const T* times = static_cast<const T*>(p.times);
   const U* units = static_cast<const U*>(p.units);
@@ -381,8 +403,8 @@ int64_t count_scalar(const Job& job, Block& block, T start, int64_t row, int64_t
 
 // Counts the spikes of one block of rows from spike i on; returns the first spike beyond the block.
 template <bool kMapped, typename T, typename U>
-int64_t count_sorted(const Job& job, Quotient<T>& quotient, Block& block, int64_t row, int64_t rows, int64_t i,
-                     bool& disordered) {
+int64_t count_sorted(const Job& job, Quotient<T>& quotient, Block& block, int64_t row, int64_t rows,
+                     int64_t i, bool& disordered) {
   const BinSpikes& p = job.p;
   const T* times = static_cast<const T*>(p.times);
   const U* units = static_cast<const U*>(p.units);
@@ -409,7 +431,8 @@ int64_t count_sorted(const Job& job, Quotient<T>& quotient, Block& block, int64_
 
 // Rows [first_row, last_row) of one window.
 template <typename T, typename U>
-void bin_sorted_rows(const Job& job, Block& block, int64_t window, int64_t first_row, int64_t last_row, Tally& tally) {
+void bin_sorted_rows(const Job& job, Block& block, int64_t window, int64_t first_row, int64_t last_row,
+                     Tally& tally) {
   const BinSpikes& p = job.p;
   const T* times = static_cast<const T*>(p.times);
   const T start = window_start(p, window, T{});
@@ -419,7 +442,8 @@ void bin_sorted_rows(const Job& job, Block& block, int64_t window, int64_t first
   int64_t i = first;
   for (int64_t row = first_row; row < last_row; row += block.capacity_rows) {
     const int64_t rows = row + block.capacity_rows < last_row ? block.capacity_rows : last_row - row;
-    const bool closed_end = p.closed_last && row + rows == p.n_bins;  // the closed edge is a matter of comparison
+    const bool closed_end =
+        p.closed_last && row + rows == p.n_bins;  // the closed edge is a matter of comparison
     if (!empty && quotient.usable && !closed_end) {
       i = job.columns != nullptr
               ? count_sorted<true, T, U>(job, quotient, block, row, rows, i, tally.disordered)
@@ -442,7 +466,8 @@ void bin_sorted_rows(const Job& job, Block& block, int64_t window, int64_t first
   }
 }
 
-// ---- Unsorted spikes ------------------------------------------------------------------------------------------------
+// ---- Unsorted spikes
+// ------------------------------------------------------------------------------------------------
 
 // Spikes thrown into buckets of time; within one they keep no order, and need none.
 template <typename T, typename U>
@@ -502,8 +527,8 @@ struct Buckets {
 };
 
 template <typename T, typename U>
-void bin_bucketed_rows(const Job& job, const Buckets<T, U>& buckets, Block& block, int64_t window, int64_t first_row,
-                       int64_t last_row, Tally& tally) {
+void bin_bucketed_rows(const Job& job, const Buckets<T, U>& buckets, Block& block, int64_t window,
+                       int64_t first_row, int64_t last_row, Tally& tally) {
   const BinSpikes& p = job.p;
   const T start = window_start(p, window, T{});
   for (int64_t row = first_row; row < last_row; row += block.capacity_rows) {
@@ -521,7 +546,8 @@ void bin_bucketed_rows(const Job& job, const Buckets<T, U>& buckets, Block& bloc
   }
 }
 
-// ---- Tasks ------------------------------------------------------------------------------------------------------------
+// ---- Tasks
+// ------------------------------------------------------------------------------------------------------------
 
 // A task is some windows, or some rows of the only window.
 template <typename T, typename U>
@@ -594,8 +620,8 @@ Tally bin_all(const Job& job, int n_threads) {
   bool sorted = p.order != SpikeOrder::unsorted;
   if (sorted && p.starts != nullptr && p.order == SpikeOrder::unknown) {
     bool disordered[kMaxTasks] = {};
-    OrderCheck<T> check{static_cast<const T*>(p.times), p.n_spikes, n_threads < kMaxTasks ? n_threads : kMaxTasks,
-                        disordered};
+    OrderCheck<T> check{static_cast<const T*>(p.times), p.n_spikes,
+                        n_threads < kMaxTasks ? n_threads : kMaxTasks, disordered};
     if (p.n_spikes < 10 * kParallelSpikes) check.n_tasks = 1;
     parallel_for(check.n_tasks, n_threads, &OrderCheck<T>::run, &check);
     for (int64_t i = 0; i < check.n_tasks; ++i) sorted &= !disordered[i];

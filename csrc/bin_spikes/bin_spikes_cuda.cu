@@ -1,10 +1,9 @@
-// Counting on the GPU. Counts are integers added by atomics, so that neither the order of the spikes nor that of the
-// threads shows in the result. Five kernels follow each other on the stream; none waits for the host:
+// Counting on the GPU. Counts are integers added by atomics, so that neither the order of the spikes nor that
+// of the threads shows in the result. Five kernels follow each other on the stream; none waits for the host:
 //   clear   totals and report to zero
 //   order   are the spikes sorted? (only with windows)
-//   count   one window, or unsorted spikes: a thread per spike; sorted spikes and windows: a block row per window
-//   tally   sums, and the largest count
-//   convert to the output type, saturating
+//   count   one window, or unsorted spikes: a thread per spike; sorted spikes and windows: a block row per
+//   window tally   sums, and the largest count convert to the output type, saturating
 
 #include <cstdint>
 
@@ -41,12 +40,13 @@ __global__ void check_order(BinSpikes p, std::int64_t* report) {
 }
 
 __device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
-  return p.wide_units ? static_cast<const std::int64_t*>(p.units)[i] : static_cast<const std::int32_t*>(p.units)[i];
+  return p.wide_units ? static_cast<const std::int64_t*>(p.units)[i]
+                      : static_cast<const std::int32_t*>(p.units)[i];
 }
 
 template <typename T>
-__device__ void count_spike(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, std::int64_t window,
-                            std::int64_t i) {
+__device__ void count_spike(const BinSpikes& p, std::int32_t* totals, std::int64_t* report,
+                            std::int64_t window, std::int64_t i) {
   const T start = window_start(p, window, T{});
   const std::int64_t bin = usable_start(start) ? bin_of(p, start, static_cast<const T*>(p.times)[i]) : -1;
   if (bin < 0) return;
@@ -64,7 +64,8 @@ template <typename T>
 __global__ void count_by_spike(BinSpikes p, std::int32_t* totals, std::int64_t* report) {
   if (p.starts != nullptr && report[kDisordered] == 0) return;
   for (std::int64_t i = first_item(); i < p.n_spikes; i += item_stride())
-    for (std::int64_t window = 0; window < p.n_windows; ++window) count_spike<T>(p, totals, report, window, i);
+    for (std::int64_t window = 0; window < p.n_windows; ++window)
+      count_spike<T>(p, totals, report, window, i);
 }
 
 template <typename T>
@@ -108,19 +109,36 @@ __global__ void convert_totals(BinSpikes p, const std::int32_t* totals, std::int
     largest = largest < total ? total : largest;
     const std::int32_t count = total < p.largest_exact ? total : static_cast<std::int32_t>(p.largest_exact);
     switch (p.count_type) {
-      case CountType::u8: store<std::uint8_t>(p, i, count); break;
+      case CountType::u8:
+        store<std::uint8_t>(p, i, count);
+        break;
       case CountType::i16:
-      case CountType::u16: store<std::uint16_t>(p, i, count); break;
-      case CountType::i32: store<std::int32_t>(p, i, count); break;
-      case CountType::i64: store<std::int64_t>(p, i, count); break;
-      case CountType::f16: store<std::uint16_t>(p, i, half_bits(static_cast<std::uint32_t>(count))); break;
-      case CountType::bf16: store<std::uint16_t>(p, i, bfloat16_bits(static_cast<std::uint32_t>(count))); break;
-      case CountType::f32: store<float>(p, i, count); break;
-      case CountType::f64: store<double>(p, i, count); break;
+      case CountType::u16:
+        store<std::uint16_t>(p, i, count);
+        break;
+      case CountType::i32:
+        store<std::int32_t>(p, i, count);
+        break;
+      case CountType::i64:
+        store<std::int64_t>(p, i, count);
+        break;
+      case CountType::f16:
+        store<std::uint16_t>(p, i, half_bits(static_cast<std::uint32_t>(count)));
+        break;
+      case CountType::bf16:
+        store<std::uint16_t>(p, i, bfloat16_bits(static_cast<std::uint32_t>(count)));
+        break;
+      case CountType::f32:
+        store<float>(p, i, count);
+        break;
+      case CountType::f64:
+        store<double>(p, i, count);
+        break;
     }
   }
   if (largest > 0) {
-    atomicMax(reinterpret_cast<unsigned long long*>(&report[kLargest]), static_cast<unsigned long long>(largest));
+    atomicMax(reinterpret_cast<unsigned long long*>(&report[kLargest]),
+              static_cast<unsigned long long>(largest));
   }
 }
 
