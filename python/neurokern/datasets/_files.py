@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
+import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -83,13 +83,13 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     pickled = [name for name, values in arrays.items() if values.dtype.hasobject]
     if pickled:
         raise ValueError(f"save: {pickled} hold Python objects, which would have to be pickled")
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             np.savez_compressed(stream, **dict(arrays))  # type: ignore[arg-type]
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
