@@ -52,7 +52,7 @@ def convert(wheel: Path, target: Path) -> None:
     clusters = np.asarray(fixture["spike_clusters"])
     if not (times[1:] >= times[:-1]).all() or clusters.max() >= 2**16:
         raise ValueError("convert: expected sorted times and ids below 65536; the fixture has changed")
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "spike_times_s": times,
         "spike_units": clusters.astype(np.uint16),
         "session": np.array("ibl_120s"),
