@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurokern import ops
 from neurokern._check import check_choice, check_fraction
 from neurokern.models.mtm import SCHEMES
-from neurokern.ops import mask_regions
 
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeBatch
@@ -137,12 +137,12 @@ def _hide_by_scheme(
     by_region = scheme in ("intra-region", "inter-region")
     if by_region and batch.regions.device.type == "cpu" and not (batch.regions >= 0).any():
         raise ValueError(
-            f"mask_batch: {scheme!r} needs regions, but no unit of {sorted(set(batch.session))} has a known one; "
+            f"mask_batch: {scheme!r} needs regions, but no unit of {sorted(set(batch.session))} has one; "
             f"leave the region schemes out or give the units groups in place of regions"
         )
     low, high = masking.ratio if isinstance(masking.ratio, tuple) else (masking.ratio, masking.ratio)
     ratio = masking.causal_ratio if scheme == "causal" else float(generator.uniform(low, high))
-    masked = mask_regions(
+    masked = ops.mask_regions(
         batch.counts,
         batch.regions,
         scheme,
