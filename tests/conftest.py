@@ -1,4 +1,6 @@
-"""What all tests share: real recordings where they are at hand, the GPU rule, and one thread unless a test asks for more."""
+"""What all tests share: real recordings where they are at hand, the GPU rule, and one thread unless a test
+asks for more.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests marked ``gpu`` without a CUDA device, or fail them where NEUROKERN_REQUIRE_GPU=1 demands one."""
+    """Skip tests marked ``gpu`` without a CUDA device, or fail them where NEUROKERN_REQUIRE_GPU=1 demands
+    one.
+    """
     if item.get_closest_marker("gpu") is None or cuda_is_available():
         return
     if os.environ.get("NEUROKERN_REQUIRE_GPU") == "1":
