@@ -98,7 +98,8 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     path = find_checkpoint(folder)
     description = read_json(path / CONFIG)
     check_format(description, path / CONFIG, FORMAT, FORMAT_VERSION)
-    model = _model_without_weights(description, path)
+    shapes = read_shapes(path / WEIGHTS)
+    model = _model_without_weights(description, path, n_tensors=len(shapes))
     tensors = read_tensors(path / WEIGHTS, expected={k: v.shape for k, v in model.state_dict().items()})
     model.load_state_dict(tensors, assign=True)
     return model.to(device).eval()
@@ -122,11 +123,13 @@ def find_checkpoint(folder: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f"load_model: {path} holds no {CONFIG} (it holds: {held})")
 
 
-def _model_without_weights(description: Mapping[str, Any], path: Path) -> MtM:
-    """Build the model on the meta device, where even absurd sizes take no memory."""
+def _model_without_weights(description: Mapping[str, Any], path: Path, n_tensors: int) -> MtM:
+    """Build the model on the meta device, where absurd sizes take no memory."""
     try:
         config = MtMConfig.from_dict(description["model"])
         sessions = [(str(s["session"]), int(s["n_units"]), s.get("regions")) for s in description["sessions"]]
+        if config.n_layers > n_tensors:
+            raise ValueError(f"{config.n_layers} layers, but {n_tensors} tensors are stored")
         with torch.device("meta"):
             model = MtM.with_sessions(config, sessions)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -142,13 +145,19 @@ def read_tensors(file: Path, expected: Mapping[str, torch.Size] | None = None) -
     FileNotFoundError, ValueError
         As for :func:`load_model`.
     """
+    shapes = read_shapes(file)
+    if expected is not None:
+        _check_shapes(shapes, expected, file)
+    return load_file(file)
+
+
+def read_shapes(file: Path) -> dict[str, torch.Size]:
+    """Return the shape of each tensor in a safetensors file from its header, with the same errors."""
     if not file.is_file():
         raise FileNotFoundError(f"load_model: {file} is missing")
     try:
-        with safe_open(file, framework="pt") as opened:
-            shapes = {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        _check_shapes(shapes, expected, file)
-        return load_file(file)
+        with safe_open(file, framework="pt") as opened:  # compares the header with the length of the file
+            return {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
             f"load_model: {file} is cut short or is not a safetensors file ({error}); "
@@ -156,11 +165,7 @@ def read_tensors(file: Path, expected: Mapping[str, torch.Size] | None = None) -
         ) from error
 
 
-def _check_shapes(
-    shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size] | None, file: Path
-) -> None:
-    if expected is None:
-        return
+def _check_shapes(shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], file: Path) -> None:
     if shapes.keys() != expected.keys():
         missing, extra = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
         raise ValueError(f"load_model: {file} lacks {missing[:4]} and has unknown {extra[:4]}")

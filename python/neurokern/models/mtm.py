@@ -228,14 +228,7 @@ class MtM(nn.Module):
             If the session is known already, a shape is wrong, or the configuration needs counts and gets
             none.
         """
-        if session in self._index_of:
-            raise ValueError(f"MtM.add_session: session {session!r} is already known; choose another name")
-        if n_units < 1:
-            raise ValueError(f"MtM.add_session: n_units must be at least 1, got {n_units}")
-        if regions is not None and len(regions) != n_units:
-            raise ValueError(
-                f"MtM.add_session: regions must name a region for each of {n_units} units, got {len(regions)}"
-            )
+        self._check_session(session, n_units, regions)
         if counts is not None and (counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0):
             raise ValueError(
                 f"MtM.add_session: counts must have shape (windows, bins, {n_units}), got {counts.shape}"
@@ -258,8 +251,19 @@ class MtM(nn.Module):
         """
         model = cls(config)
         for session, n_units, regions in sessions:
+            model._check_session(session, n_units, regions)
             model._append(session, SessionParts(config, n_units, regions))
         return model
+
+    def _check_session(self, session: str, n_units: int, regions: Sequence[str] | None) -> None:
+        if session in self._index_of:
+            raise ValueError(f"MtM.add_session: session {session!r} is already known; choose another name")
+        if n_units < 1:
+            raise ValueError(f"MtM.add_session: n_units must be at least 1, got {n_units}")
+        if regions is not None and len(regions) != n_units:
+            raise ValueError(
+                f"MtM.add_session: regions must name a region for each of {n_units} units, got {len(regions)}"
+            )
 
     def _append(self, session: str, parts: SessionParts) -> None:
         self._index_of[session] = len(self.parts)

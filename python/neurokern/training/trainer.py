@@ -95,6 +95,7 @@ class Trainer:
             raise ValueError(
                 f"Trainer: the model has no prompt for {sorted(unknown)}; it has {model.config.schemes}"
             )
+        self._check_regions()
         if self.windows.sessions[0].n_bins > model.config.n_bins:
             raise ValueError(
                 f"Trainer: windows have {self.windows.sessions[0].n_bins} bins, the model takes up to "
@@ -162,6 +163,15 @@ class Trainer:
                 if self._done():
                     break
         return self._finish()
+
+    def _check_regions(self) -> None:
+        by_region = sorted({"intra-region", "inter-region"} & set(self.config.masking.schemes))
+        for session in self.windows.sessions:
+            if by_region and not any(session.regions):
+                raise ValueError(
+                    f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
+                    f"give the units groups in place of regions, or train with Masking(schemes=('neuron', 'causal'))"
+                )
 
     def _add_sessions(self) -> None:
         with torch.random.fork_rng([]):
