@@ -29,7 +29,10 @@ using std::uint8_t;
 
 constexpr int kLanes = 8;                 // one vector of doubles
 constexpr int kGroup = 16;                // spikes handled together
-constexpr int64_t kBlockCells = 4096;     // sorted: counters of a block, 16 KiB of L1
+#ifndef BC
+#define BC 3200
+#endif
+constexpr int64_t kBlockCells = BC;     // sorted: counters of a block, 16 KiB of L1
 constexpr int64_t kBucketCells = 131072;  // unsorted: counters of a block, half of a 1 MiB L2
 constexpr int64_t kMaxBuckets = 4096;
 constexpr int64_t kStreamBytes = int64_t{4} << 20;  // outputs above it bypass the caches
@@ -41,6 +44,8 @@ typedef uint64_t U64 __attribute__((vector_size(64)));
 typedef int32_t I32 __attribute__((vector_size(32)));
 typedef uint32_t U32 __attribute__((vector_size(32)));
 typedef uint32_t Cells __attribute__((vector_size(64)));  // 16 counters
+typedef int32_t SignedCells __attribute__((vector_size(64)));
+typedef float Floats __attribute__((vector_size(64)));
 
 template <typename Vector, typename T>
 inline __attribute__((always_inline)) Vector load(const T* p) {
@@ -111,10 +116,11 @@ struct Job {
   bool stream;  // non-temporal stores
 };
 
-template <typename T>
-inline void store_line(void* to, const T& line, bool stream) {
+// Stores a line of 64 bytes to an aligned address; `stream` goes past the caches. Whole lines: parts of one written
+// one after the other cost twice the time.
+inline __attribute__((always_inline)) void store_line(void* to, U64 line, bool stream) {
 #if defined(__AVX512F__)
-  if (stream) return _mm512_stream_si512(static_cast<__m512i*>(to), reinterpret_cast<const __m512i&>(line));
+  if (stream) return _mm512_stream_si512(static_cast<__m512i*>(to), reinterpret_cast<__m512i>(line));
 #elif defined(__AVX__)
   if (stream) {
     for (int i = 0; i < 2; ++i)
@@ -132,29 +138,82 @@ inline void store_line(void* to, const T& line, bool stream) {
   memcpy(to, &line, sizeof line);
 }
 
+typedef uint64_t U64x2 __attribute__((vector_size(16)));
+typedef uint64_t U64x4 __attribute__((vector_size(32)));
+inline __attribute__((always_inline)) U64x4 join(U64x2 a, U64x2 b) { return __builtin_shufflevector(a, b, 0, 1, 2, 3); }
+inline __attribute__((always_inline)) U64 join(U64x4 a, U64x4 b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// How a count becomes an element: one, and sixteen at a time.
 template <typename Out>
 struct Plain {
   typedef Out Element;
+  typedef Out Sixteen __attribute__((vector_size(16 * sizeof(Out))));
   static Out convert(uint32_t count) { return static_cast<Out>(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    // Counts are below 2^31. Without a change of sign the conversion is one instruction, with one it is scalar.
+    if constexpr (Out(-1) > Out(0)) {
+      return __builtin_convertvector(counts, Sixteen);
+    } else {
+      return __builtin_convertvector(reinterpret_cast<SignedCells>(counts), Sixteen);
+    }
+  }
 };
-template <>
-inline float Plain<float>::convert(uint32_t count) {
-  return static_cast<float>(static_cast<int32_t>(count));  // at most 2^24; signed converts faster
-}
 struct Half {
   typedef uint16_t Element;
+  typedef uint16_t Sixteen __attribute__((vector_size(32)));
   static uint16_t convert(uint32_t count) { return half_bits(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    const Cells bits = reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
+    return __builtin_convertvector(counts == 0 ? Cells{} : (bits >> 13) - (112u << 10), Sixteen);
+  }
 };
 struct BFloat16 {
   typedef uint16_t Element;
+  typedef uint16_t Sixteen __attribute__((vector_size(32)));
   static uint16_t convert(uint32_t count) { return bfloat16_bits(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    const Cells bits = reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
+    return __builtin_convertvector(bits >> 16, Sixteen);
+  }
 };
+
+// Sixteen counters, saturated; they are cleared, and the largest seen goes to `top`.
+inline __attribute__((always_inline)) Cells take_cells(uint32_t* cells, uint32_t limit, Cells& top) {
+  const Cells counts = load<Cells>(cells), zero{};
+  memcpy(cells, &zero, sizeof zero);
+  top = top < counts ? counts : top;
+  return counts < limit ? counts : Cells{} + limit;
+}
+
+// Writes 64 bytes, or two lines for elements of 8 bytes; returns how many counters went into them.
+template <typename Format>
+inline __attribute__((always_inline)) int convert_line(uint32_t* cells, void* to, uint32_t limit, Cells& top,
+                                                       bool stream) {
+  constexpr size_t kBytes = sizeof(typename Format::Sixteen);
+  const auto next = [&](int part) { return Format::convert(take_cells(cells + 16 * part, limit, top)); };
+  if constexpr (kBytes == 16) {
+    const U64x4 low = join(reinterpret_cast<U64x2>(next(0)), reinterpret_cast<U64x2>(next(1)));
+    const U64x4 high = join(reinterpret_cast<U64x2>(next(2)), reinterpret_cast<U64x2>(next(3)));
+    store_line(to, join(low, high), stream);
+    return 64;
+  } else if constexpr (kBytes == 32) {
+    store_line(to, join(reinterpret_cast<U64x4>(next(0)), reinterpret_cast<U64x4>(next(1))), stream);
+    return 32;
+  } else {
+    const auto lines = next(0);
+    for (size_t i = 0; i < kBytes; i += sizeof(U64))
+      store_line(static_cast<char*>(to) + i, load<U64>(reinterpret_cast<const char*>(&lines) + i), stream);
+    return 16;
+  }
+}
 
 // Converts n counters to the output type, saturating, and clears them. Returns the largest.
 template <typename Format>
 uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bool stream) {
   using Out = typename Format::Element;
-  constexpr int kLine = 64 / sizeof(Out);
+  constexpr int64_t kPerStep = sizeof(Out) == 8 ? 16 : 64 / sizeof(Out);
   Out* to = static_cast<Out*>(out);
   uint32_t largest = 0;
   int64_t i = 0;
@@ -165,18 +224,9 @@ uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bo
     cells[at] = 0;
   };
   for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i) one(i);
-  uint32_t top[kLine] = {};
-  for (; i + kLine <= n; i += kLine) {
-    alignas(64) Out line[kLine];
-    for (int j = 0; j < kLine; ++j) {
-      const uint32_t count = cells[i + j];
-      top[j] = top[j] < count ? count : top[j];
-      line[j] = Format::convert(count < limit ? count : limit);
-    }
-    memset(cells + i, 0, sizeof(uint32_t) * kLine);
-    store_line(to + i, line, stream);
-  }
-  for (int j = 0; j < kLine; ++j) largest = largest < top[j] ? top[j] : largest;
+  Cells top{};
+  while (i + kPerStep <= n) i += convert_line<Format>(cells + i, to + i, limit, top, stream);
+  for (int j = 0; j < 16; ++j) largest = largest < top[j] ? top[j] : largest;
   for (; i < n; ++i) one(i);
   return largest;
 }
@@ -199,7 +249,7 @@ int64_t element_size(CountType type) {
 }
 
 uint32_t convert_block(const BinSpikes& p, uint32_t* cells, void* out, int64_t n, bool stream) {
-  const uint32_t limit = p.largest_exact > 0xFFFFFFFF ? 0xFFFFFFFF : static_cast<uint32_t>(p.largest_exact);
+  const uint32_t limit = p.largest_exact > 0x7FFFFFFF ? 0x7FFFFFFF : static_cast<uint32_t>(p.largest_exact);
   switch (p.count_type) {
     case CountType::u8:
       return convert_cells<Plain<uint8_t>>(cells, out, n, limit, stream);
