@@ -54,22 +54,29 @@ inline __attribute__((always_inline)) Vector load(const T* p) {
   return v;
 }
 
-inline __attribute__((always_inline)) bool any(I64 mask) {
-#if defined(__AVX512DQ__)
-  return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask)) != 0;
-#elif defined(__AVX__)
+inline __attribute__((always_inline)) F64 magnitude(F64 x) {
+  return reinterpret_cast<F64>(reinterpret_cast<I64>(x) & INT64_MAX);
+}
+
+inline __attribute__((always_inline)) bool any_above(F64 x, double bound) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(x), _mm512_set1_pd(bound), _CMP_GT_OQ) != 0;
+#else
+  const I64 above = x > bound;
+#if defined(__AVX__)
   __m256i part[2];
-  memcpy(part, &mask, sizeof part);
+  memcpy(part, &above, sizeof part);
   return _mm256_testz_si256(part[0], part[0]) == 0 || _mm256_testz_si256(part[1], part[1]) == 0;
 #elif defined(__SSE4_1__)
   __m128i part[4];
-  memcpy(part, &mask, sizeof part);
+  memcpy(part, &above, sizeof part);
   const __m128i merged = _mm_or_si128(_mm_or_si128(part[0], part[1]), _mm_or_si128(part[2], part[3]));
   return _mm_testz_si128(merged, merged) == 0;
 #else
   int64_t merged = 0;
-  for (int i = 0; i < kLanes; ++i) merged |= mask[i];
+  for (int i = 0; i < kLanes; ++i) merged |= above[i];
   return merged != 0;
+#endif
 #endif
 }
 
@@ -371,34 +378,37 @@ inline __attribute__((always_inline)) void count_group(const Job& job, const Quo
   const uint32_t n_units = static_cast<uint32_t>(p.n_units);
   const int32_t beyond = static_cast<int32_t>(block.beyond()),
                 unknown = static_cast<int32_t>(block.unknown());
-  alignas(64) int32_t cell[kGroup];
-  for (int half = 0; half < kGroup; half += kLanes) {
-    const F64 x = quotient.position(times + half, row);
-    I32 r = __builtin_convertvector(x, I32);
-    if (sizeof(T) == sizeof(double) && quotient.slack > 0) {
-      const F64 fraction = x - __builtin_convertvector(r, F64);
-      const I64 near_edge = (fraction < quotient.slack) | (fraction > 1 - quotient.slack);
-      if (__builtin_expect(any(near_edge), 0)) {
-        for (int i = 0; i < kLanes; ++i) {
-          if (near_edge[i] == 0) continue;
-          const int64_t bin = bin_of(p, quotient.start, times[half + i]);
-          const bool inside = bin >= row && bin < row + rows;
-          r[i] = inside ? static_cast<int32_t>(bin - row) : -1;
-        }
+  F64 x[2];
+  I32 r[2];
+  for (int half = 0; half < 2; ++half) {
+    x[half] = quotient.position(times + half * kLanes, row);
+    r[half] = __builtin_convertvector(x[half], I32);
+  }
+  if (quotient.slack > 0) {
+    // How far from the middle of its bin; above 1/2 also for a spike just before the block, cut to row 0.
+    const F64 a = magnitude(x[0] - __builtin_convertvector(r[0], F64) - 0.5);
+    const F64 b = magnitude(x[1] - __builtin_convertvector(r[1], F64) - 0.5);
+    if (__builtin_expect(any_above(a > b ? a : b, 0.5 - quotient.slack), 0)) {
+      for (int i = 0; i < kGroup; ++i) {
+        const int64_t bin = bin_of(p, quotient.start, times[i]);
+        r[i / kLanes][i % kLanes] = bin >= row && bin < row + rows ? static_cast<int32_t>(bin - row) : -1;
       }
     }
+  }
+  alignas(64) int32_t cell[kGroup];
+  for (int half = 0; half < 2; ++half) {
     I32 column;
     if (kMapped) {
-      const I32 id = Columns<U>::load8(units + half, p.n_ids);
+      const I32 id = Columns<U>::load8(units + half * kLanes, p.n_ids);
       for (int i = 0; i < kLanes; ++i) column[i] = job.columns[id[i]];  // entry -1 is kUnknown
     } else {
-      column = Columns<U>::load8(units + half, p.n_units);
+      column = Columns<U>::load8(units + half * kLanes, p.n_units);
     }
     // unknown() and unmapped() follow each other as kUnknown = -1 and kUnmapped = -2 do.
-    const I32 known = column >= 0 ? reinterpret_cast<I32>(reinterpret_cast<U32>(r) * n_units) + column
-                                  : unknown - 1 - column;
-    const I32 at = reinterpret_cast<U32>(r) < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
-    memcpy(cell + half, &at, sizeof at);
+    const U32 row_of = reinterpret_cast<U32>(r[half]);
+    const I32 known = column >= 0 ? reinterpret_cast<I32>(row_of * n_units) + column : unknown - 1 - column;
+    const I32 at = row_of < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
+    memcpy(cell + half * kLanes, &at, sizeof at);
   }
   for (int i = 0; i < kGroup; ++i) ++block.cells[cell[i]];
 }
@@ -460,22 +470,21 @@ int64_t count_sorted(const Job& job, Quotient<T>& quotient, Block& block, int64_
   const U* units = static_cast<const U*>(p.units);
   const T limit = bin_limit(p, quotient.start, row + rows);
   quotient.set_block(p, row, rows);
-  I64 in_order = ~I64{};
-  typedef T Times __attribute__((vector_size(64)));
-  while (i + kGroup < p.n_spikes) {  // one more spike is read for the order
+  // Order is seen by where spikes fall: all of a group but the last belong into the block, and of the last group those
+  // below the limit. A spike out of place is met again, or missed, by another block, and there shows as `beyond`.
+  const uint32_t& beyond = block.cells[block.beyond()];
+  while (i + kGroup <= p.n_spikes) {
     count_group<kMapped>(job, quotient, block, times + i, units + i, row, static_cast<int32_t>(rows));
-    for (int half = 0; half < kGroup; half += kLanes)
-      in_order &= load<Times>(times + i + half) <= load<Times>(times + i + half + 1);
     if (times[i + kGroup - 1] < limit) {
       i += kGroup;
       continue;
     }
     int inside = 0;
     for (int j = 0; j < kGroup; ++j) inside += times[i + j] < limit;
-    disordered |= any(~in_order);
+    disordered |= beyond != static_cast<uint32_t>(kGroup - inside);
     return i + inside;
   }
-  disordered |= any(~in_order);
+  disordered |= beyond != 0;
   return count_scalar<T, U>(job, block, quotient.start, row, rows, i, disordered);
 }
 
