@@ -12,7 +12,9 @@ void bind_gather_regions(py::module_& m);
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "CPU kernels of neurokern. Functions take addresses and sizes; neurokern.ops checks them.";
   m.def("isa", [] { return neurokern::isa_name(neurokern::selected_isa()); }, "Instruction set in use.");
-  m.def("best_isa", [] { return neurokern::isa_name(neurokern::best_isa()); }, "Best instruction set of this CPU.");
+  m.def(
+      "best_isa", [] { return neurokern::isa_name(neurokern::best_isa()); },
+      "Best instruction set of this CPU.");
   neurokern::bind_gather_regions(m);
   neurokern::selected_isa();  // a bad NEUROKERN_ISA fails the import, not the first call
 }

@@ -1,5 +1,5 @@
-// NK_HD marks the functions of an op's shared rule (<op>_body.h): host code on the CPU, device code under nvcc.
-// They are static, so that each translation unit keeps its own copy (see common/isa.h).
+// NK_HD marks the functions of an op's shared rule (<op>_body.h): host code on the CPU, device code under
+// nvcc. They are static, so that each translation unit keeps its own copy (see common/isa.h).
 #pragma once
 
 #if defined(__CUDACC__)

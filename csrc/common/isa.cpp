@@ -10,7 +10,8 @@ namespace {
 Isa detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
+  const bool v3 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
   const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");
@@ -31,17 +32,22 @@ Isa choose() {
   }
   throw std::runtime_error(std::string("NEUROKERN_ISA=") + asked + " cannot run here: this CPU offers " +
                            (best == Isa::base ? "base" : "v2 (x86-64-v2) up to ") +
-                           (best == Isa::base ? "" : isa_name(best)) + ". Unset the variable for the best level.");
+                           (best == Isa::base ? "" : isa_name(best)) +
+                           ". Unset the variable for the best level.");
 }
 
 }  // namespace
 
 const char* isa_name(Isa level) {
   switch (level) {
-    case Isa::v2: return "v2";
-    case Isa::v3: return "v3";
-    case Isa::v4: return "v4";
-    default: return "base";
+    case Isa::v2:
+      return "v2";
+    case Isa::v3:
+      return "v3";
+    case Isa::v4:
+      return "v4";
+    default:
+      return "base";
   }
 }
 

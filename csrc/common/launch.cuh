@@ -1,4 +1,5 @@
-// The one place where a kernel is launched, so that the CPU emulation (tests/cuda_emulation) can stand in for it.
+// The one place where a kernel is launched, so that the CPU emulation (tests/cuda_emulation) can stand in for
+// it.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +9,19 @@
 #if !defined(NEUROKERN_EMULATE_CUDA)
 #include <cuda_runtime.h>
 
-#define NK_LAUNCH(kernel, grid, block, stream, ...)                                            \
-  do {                                                                                         \
-    kernel<<<(grid), (block), 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);            \
-    ::neurokern::check_launch(cudaGetLastError());                                             \
+#define NK_LAUNCH(kernel, grid, block, stream, ...)                                 \
+  do {                                                                              \
+    kernel<<<(grid), (block), 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__); \
+    ::neurokern::check_launch(cudaGetLastError());                                  \
   } while (0)
 
 namespace neurokern {
 
 inline void check_launch(cudaError_t status) {
   if (status == cudaSuccess) return;
-  throw std::runtime_error(std::string("neurokern CUDA: ") + cudaGetErrorString(status) +
-                           ". Check the device with `neurokern env`; backend=\"reference\" runs without our kernels.");
+  throw std::runtime_error(
+      std::string("neurokern CUDA: ") + cudaGetErrorString(status) +
+      ". Check the device with `neurokern env`; backend=\"reference\" runs without our kernels.");
 }
 
 }  // namespace neurokern

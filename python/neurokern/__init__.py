@@ -11,18 +11,29 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "bin_spikes": "neurokern.ops",
-    "mask_regions": "neurokern.ops",
-    "gather_regions": "neurokern.ops",
-    "scatter_regions": "neurokern.ops",
     "MaskedBatch": "neurokern.ops",
-    "SpikeRecording": "neurokern.datasets",
-    "load_recording": "neurokern.datasets",
     "MtM": "neurokern.models",
     "MtMConfig": "neurokern.models",
+    "SpikeRecording": "neurokern.datasets",
+    "bin_spikes": "neurokern.ops",
+    "gather_regions": "neurokern.ops",
+    "load_recording": "neurokern.datasets",
+    "mask_regions": "neurokern.ops",
+    "scatter_regions": "neurokern.ops",
 }
 
-__all__ = ["__version__", *_HOME_OF]
+__all__ = [
+    "MaskedBatch",
+    "MtM",
+    "MtMConfig",
+    "SpikeRecording",
+    "__version__",
+    "bin_spikes",
+    "gather_regions",
+    "load_recording",
+    "mask_regions",
+    "scatter_regions",
+]
 
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeRecording, load_recording

@@ -1,1 +1,1 @@
-"""Ops: each one page with contract, reference and dispatch; the compiled kernels lie in ``csrc/`` under the same name."""
+"""Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""

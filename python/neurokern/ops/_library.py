@@ -36,23 +36,23 @@ def cuda() -> types.ModuleType:
         return importlib.import_module("neurokern._cuda")
     except ImportError as error:
         raise RuntimeError(
-            "neurokern was built without CUDA, so its native ops cannot run on a CUDA tensor. Build it where nvcc is "
-            "on PATH (NEUROKERN_CUDA=ON makes a missing nvcc an error), pass backend='reference', or move the "
-            "tensor to the CPU."
+            "neurokern was built without CUDA, so its native ops cannot run on a CUDA tensor. Build it where "
+            "nvcc is on PATH (NEUROKERN_CUDA=ON makes a missing nvcc an error), pass backend='reference', or "
+            "move the tensor to the CPU."
         ) from error
 
 
 def choose_backend(function: str, device_type: str, backend: str | None) -> str:
     """Return "native" or "reference" for a tensor on ``device_type``; ``backend`` forces one.
 
-    Native kernels exist for the CPU and, where the CUDA module was built, for CUDA. Other devices, and CUDA without
-    the module, take the torch reference.
+    Native kernels exist for the CPU and, where the CUDA module was built, for CUDA. Other devices, and CUDA
+    without the module, take the torch reference.
     """
     if backend is not None:
         if backend not in BACKENDS:
             raise ValueError(f"{function}: backend must be None, 'native' or 'reference', got {backend!r}")
         if backend == "native" and device_type not in ("cpu", "cuda"):
-            raise ValueError(f"{function}: no native kernel for device {device_type!r}; use backend='reference'")
+            raise ValueError(f"{function}: no native kernel for {device_type!r}; use backend='reference'")
         return backend
     if device_type == "cpu":
         return "native"
@@ -92,8 +92,8 @@ def register(
     cpu, cuda, fake : callable
         Implementation for CPU tensors, for CUDA tensors, and for shapes alone.
     backward, setup_context : callable or None
-        As in :func:`torch.library.register_autograd`. With ``backward=None`` the op's backward raises: an op without
-        any leaves ``grad=None`` behind with only a warning.
+        As in :func:`torch.library.register_autograd`. With ``backward=None`` the op's backward raises: an op
+        without any leaves ``grad=None`` behind with only a warning.
     """
     if torch is None:
         return
@@ -105,7 +105,7 @@ def register(
     torch.library.register_fake(f"neurokern::{name}", fake, lib=library)
 
     def no_gradient(context: Any, *gradients: Any) -> Any:
-        raise RuntimeError(f"neurokern::{name} is not differentiable; call it under torch.no_grad() or detach()")
+        raise RuntimeError(f"neurokern::{name} has no gradient; call it under torch.no_grad()")
 
     torch.library.register_autograd(
         f"neurokern::{name}", backward or no_gradient, setup_context=setup_context, lib=library
