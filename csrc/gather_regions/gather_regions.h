@@ -24,7 +24,7 @@ struct MaskRegions {
   const std::int64_t* schemes;      // (n_samples,) of MaskScheme; or null for `scheme` everywhere
 
   std::uint8_t* unit_codes;   // scratch of the CPU: (n_samples, n_units)
-  std::uint8_t* bin_active;   // scratch of the CPU: (n_samples, n_bins)
+  std::uint8_t* bin_states;   // scratch of the CPU: (n_samples, n_bins)
   std::uint64_t* best_ranks;  // scratch of CUDA: (n_samples,), or (1,) for one choice per batch; all bits set
 
   std::int64_t n_samples, n_bins, n_units;

@@ -34,7 +34,7 @@ MaskRegions mask_arguments(const py::dict& a) {
   p.bin_counts = pointer<const std::int64_t>(address("bin_counts"));
   p.schemes = pointer<const std::int64_t>(address("schemes"));
   p.unit_codes = pointer<std::uint8_t>(address("unit_codes"));
-  p.bin_active = pointer<std::uint8_t>(address("bin_active"));
+  p.bin_states = pointer<std::uint8_t>(address("bin_states"));
   p.best_ranks = pointer<std::uint64_t>(address("best_ranks"));
   std::tie(p.n_samples, p.n_bins, p.n_units) = a["shape"].cast<std::tuple<std::int64_t, std::int64_t, std::int64_t>>();
   std::tie(p.x_stride_sample, p.x_stride_bin) = a["x_strides"].cast<std::pair<std::int64_t, std::int64_t>>();

@@ -14,9 +14,10 @@ namespace neurokern {
 // What a draw is for; the lowest byte of the fourth counter word.
 enum MaskStage : std::uint32_t { kStageBin, kStageUnit, kStageEntry, kStageReplace, kStageRegion, kStageBatchRegion };
 
-// What happens to an entry: kShown is copied, kTarget hidden and counted in the loss, kContext hidden alone.
-enum MaskCode : std::uint8_t { kShown = 0, kContext = 2, kTarget = 3 };
-constexpr std::uint8_t kTargetBit = 1, kHiddenBit = 2;
+// What happens to an entry: kShown is copied, kTarget hidden and counted in the loss, kContext hidden alone,
+// kShownTarget counted but left as it is. Hidden codes have the sign bit, which widens to a mask of any width.
+constexpr std::uint8_t kShown = 0x00, kShownTarget = 0x01, kContext = 0xFE, kTarget = 0xFF;
+constexpr std::uint8_t kTargetBit = 0x01, kHiddenBit = 0x80;
 
 // BERT-style replacement by one word: 80 % zero, 10 % the unit's value in another bin, 10 % left as it is.
 constexpr std::uint32_t kReplaceZeroBelow = 3435973836u;   // floor(0.8 * 2^32)

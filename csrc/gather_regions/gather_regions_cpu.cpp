@@ -15,6 +15,8 @@ constexpr std::int64_t kTaskBytes = 256 << 10;     // of inputs: a task this lon
 constexpr std::int64_t kSerialBytes = 1 << 20;     // about 200 us: threads cost more than they bring
 constexpr std::int64_t kStreamBytes = 8 << 20;     // outputs that would not stay in the cache anyway
 
+constexpr std::uint8_t kAllShown = 0, kByCode = 1, kAllTargets = 2;  // states of a bin
+
 using Words = std::uint32_t[4][kPhiloxLanes];
 
 // Words for the 64 indices from `first` (a multiple of 64); index i has word [i % 4][i / 4 % 16].
@@ -26,23 +28,27 @@ inline void draw_block(const MaskRegions& p, std::int64_t b, std::uint32_t stage
   philox_block(p.seed, quads, static_cast<std::uint32_t>(bin), at.c2, at.c3, words);
 }
 
-// flags[i] = 0xFF if index first + i is hit, else 0; writes whole blocks of 64.
-inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first, std::int64_t bin,
-                      std::uint64_t threshold, std::int64_t count, std::uint8_t* flags) {
-  const std::uint32_t last = static_cast<std::uint32_t>(threshold - 1);
-  for (std::int64_t i = 0; i < count; i += kBlock) {
-    if (threshold == 0) {
-      __builtin_memset(flags + i, 0, kBlock);
-      continue;
-    }
-    Words words;
-    draw_block(p, b, stage, first + i, bin, words);
-    for (int lane = 0; lane < kPhiloxLanes; ++lane) {  // the four bytes of a quad, in order
-      const std::uint32_t quad = (words[0][lane] <= last ? 0x000000FFu : 0u) | (words[1][lane] <= last ? 0x0000FF00u : 0u) |
-                                 (words[2][lane] <= last ? 0x00FF0000u : 0u) | (words[3][lane] <= last ? 0xFF000000u : 0u);
-      __builtin_memcpy(flags + i + 4 * lane, &quad, sizeof quad);
-    }
+// The four bytes of quad `lane`, in order: 0xFF where the word is at most `last`, else 0.
+inline std::uint32_t quad_bytes(const Words& words, int lane, std::uint32_t last) {
+  return (words[0][lane] <= last ? 0x000000FFu : 0u) | (words[1][lane] <= last ? 0x0000FF00u : 0u) |
+         (words[2][lane] <= last ? 0x00FF0000u : 0u) | (words[3][lane] <= last ? 0xFF000000u : 0u);
+}
+
+inline void compare_block(const Words& words, std::uint32_t last, std::uint8_t* flags) {
+  for (int lane = 0; lane < kPhiloxLanes; ++lane) {
+    const std::uint32_t quad = quad_bytes(words, lane, last);
+    __builtin_memcpy(flags + 4 * lane, &quad, sizeof quad);
   }
+}
+
+// flags[i] = 0xFF if index first + i is hit, else 0, for i in [0, 64).
+inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first, std::int64_t bin,
+                      std::uint64_t threshold, std::uint8_t* flags) {
+  __builtin_memset(flags, 0, kBlock);
+  if (threshold == 0) return;
+  Words words;
+  draw_block(p, b, stage, first, bin, words);
+  compare_block(words, static_cast<std::uint32_t>(threshold - 1), flags);
 }
 
 // ---- the choice of a region ---------------------------------------------------------------------------------
@@ -94,7 +100,7 @@ void plan_units(const MaskRegions& p, std::int64_t b, int scheme, std::int64_t c
   const bool draws = scheme == kNeuron || scheme == kIntraRegion;
   std::uint8_t hits[kBlock] = {};
   for (std::int64_t first = 0; first < p.n_units; first += kBlock) {
-    if (draws) draw_hits(p, b, kStageUnit, first, 0, p.thresholds[scheme], kBlock, hits);
+    if (draws) draw_hits(p, b, kStageUnit, first, 0, p.thresholds[scheme], hits);
     const std::int64_t end = first + kBlock < p.n_units ? first + kBlock : p.n_units;
     for (std::int64_t unit = first; unit < end; ++unit) {
       const std::int64_t region = region_of(p, b, unit);
@@ -105,27 +111,34 @@ void plan_units(const MaskRegions& p, std::int64_t b, int scheme, std::int64_t c
 }
 
 // A bin is hidden if one of the starts bin ... bin + span - 1 hits: as likely at the border as anywhere.
-void plan_hidden_bins(const MaskRegions& p, std::int64_t b, int scheme, std::uint8_t* active) {
+void plan_hidden_bins(const MaskRegions& p, std::int64_t b, int scheme, std::uint8_t* states) {
   const std::int64_t n_bins = bins_of(p, b), n_starts = n_bins + p.span - 1;
   std::int64_t last_hit = -1;
   std::uint8_t hits[kBlock];
   for (std::int64_t start = 0; start < n_starts; ++start) {
-    if (start % kBlock == 0) draw_hits(p, b, kStageBin, start, 0, p.thresholds[scheme], kBlock, hits);
+    if (start % kBlock == 0) draw_hits(p, b, kStageBin, start, 0, p.thresholds[scheme], hits);
     if (hits[start % kBlock]) last_hit = start;
     const std::int64_t bin = start - p.span + 1;
-    if (bin >= 0) active[bin] = last_hit >= bin;
+    if (bin >= 0) states[bin] = last_hit >= bin ? kByCode : kAllShown;
   }
 }
 
+// Tells bins in which all is hidden from those in which the codes of the units decide.
 void plan_bins(const MaskRegions& p, std::int64_t b, int scheme) {
-  std::uint8_t* active = p.bin_active + b * p.n_bins;
+  std::uint8_t* states = p.bin_states + b * p.n_bins;
   const std::int64_t n_bins = bins_of(p, b);
   if (scheme == kTemporal || scheme == kCausal) {
-    plan_hidden_bins(p, b, scheme, active);
+    plan_hidden_bins(p, b, scheme, states);
   } else {
-    __builtin_memset(active, 1, static_cast<std::size_t>(n_bins));
+    __builtin_memset(states, kByCode, static_cast<std::size_t>(n_bins));
   }
-  __builtin_memset(active + n_bins, 0, static_cast<std::size_t>(p.n_bins - n_bins));
+  __builtin_memset(states + n_bins, kAllShown, static_cast<std::size_t>(p.n_bins - n_bins));
+  if (scheme == kRandom || p.replacement != kFill) return;
+  const std::uint8_t* codes = p.unit_codes + b * p.n_units;
+  std::uint8_t common = kTarget;
+  for (std::int64_t unit = 0; unit < p.n_units; ++unit) common &= codes[unit];
+  if (common != kTarget) return;
+  for (std::int64_t bin = 0; bin < n_bins; ++bin) states[bin] = states[bin] == kByCode ? kAllTargets : states[bin];
 }
 
 struct Plan {
@@ -150,82 +163,109 @@ void plan_sample(void* context, std::int64_t b) {
 
 // ---- writing ------------------------------------------------------------------------------------------------
 
-struct Place {
-  std::int64_t b, bin, first, count;  // `count` units from `first` on, at most kChunk
-  const std::uint8_t* codes;          // of these units
-};
-
 // Random masking: an entry keeps its unit's code if its own draw hits.
-inline void draw_entry_codes(const MaskRegions& p, const Place& at, std::uint8_t* codes) {
-  draw_hits(p, at.b, kStageEntry, at.first, at.bin, p.thresholds[kRandom], at.count, codes);
-  for (std::int64_t i = 0; i < at.count; ++i) codes[i] &= at.codes[i];
+inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t bin, std::int64_t first,
+                             std::int64_t count, std::uint8_t* codes) {
+  const std::uint8_t* units = p.unit_codes + b * p.n_units + first;
+  for (std::int64_t block = 0; block < count; block += kBlock)
+    draw_hits(p, b, kStageEntry, first + block, bin, p.thresholds[kRandom], codes + block);
+  for (std::int64_t i = 0; i < count; ++i) codes[i] &= units[i];
 }
 
-// BERT-style: shows again what is left as it is, and puts values of other bins into `other`.
+// BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's value.
+inline void draw_replacements(const Words& words, std::uint8_t* codes, std::uint8_t* from_other) {
+  std::uint8_t not_kept[kBlock], zeroed[kBlock];
+  compare_block(words, kReplaceOtherBelow - 1, not_kept);
+  compare_block(words, kReplaceZeroBelow - 1, zeroed);
+  for (int i = 0; i < kBlock; ++i) {
+    const std::uint8_t target = codes[i] == kTarget ? 0xFF : 0;
+    from_other[i] = target & not_kept[i] & static_cast<std::uint8_t>(~zeroed[i]);
+    codes[i] = (target & static_cast<std::uint8_t>(~not_kept[i])) ? kShownTarget : codes[i];
+  }
+}
+
+// One row of a bin, or 1024 units of it: the buffers stay in the first-level cache.
 template <class Element>
-inline void replace_targets(const MaskRegions& p, const Place& at, std::uint8_t* codes, Element* other,
-                            std::uint8_t* from_other) {
-  const auto* x = static_cast<const Element*>(p.x) + at.b * p.x_stride_sample + at.first;
-  const std::int64_t n_bins = bins_of(p, at.b);
-  for (std::int64_t block = 0; block < at.count; block += kBlock) {
-    const std::int64_t end = block + kBlock < at.count ? block + kBlock : at.count;
+struct Row {
+  const Element* x;
+  Element* inputs;
+  std::uint8_t* targets;
+  std::int64_t b, bin, first, count;
+};
+
+constexpr std::int64_t kChunk = 1024;
+
+// Replaces targets of the row by BERT's rule: writes the codes anew, and the row's values into `values`.
+template <class Element>
+inline void replace_row(const MaskRegions& p, const Row<Element>& row, std::uint8_t* codes, Element* values) {
+  const Element* sample = static_cast<const Element*>(p.x) + row.b * p.x_stride_sample + row.first;
+  const std::int64_t n_bins = bins_of(p, row.b);
+  std::uint8_t from_other[kChunk];
+  __builtin_memcpy(values, row.x, static_cast<std::size_t>(row.count) * sizeof(Element));
+  for (std::int64_t block = 0; block < row.count; block += kBlock) {
+    const std::int64_t end = block + kBlock < row.count ? block + kBlock : row.count;
     std::uint8_t any = 0;
-    for (std::int64_t i = block; i < end; ++i) any |= codes[i] & kTargetBit;
-    __builtin_memset(from_other + block, 0, static_cast<std::size_t>(end - block));
+    for (int i = 0; i < kBlock; ++i) any |= codes[block + i] & kTargetBit;
     if (!any) continue;
     Words words;
-    draw_block(p, at.b, kStageReplace, at.first + block, at.bin, words);
-    for (std::int64_t i = block; i < end; ++i) {
-      if (codes[i] != kTarget) continue;
-      const std::uint32_t word = words[i % 4][(i - block) / 4];
-      if (word < kReplaceZeroBelow) continue;
-      if (word >= kReplaceOtherBelow) {
-        codes[i] = kTargetBit;
-      } else {
-        from_other[i] = 1;
-        other[i] = x[source_bin(word, n_bins) * p.x_stride_bin + i];
+    draw_block(p, row.b, kStageReplace, row.first + block, row.bin, words);
+    draw_replacements(words, codes + block, from_other + block);
+    for (std::int64_t eight = block; eight < end; eight += 8) {
+      std::uint64_t bits;
+      __builtin_memcpy(&bits, from_other + eight, sizeof bits);
+      for (bits &= 0x0101010101010101u; bits != 0; bits &= bits - 1) {
+        const std::int64_t i = eight + __builtin_ctzll(bits) / 8;
+        const std::uint32_t word = words[i % 4][(i - block) / 4];
+        values[i] = sample[source_bin(word, n_bins) * p.x_stride_bin + i];
+        codes[i] = kShownTarget;
       }
     }
   }
 }
 
-template <class Element>
-void write_chunk(const MaskRegions& p, Place at, bool stream) {
-  const Element* x = static_cast<const Element*>(p.x) + at.b * p.x_stride_sample + at.bin * p.x_stride_bin + at.first;
-  Element* inputs = static_cast<Element*>(p.inputs) + at.b * p.inputs_stride_sample + at.bin * p.inputs_stride_bin + at.first;
-  std::uint8_t* targets = p.target_mask + (at.b * p.n_bins + at.bin) * p.n_units + at.first;
-  std::uint8_t codes[kChunk];
-  if (scheme_of(p, at.b) == kRandom) {
-    draw_entry_codes(p, at, codes);
-    at.codes = codes;
+template <class Element, bool kStream>
+inline void write_by_code(const MaskRegions& p, const Row<Element>& row, bool draws_entries) {
+  alignas(64) std::uint8_t drawn[kChunk];
+  alignas(64) Element values[kChunk];
+  const std::uint8_t* codes = p.unit_codes + row.b * p.n_units + row.first;
+  const Element* x = row.x;
+  if (draws_entries) draw_entry_codes(p, row.b, row.bin, row.first, row.count, drawn);
+  if (p.replacement == kBertRandom) {
+    if (!draws_entries) __builtin_memcpy(drawn, codes, static_cast<std::size_t>(row.count));
+    const std::int64_t rounded = (row.count + kBlock - 1) / kBlock * kBlock;
+    __builtin_memset(drawn + row.count, kShown, static_cast<std::size_t>(rounded - row.count));
+    replace_row(p, row, drawn, values);
+    x = values;
   }
-  const Element fill = static_cast<Element>(p.fill);
-  if (p.replacement == kFill) {
-    write_masked(x, at.codes, fill, at.count, inputs, targets, stream);
-    return;
-  }
-  Element other[kChunk];
-  std::uint8_t from_other[kChunk];
-  if (at.codes != codes) __builtin_memcpy(codes, at.codes, static_cast<std::size_t>(at.count));
-  replace_targets(p, at, codes, other, from_other);
-  write_masked(x, codes, fill, at.count, inputs, targets, stream);
-  for (std::int64_t i = 0; i < at.count; ++i)
-    if (from_other[i]) inputs[i] = other[i];
+  if (draws_entries || p.replacement == kBertRandom) codes = drawn;
+  select_entries<Element, kStream>(x, codes, static_cast<Element>(p.fill), row.count, row.inputs);
+  select_targets<kStream>(codes, row.count, row.targets);
 }
 
-template <class Element>
-void write_bin(const MaskRegions& p, std::int64_t b, std::int64_t bin, bool stream) {
-  const std::uint8_t* codes = p.unit_codes + b * p.n_units;
-  if (p.bin_active[b * p.n_bins + bin]) {
-    for (std::int64_t first = 0; first < p.n_units; first += kChunk) {
-      const std::int64_t count = first + kChunk < p.n_units ? kChunk : p.n_units - first;
-      write_chunk<Element>(p, {b, bin, first, count, codes + first}, stream);
-    }
-    return;
+template <class Element, bool kStream>
+void write_bin(const MaskRegions& p, std::int64_t b, std::int64_t bin, bool draws_entries) {
+  Row<Element> row{};
+  row.x = static_cast<const Element*>(p.x) + b * p.x_stride_sample + bin * p.x_stride_bin;
+  row.inputs = static_cast<Element*>(p.inputs) + b * p.inputs_stride_sample + bin * p.inputs_stride_bin;
+  row.targets = p.target_mask + (b * p.n_bins + bin) * p.n_units;
+  switch (p.bin_states[b * p.n_bins + bin]) {
+    case kAllShown:
+      copy_entries<Element, kStream>(row.x, p.n_units, row.inputs);
+      return fill_entries<std::uint8_t, kStream>(0, p.n_units, row.targets);
+    case kAllTargets:
+      fill_entries<Element, kStream>(static_cast<Element>(p.fill), p.n_units, row.inputs);
+      return fill_entries<std::uint8_t, kStream>(1, p.n_units, row.targets);
+    default: break;
   }
-  const Element* x = static_cast<const Element*>(p.x) + b * p.x_stride_sample + bin * p.x_stride_bin;
-  Element* inputs = static_cast<Element*>(p.inputs) + b * p.inputs_stride_sample + bin * p.inputs_stride_bin;
-  write_shown(x, p.n_units, inputs, p.target_mask + (b * p.n_bins + bin) * p.n_units, stream);
+  row.b = b;
+  row.bin = bin;
+  for (; row.first < p.n_units; row.first += kChunk) {
+    row.count = row.first + kChunk < p.n_units ? kChunk : p.n_units - row.first;
+    write_by_code<Element, kStream>(p, row, draws_entries);
+    row.x += kChunk;
+    row.inputs += kChunk;
+    row.targets += kChunk;
+  }
 }
 
 struct Write {
@@ -240,7 +280,9 @@ void write_bins(void* context, std::int64_t task) {
   const MaskRegions& p = write.p;
   const std::int64_t b = task / write.tasks_per_sample, first = task % write.tasks_per_sample * write.bins_per_task;
   const std::int64_t end = first + write.bins_per_task < p.n_bins ? first + write.bins_per_task : p.n_bins;
-  for (std::int64_t bin = first; bin < end; ++bin) write_bin<Element>(p, b, bin, write.stream);
+  const bool draws_entries = scheme_of(p, b) == kRandom;
+  const auto write_one = write.stream ? write_bin<Element, true> : write_bin<Element, false>;
+  for (std::int64_t bin = first; bin < end; ++bin) write_one(p, b, bin, draws_entries);
   if (write.stream) finish_streaming();
 }
 

@@ -11,8 +11,6 @@ namespace neurokern {
 namespace NEUROKERN_ISA {
 namespace {
 
-constexpr std::int64_t kChunk = 1024;  // units written together: their buffers stay in the first-level cache
-
 #if defined(__x86_64__)
 inline void stream_vector(void* to, const void* from) {
 #if defined(__AVX512F__)
@@ -29,56 +27,85 @@ inline void stream_vector(void* to, const void* from) { __builtin_memcpy(to, fro
 inline void finish_streaming() {}
 #endif
 
-// Copy without reading the target's cache lines first.
-inline void stream_copy(void* to, const void* from, std::size_t bytes) {
-  auto* out = static_cast<unsigned char*>(to);
-  const auto* in = static_cast<const unsigned char*>(from);
-  std::size_t head = -reinterpret_cast<std::uintptr_t>(out) % kVectorBytes;
-  if (head > bytes) head = bytes;
-  __builtin_memcpy(out, in, head);
-  std::size_t i = head;
-  for (; i + kVectorBytes <= bytes; i += kVectorBytes) stream_vector(out + i, in + i);
-  __builtin_memcpy(out + i, in + i, bytes - i);
+template <bool kStream>
+inline void store_vector(void* to, const void* from) {
+  if constexpr (kStream) {
+    stream_vector(to, from);
+  } else {
+    __builtin_memcpy(to, from, kVectorBytes);
+  }
+}
+
+// Elements before the first that a streaming store can take.
+template <class Element, bool kStream>
+inline std::int64_t head_of(const Element* to, std::int64_t count) {
+  if constexpr (!kStream) return 0;
+  const std::int64_t head = static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(to) % kVectorBytes) /
+                            static_cast<std::int64_t>(sizeof(Element));
+  return head < count ? head : count;
 }
 
 // inputs[i] = fill where hidden, else x[i]; `inputs` may be x itself.
-template <class Element>
+template <class Element, bool kStream>
 inline void select_entries(const Element* x, const std::uint8_t* codes, Element fill, std::int64_t count,
                            Element* inputs) {
-#pragma GCC ivdep
-  for (std::int64_t i = 0; i < count; ++i) inputs[i] = codes[i] & kHiddenBit ? fill : x[i];
-}
-
-inline void select_targets(const std::uint8_t* codes, std::int64_t count, std::uint8_t* __restrict targets) {
-  for (std::int64_t i = 0; i < count; ++i) targets[i] = codes[i] & kTargetBit;
-}
-
-template <class Element>
-inline void write_masked(const Element* x, const std::uint8_t* codes, Element fill, std::int64_t count, Element* inputs,
-                         std::uint8_t* targets, bool stream) {
-  if (!stream) {
-    select_entries(x, codes, fill, count, inputs);
-    select_targets(codes, count, targets);
-    return;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Element));
+  typedef Element Vector __attribute__((vector_size(kVectorBytes)));
+  typedef std::int8_t Codes __attribute__((vector_size(kLanes)));
+  const Vector filled = Vector{} + fill;
+  const auto select = [&](std::int64_t i) { inputs[i] = codes[i] & kHiddenBit ? fill : x[i]; };
+  std::int64_t i = 0;
+  for (const std::int64_t head = head_of<Element, kStream>(inputs, count); i < head; ++i) select(i);
+  for (; i + kLanes <= count; i += kLanes) {
+    Vector entries;
+    Codes row;
+    __builtin_memcpy(&entries, x + i, sizeof entries);
+    __builtin_memcpy(&row, codes + i, sizeof row);
+    const Vector hidden = __builtin_convertvector(row < 0, Vector);  // -1 widens to all ones
+    entries = (entries & ~hidden) | (filled & hidden);
+    store_vector<kStream>(inputs + i, &entries);
   }
-  alignas(64) Element values[kChunk];
-  alignas(64) std::uint8_t flags[kChunk];
-  select_entries(x, codes, fill, count, values);
-  select_targets(codes, count, flags);
-  stream_copy(inputs, values, static_cast<std::size_t>(count) * sizeof(Element));
-  stream_copy(targets, flags, static_cast<std::size_t>(count));
+  for (; i < count; ++i) select(i);
 }
 
-// A bin in which nothing is hidden.
-template <class Element>
-inline void write_shown(const Element* x, std::int64_t count, Element* inputs, std::uint8_t* targets, bool stream) {
-  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(Element);
-  if (stream) {
-    stream_copy(inputs, x, bytes);
-  } else if (inputs != x) {
-    __builtin_memcpy(inputs, x, bytes);
+template <bool kStream>
+inline void select_targets(const std::uint8_t* codes, std::int64_t count, std::uint8_t* targets) {
+  typedef std::uint8_t Codes __attribute__((vector_size(kVectorBytes)));
+  std::int64_t i = 0;
+  for (const std::int64_t head = head_of<std::uint8_t, kStream>(targets, count); i < head; ++i)
+    targets[i] = codes[i] & kTargetBit;
+  for (; i + kVectorBytes <= count; i += kVectorBytes) {
+    Codes row;
+    __builtin_memcpy(&row, codes + i, sizeof row);
+    row &= kTargetBit;
+    store_vector<kStream>(targets + i, &row);
   }
-  __builtin_memset(targets, 0, static_cast<std::size_t>(count));
+  for (; i < count; ++i) targets[i] = codes[i] & kTargetBit;
+}
+
+// Copy; a streaming one does not read the target's cache lines first.
+template <class Element, bool kStream>
+inline void copy_entries(const Element* x, std::int64_t count, Element* inputs) {
+  if constexpr (!kStream) {
+    if (inputs != x) __builtin_memcpy(inputs, x, static_cast<std::size_t>(count) * sizeof(Element));
+  } else {
+    constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Element));
+    std::int64_t i = head_of<Element, kStream>(inputs, count);
+    __builtin_memcpy(inputs, x, static_cast<std::size_t>(i) * sizeof(Element));
+    for (; i + kLanes <= count; i += kLanes) stream_vector(inputs + i, x + i);
+    __builtin_memcpy(inputs + i, x + i, static_cast<std::size_t>(count - i) * sizeof(Element));
+  }
+}
+
+template <class Element, bool kStream>
+inline void fill_entries(Element value, std::int64_t count, Element* out) {
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Element));
+  typedef Element Vector __attribute__((vector_size(kVectorBytes)));
+  const Vector filled = Vector{} + value;
+  std::int64_t i = 0;
+  for (const std::int64_t head = head_of<Element, kStream>(out, count); i < head; ++i) out[i] = value;
+  for (; i + kLanes <= count; i += kLanes) store_vector<kStream>(out + i, &filled);
+  for (; i < count; ++i) out[i] = value;
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ def _arguments(
         "unit_counts": _address(n_units),
         "bin_counts": _address(n_bins),
         "schemes": _address(schemes),
-        **{name: _address(scratch.get(name)) for name in ("unit_codes", "bin_active", "best_ranks")},
+        **{name: _address(scratch.get(name)) for name in ("unit_codes", "bin_states", "best_ranks")},
         "shape": tuple(x.shape),
         "x_strides": _row_strides(x),
         "inputs_strides": _row_strides(inputs),
@@ -140,7 +140,7 @@ def mask_array(
     if x.size:
         scratch = {
             "unit_codes": np.empty((x.shape[0], x.shape[2]), dtype=np.uint8),
-            "bin_active": np.empty(x.shape[:2], dtype=np.uint8),
+            "bin_states": np.empty(x.shape[:2], dtype=np.uint8),
         }
         arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
         _library.core.mask_regions(arguments, _library.thread_count())
@@ -185,7 +185,7 @@ def _mask_into(x: Tensor, inputs: Tensor, arrays: tuple[Any, ...], settings: Set
         return target_mask, region
     scratch = {
         "unit_codes": torch.empty((x.shape[0], x.shape[2]), dtype=torch.uint8),
-        "bin_active": torch.empty(x.shape[:2], dtype=torch.uint8),
+        "bin_states": torch.empty(x.shape[:2], dtype=torch.uint8),
     }
     arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
     _library.core.mask_regions(arguments, _library.thread_count())
