@@ -264,7 +264,7 @@ def test_missing_folder_and_missing_files_are_named(alf_folder, tmp_path):
             {"clusters.depths": [1.0, 2.0, 3.0], "clusters.amps": [1.0]},
             "attributes of clusters must have one length",
         ),
-        ({"clusters.depths": [1.0, 2.0]}, r"1 unit ids of spikes have no row .*\[2\]"),
+        ({"clusters.depths": [1.0, 2.0]}, r"1 unit ids of spikes have no row .*are \[2\]"),
         ({"clusters.depths": ["a", "b", "c"]}, "depths of units must be numbers"),
         (
             {"trials.choice": [1, 2], "trials.stimOn_times": [0.1]},

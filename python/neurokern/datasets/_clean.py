@@ -96,8 +96,7 @@ def rows_of_ids(
     if len(unknown):
         raise ValueError(
             f"{function}: {len(unknown)} unit ids of spikes have no row in the unit table of {len(known)} "
-            "units "
-            f"(the first: {unknown[:5].tolist()})"
+            f"units; the first are {unknown[:5].tolist()}"
         )
     return (
         _with_standard_columns(function, table),
@@ -167,8 +166,7 @@ def _notes_on_units(known: np.ndarray, n_firing: int) -> list[str]:
     notes = []
     if len(known) and known[-1] != len(known) - 1:
         notes.append(
-            f"numbered {len(known)} units 0 to {len(known) - 1}; their ids, up to {known[-1]}, are in "
-            "unit_table"
+            f"numbered {len(known)} units 0 to {len(known) - 1}; unit_table has their ids, up to {known[-1]}"
         )
     if n_firing < len(known):
         notes.append(f"{len(known) - n_firing} of {len(known)} units never fire; they are kept")

@@ -144,9 +144,8 @@ def _load_collection(folder: AlfFolder, session: str, memory_map: bool) -> Spike
     times, clusters = (read_npy("load_alf", path, memory_map) for path in paths.values() if path is not None)
     if times.dtype.kind in "iu":
         raise ValueError(
-            f"load_alf: spikes.times must be seconds in floating point, got {times.dtype}; samples are "
-            "loaded with "
-            "SpikeRecording.from_arrays(samples, clusters, sfreq=...)"
+            f"load_alf: spikes.times must be seconds in floating point, got {times.dtype}; for samples there "
+            "is SpikeRecording.from_arrays(samples, clusters, sfreq=...)"
         )
     units, said = _units(folder)
     notes = [f"loaded revision {folder.revision}"] if folder.revision else []

@@ -70,8 +70,8 @@ class BinnedSession:
         for name in ("regions", "unit_ids"):
             if getattr(self, name).shape != (self.n_units,):
                 raise ValueError(
-                    f"BinnedSession: {name} must have shape ({self.n_units},), got "
-                    f"{getattr(self, name).shape}"
+                    f"BinnedSession: {name} must have shape ({self.n_units},), "
+                    f"got {getattr(self, name).shape}"
                 )
         if self.windows is not None and self.windows.shape != (self.n_windows, 2):
             raise ValueError(
@@ -165,9 +165,9 @@ class BinnedSession:
     def __repr__(self) -> str:
         """One line with the sizes: the arrays themselves would fill pages."""
         return (
-            f"BinnedSession({self.session!r}: {self.n_windows} windows of {self.n_bins} bins of "
-            f"{self.bin_size:g} s, "
-            f"{self.n_units} units, {len(set(self.regions.tolist()))} regions, {self.counts.dtype})"
+            f"BinnedSession({self.session!r}: {self.n_windows} windows, {self.n_bins} bins "
+            f"of {self.bin_size:g} s, {self.n_units} units, {len(set(self.regions.tolist()))} regions, "
+            f"{self.counts.dtype})"
         )
 
 
@@ -209,9 +209,7 @@ def bin_windows(
     windows = check_windows("bin_windows", recording, windows, bin_size)
     n_bins = bins_per_window("bin_windows", windows, bin_size)
     return BinnedSession(
-        counts=count_spikes(
-            recording.times, recording.units, windows[:, 0], n_bins, bin_size, recording.n_units
-        ),
+        counts=count_spikes(recording, windows[:, 0], n_bins, bin_size),
         bin_size=float(bin_size),
         regions=recording.regions,
         unit_ids=recording.unit_table["id"].to_numpy(),
@@ -233,8 +231,7 @@ def check_windows(
     if outside.any():
         raise ValueError(
             f"{function}: {int(outside.sum())} of {len(table)} windows reach beyond the recording, "
-            f"{recording.start:g} to {recording.stop:g} s; trial_windows and sliding_windows leave such "
-            "windows out"
+            f"{recording.start:g} to {recording.stop:g} s; trial_windows and sliding_windows leave them out"
         )
     return table
 

@@ -337,8 +337,7 @@ def _keep_rows(recording: SpikeRecording, units: ArrayLike | None) -> np.ndarray
         keep[chosen if chosen.size else chosen.astype(np.int64)] = True
     except IndexError as error:
         raise ValueError(
-            f"SpikeRecording.select_units: units must be rows below {recording.n_units} or a mask of that "
-            "length"
+            f"SpikeRecording.select_units: units must be rows below {recording.n_units}, or a mask as long"
         ) from error
     return keep
 
@@ -356,8 +355,8 @@ def _query_rows(table: pd.DataFrame, query: str) -> np.ndarray:
         rows = table.eval(query)
     except Exception as error:  # pandas raises many kinds, all of them about the query
         raise ValueError(
-            f"SpikeRecording.select_units: cannot evaluate query {query!r} on columns {list(table.columns)}: "
-            f"{error}"
+            f"SpikeRecording.select_units: cannot evaluate query {query!r} on the columns "
+            f"{list(table.columns)}: {error}"
         ) from error
     keep = np.asarray(rows)
     if keep.dtype != bool or keep.shape != (len(table),):

@@ -134,6 +134,6 @@ def _check_parts(rows: list[np.ndarray], n: int, test: float, validation: float)
         return
     raise ValueError(
         f"split_session: {n} windows give {sizes[0]} train, {sizes[1]} validation and {sizes[2]} test "
-        "windows, "
-        "once those that overlap another part are dropped; use more windows, less overlap, or by='time'"
+        "windows, once those that overlap another part are dropped; use more windows, "
+        "less overlap, or by='time'"
     )

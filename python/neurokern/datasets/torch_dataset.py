@@ -141,9 +141,8 @@ def _check_sessions(sessions: tuple[BinnedSession | WindowedRecording, ...]) -> 
     }
     if different:
         raise ValueError(
-            f"SpikeWindows: all sessions must have the (n_bins, bin_size) of {names[0]!r}, {first}, got "
-            f"{different}; "
-            "rebin them or take windows of one length"
+            f"SpikeWindows: all sessions must have the (n_bins, bin_size) of {names[0]!r}, {first}, "
+            f"got {different}; rebin them or take windows of one length"
         )
 
 
