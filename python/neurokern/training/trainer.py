@@ -151,6 +151,8 @@ class Trainer:
         bar = tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=quiet)
         with torch.random.fork_rng(gpus), bar:
             clock = time.perf_counter()
+            if self.validation is not None and not self.history:
+                self._validate()  # what training has to improve on
             for batch in self._batches():
                 self._step(batch.to(self.device, non_blocking=True))
                 bar.update()
@@ -169,8 +171,8 @@ class Trainer:
         for session in self.windows.sessions:
             if by_region and not any(session.regions):
                 raise ValueError(
-                    f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
-                    f"give the units groups in place of regions, or train with Masking(schemes=('neuron', 'causal'))"
+                    f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; give "
+                    f"them groups in place of regions, or train with Masking(schemes=('neuron', 'causal'))"
                 )
 
     def _add_sessions(self) -> None:
@@ -247,7 +249,7 @@ class Trainer:
         row: dict[str, float] = {
             "step": progress.step,
             "epoch": progress.step / self.sampler.batches_per_epoch,
-            "train_loss": progress.loss_sum / max(progress.loss_count, 1),
+            "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
             "learning_rate": float(self.scheduler.get_last_lr()[0]),
             "seconds": round(progress.seconds, 3),
         }
