@@ -171,8 +171,8 @@ class Trainer:
         for session in self.windows.sessions:
             if by_region and not any(session.regions):
                 raise ValueError(
-                    f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; give "
-                    f"them groups in place of regions, or train with Masking(schemes=('neuron', 'causal'))"
+                    f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
+                    f"group its units, or train with Masking(schemes=('neuron', 'causal'))"
                 )
 
     def _add_sessions(self) -> None:
