@@ -1,6 +1,4 @@
-"""What every spike loader does to raw arrays: check, drop what cannot be used, sort, number the units; and
-say it.
-"""
+"""From raw arrays to clean spikes: check, drop what cannot be used, sort, number the units, and say so."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ LOOKUP_LIMIT = 1 << 24  # ids below this are renumbered by a table, larger ones 
 
 
 def as_vector(function: str, name: str, values: ArrayLike) -> np.ndarray:
-    """Return values as a 1-D array in native byte order; a column (n, 1), as Matlab writes it, is taken as
-    (n,).
-    """
+    """Return values as a 1-D array in native byte order; a column (n, 1), as Matlab writes it, too."""
     array = np.asarray(values)
     if array.ndim == 2 and 1 in array.shape:
         array = array.reshape(-1)

@@ -17,9 +17,8 @@ __all__ = ["as_counts", "count_spikes", "read_spikes", "smallest_counts"]
 def count_spikes(recording: SpikeRecording, starts: np.ndarray, n_bins: int, bin_size: float) -> np.ndarray:
     """Return counts in windows, (n_windows, n_bins, n_units): uint8 if they fit, else uint16 or uint32."""
     counts = _bin(recording, starts, n_bins, bin_size, "uint8", "saturate")
-    if (
-        counts.size and counts.max() == np.iinfo(np.uint8).max
-    ):  # wide bins, or units that are not single neurons
+    if counts.size and counts.max() == np.iinfo(np.uint8).max:
+        # Wide bins, or units that are not single neurons: 255 may stand for more.
         return smallest_counts(_bin(recording, starts, n_bins, bin_size, "int32", "raise"))
     return counts
 
@@ -58,9 +57,7 @@ def smallest_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def as_counts(function: str, counts: ArrayLike) -> np.ndarray:
-    """Return counts as 3-D unsigned integers, or raise; unsigned ones pass as they are, whole numbers are
-    converted.
-    """
+    """Return counts as 3-D unsigned integers; whole numbers of other types are converted, others refused."""
     array = np.asarray(counts)
     if array.ndim != 3:
         raise ValueError(

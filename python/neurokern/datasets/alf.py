@@ -133,7 +133,9 @@ def _names(root: Path, collection: Path) -> tuple[str | None, str]:
     match = SESSION.search(collection.as_posix())
     if match:
         return match["subject"], f"{match['subject']}_{match['date']}_{int(match['number']):03d}"
-    return None, next(part for part in (root.name, *reversed(root.parts[:-1])) if part != "alf")
+    generic = ("alf", "pykilosort", "iblsorter", "ks2_matlab")
+    names = (part for part in reversed(root.parts) if part not in generic and not PROBE.fullmatch(part))
+    return None, next(names, root.name)
 
 
 def _load_collection(folder: AlfFolder, session: str, memory_map: bool) -> SpikeRecording:

@@ -102,9 +102,7 @@ class BinnedSession:
 
     @property
     def region_index(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Region of each unit as a number, and the names: int64 of shape (n_units,), -1 where unknown; sorted
-        names.
-        """
+        """Region of each unit, int64 of shape (n_units,), as numbers into the sorted names; -1 if unknown."""
         return index_regions(self.regions)
 
     def read(self, indices: ArrayLike) -> np.ndarray:
@@ -112,9 +110,7 @@ class BinnedSession:
         return self.counts[np.asarray(indices, dtype=np.int64)].astype(np.float32)
 
     def select(self, window_indices: ArrayLike | slice) -> BinnedSession:
-        """Return the session with only these windows (integers, a mask, or a slice, which copies nothing), in
-        order.
-        """
+        """Return the session with only these windows: integers, a mask, or a slice (no copy)."""
         rows = window_indices if isinstance(window_indices, slice) else _as_rows(window_indices)
         return replace(
             self,
@@ -147,17 +143,14 @@ class BinnedSession:
             )
         factor = int(factor)
         groups = self.counts.reshape(self.n_windows, self.n_bins // factor, factor, self.n_units)
-        wide = (
-            np.uint16 if self.counts.dtype == np.uint8 and factor <= 257 else np.uint64
-        )  # 257 * 255 < 2**16
+        fits = self.counts.dtype == np.uint8 and factor <= 257  # 257 * 255 < 2**16
+        wide = np.uint16 if fits else np.uint64
         return replace(
             self, counts=smallest_counts(groups.sum(axis=2, dtype=wide)), bin_size=self.bin_size * factor
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the session as one ``.npz`` that ``load_binned_npz`` reads back; it appears whole or not at
-        all.
-        """
+        """Write one ``.npz`` that ``load_binned_npz`` reads back; the file appears whole or not at all."""
         from neurokern.datasets.binned_npz import save_binned  # binned_npz imports this module
 
         save_binned(self, path)
