@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from neurokern.checkpoint import load_model
-from neurokern.datasets import BinnedSession, SessionBatchSampler, SpikeBatch, SpikeWindows
+from neurokern.datasets import BinnedSession, SessionBatchSampler, SpikeWindows
 from neurokern.models import Masking, MtM, MtMConfig
 from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
 from neurokern.training.optimizer import WeightAverage, parameter_groups
@@ -195,10 +195,10 @@ def killed_after(trainer: Trainer, n_steps: int) -> None:
     """Run until the process "dies" in the step after ``n_steps``."""
     step = trainer._step
 
-    def dying(batch: SpikeBatch) -> None:
+    def dying(*arguments: object) -> None:
         if trainer.progress.step == n_steps:
             raise Killed
-        step(batch)
+        step(*arguments)
 
     trainer._step = dying  # type: ignore[method-assign]
     with pytest.raises(Killed):
@@ -290,11 +290,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_saves_the_state(
     step = trainer._step
     before: dict[str, torch.Tensor] = {}
 
-    def breaking(batch: SpikeBatch) -> None:
+    def breaking(*arguments: object) -> None:
         if trainer.progress.step == 3:
             trainer.model.positions.data[0, 0] = broken
             before.update(weights_of(trainer.model))
-        step(batch)
+        step(*arguments)
 
     trainer._step = breaking  # type: ignore[method-assign]
     with pytest.raises(
@@ -344,6 +344,21 @@ def test_groups_of_parameters_follow_rate_and_decay() -> None:
     assert len(parameter_groups(model, TrainingConfig.paper())) == 1
     trained = parameter_groups(model, TrainingConfig.paper(session_learning_rate=0.0))
     assert id(parts.stitch_in.weight) not in {id(p) for group in trained for p in group["params"]}
+
+
+def test_parameters_of_rate_zero_keep_their_values_and_cost_no_gradient(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SHORT, session_learning_rate=0.0, weight_decay=0.5)
+    trainer = trainer_of(sessions, tmp_path, config)
+    parts = trainer.model.session_parts("mouse.1")
+    before = {name: p.clone() for name, p in parts.named_parameters()}
+    trainer.fit()
+    last = load_model(tmp_path / "last").session_parts("mouse.1")
+    changed = [name for name, p in last.named_parameters() if not torch.equal(p, before[name])]
+    assert changed == ["token"]
+    assert parts.stitch_in.weight.grad is None
+    assert all(p.requires_grad for p in trainer.model.parameters())
 
 
 def test_weight_average_is_the_mean_of_the_weights_with_fading_memory() -> None:

@@ -100,6 +100,8 @@ class FactorParts(SessionParts):
             return (weights / weights.sum(1, keepdim=True)) @ values * visible, visible
         seen = weights @ visible  # (B, T, N or 1)
         averaged = weights @ (values * visible) / seen.clamp(min=1e-3)
+        if causal and seen.shape[2] == 1:  # where nothing was seen, values and factors are 0 with any evidence
+            return averaged, visible.new_ones(1, 1, 1)
         if causal:
             return averaged, (seen > 0).to(values.dtype)
         return averaged, seen / weights.sum(1, keepdim=True)

@@ -49,6 +49,21 @@ def make_optimizer(
     return optimizer, scheduler
 
 
+@contextmanager
+def frozen_but(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[list[nn.Parameter]]:
+    """Spare the gradients of what the optimizer does not hold; gives what it does hold."""
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    held = {id(parameter) for parameter in trained}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield trained
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
 class WeightAverage:
     """Exponential moving average of a model's parameters.
 
