@@ -24,16 +24,24 @@ def session_of(n_units: int, name: str, n_windows: int = 24, seed: int = 0) -> B
     )
 
 
-def tiny_model(*sessions: BinnedSession) -> MtM:
+def tiny_model(*sessions: BinnedSession, recipe=MtMConfig.paper) -> MtM:
     torch.manual_seed(0)
-    model = MtM(MtMConfig.small(n_bins=10, hidden_size=16, n_layers=1, n_heads=2, mlp_size=16, stitch_size=8))
+    sizes = {"hidden_size": 16, "n_layers": 1, "n_heads": 2, "mlp_size": 16, "stitch_size": 4}
+    model = MtM(recipe(n_bins=10, embed_size=None, **sizes))
     for session in sessions:
         model.add_session(session.session, session.n_units, session.regions.tolist(), session.counts)
     return model
 
 
 def quick(steps: int = 12) -> TrainingConfig:
-    return TrainingConfig.small(max_steps=steps, batch_size=8, validate_every=4, progress=False, device="cpu")
+    return TrainingConfig.small(
+        max_steps=steps,
+        batch_size=8,
+        validate_every=4,
+        session_learning_rate=1e-2,
+        progress=False,
+        device="cpu",
+    )
 
 
 def weights_of(model: MtM) -> dict[str, torch.Tensor]:
@@ -65,6 +73,20 @@ def test_adapting_repeats_for_a_seed():
     model = tiny_model(known)
     first, second = (weights_of(adapt_session(model, new, config=quick(3))) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_parts_in_closed_form_need_no_training():
+    known, new = session_of(5, "known"), session_of(7, "new", seed=1)
+    train, validation = new.select(slice(0, 16)), new.select(slice(16, None))
+    model = tiny_model(known, recipe=MtMConfig.small)
+    before = weights_of(model)
+    adapted = adapt_session(model, train, validation)
+    assert adapted.sessions == ("known", "new")
+    after = weights_of(adapted)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    all_windows = weights_of(adapt_session(model, new))
+    assert all(torch.equal(all_windows[name], value) for name, value in after.items())
+    assert weights_of(adapt_session(adapted, new)).keys() == after.keys()
 
 
 def test_full_mode_moves_the_trunk():
