@@ -17,24 +17,20 @@ constexpr std::int64_t kStreamBytes = 8 << 20;     // outputs that would not sta
 
 constexpr std::uint8_t kAllShown = 0, kByCode = 1, kAllTargets = 2;  // states of a bin
 
-using Words = std::uint32_t[4][kPhiloxLanes];
-
 // Words for the 64 indices from `first` (a multiple of 64); index i has word [i % 4][i / 4 % 16].
 inline void draw_block(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first, std::int64_t bin,
-                       Words& words) {
-  std::uint32_t quads[kPhiloxLanes];
-  for (int i = 0; i < kPhiloxLanes; ++i) quads[i] = static_cast<std::uint32_t>(first / 4 + i);
+                       PhiloxWords& words) {
   const DrawCounter at = draw_counter(p.offset + static_cast<std::uint64_t>(b), stage);
-  philox_block(p.seed, quads, static_cast<std::uint32_t>(bin), at.c2, at.c3, words);
+  philox_block(p.seed, static_cast<std::uint32_t>(first / 4), static_cast<std::uint32_t>(bin), at.c2, at.c3, words);
 }
 
 // The four bytes of quad `lane`, in order: 0xFF where the word is at most `last`, else 0.
-inline std::uint32_t quad_bytes(const Words& words, int lane, std::uint32_t last) {
+inline std::uint32_t quad_bytes(const PhiloxWords& words, int lane, std::uint32_t last) {
   return (words[0][lane] <= last ? 0x000000FFu : 0u) | (words[1][lane] <= last ? 0x0000FF00u : 0u) |
          (words[2][lane] <= last ? 0x00FF0000u : 0u) | (words[3][lane] <= last ? 0xFF000000u : 0u);
 }
 
-inline void compare_block(const Words& words, std::uint32_t last, std::uint8_t* flags) {
+inline void compare_block(const PhiloxWords& words, std::uint32_t last, std::uint8_t* flags) {
   for (int lane = 0; lane < kPhiloxLanes; ++lane) {
     const std::uint32_t quad = quad_bytes(words, lane, last);
     __builtin_memcpy(flags + 4 * lane, &quad, sizeof quad);
@@ -46,7 +42,7 @@ inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage,
                       std::uint64_t threshold, std::uint8_t* flags) {
   __builtin_memset(flags, 0, kBlock);
   if (threshold == 0) return;
-  Words words;
+  PhiloxWords words;
   draw_block(p, b, stage, first, bin, words);
   compare_block(words, static_cast<std::uint32_t>(threshold - 1), flags);
 }
@@ -66,7 +62,7 @@ std::uint64_t best_rank(const MaskRegions& p, std::int64_t b, std::uint64_t numb
     if (region >= 0 && region != previous) ids[n_ids++] = static_cast<std::uint32_t>(region);
     previous = region;
     if (n_ids < kPhiloxLanes && unit < n_units) continue;
-    Words words;
+    PhiloxWords words;
     philox_block(p.seed, ids, 0, at.c2, at.c3, words);
     for (int i = 0; i < n_ids; ++i) {
       const std::uint64_t rank = region_rank(words[0][i], ids[i]);
@@ -173,7 +169,7 @@ inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t 
 }
 
 // BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's value.
-inline void draw_replacements(const Words& words, std::uint8_t* codes, std::uint8_t* from_other) {
+inline void draw_replacements(const PhiloxWords& words, std::uint8_t* codes, std::uint8_t* from_other) {
   std::uint8_t not_kept[kBlock], zeroed[kBlock];
   compare_block(words, kReplaceOtherBelow - 1, not_kept);
   compare_block(words, kReplaceZeroBelow - 1, zeroed);
@@ -182,6 +178,17 @@ inline void draw_replacements(const Words& words, std::uint8_t* codes, std::uint
     from_other[i] = target & not_kept[i] & static_cast<std::uint8_t>(~zeroed[i]);
     codes[i] = (target & static_cast<std::uint8_t>(~not_kept[i])) ? kShownTarget : codes[i];
   }
+}
+
+// Bit i of 64: flags[i] is not 0. Without a branch, since the flags are as good as random.
+inline std::uint64_t flag_bits(const std::uint8_t* flags) {
+  std::uint64_t bits = 0;
+  for (int eight = 0; eight < 8; ++eight) {
+    std::uint64_t bytes;
+    __builtin_memcpy(&bytes, flags + 8 * eight, sizeof bytes);
+    bits |= (((bytes & 0x0101010101010101u) * 0x0102040810204080u) >> 56) << (8 * eight);
+  }
+  return bits;
 }
 
 // One row of a bin, or 1024 units of it: the buffers stay in the first-level cache.
@@ -200,25 +207,19 @@ template <class Element>
 inline void replace_row(const MaskRegions& p, const Row<Element>& row, std::uint8_t* codes, Element* values) {
   const Element* sample = static_cast<const Element*>(p.x) + row.b * p.x_stride_sample + row.first;
   const std::int64_t n_bins = bins_of(p, row.b);
-  std::uint8_t from_other[kChunk];
+  std::uint8_t from_other[kBlock];
   __builtin_memcpy(values, row.x, static_cast<std::size_t>(row.count) * sizeof(Element));
   for (std::int64_t block = 0; block < row.count; block += kBlock) {
-    const std::int64_t end = block + kBlock < row.count ? block + kBlock : row.count;
     std::uint8_t any = 0;
     for (int i = 0; i < kBlock; ++i) any |= codes[block + i] & kTargetBit;
     if (!any) continue;
-    Words words;
+    PhiloxWords words;
     draw_block(p, row.b, kStageReplace, row.first + block, row.bin, words);
-    draw_replacements(words, codes + block, from_other + block);
-    for (std::int64_t eight = block; eight < end; eight += 8) {
-      std::uint64_t bits;
-      __builtin_memcpy(&bits, from_other + eight, sizeof bits);
-      for (bits &= 0x0101010101010101u; bits != 0; bits &= bits - 1) {
-        const std::int64_t i = eight + __builtin_ctzll(bits) / 8;
-        const std::uint32_t word = words[i % 4][(i - block) / 4];
-        values[i] = sample[source_bin(word, n_bins) * p.x_stride_bin + i];
-        codes[i] = kShownTarget;
-      }
+    draw_replacements(words, codes + block, from_other);
+    for (std::uint64_t bits = flag_bits(from_other); bits != 0; bits &= bits - 1) {
+      const int i = __builtin_ctzll(bits);
+      values[block + i] = sample[source_bin(words[i % 4][i / 4], n_bins) * p.x_stride_bin + block + i];
+      codes[block + i] = kShownTarget;
     }
   }
 }
