@@ -28,8 +28,9 @@ function(neurokern_add_cpu_kernel target op)
     if(NOT isa STREQUAL base)
       target_compile_options(${object} PRIVATE -march=x86-64-${isa})
     endif()
+    # Wide vectors never cross an object's border, so the ABI that -Wpsabi warns of plays no part.
     # Contraction would round differently on each instruction set; results must be the same bits everywhere.
-    target_compile_options(${object} PRIVATE -O3 -ffp-contract=off -fno-exceptions -fno-rtti)
+    target_compile_options(${object} PRIVATE -O3 -ffp-contract=off -fno-exceptions -fno-rtti -Wno-psabi)
     neurokern_compile_options(${object})
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
   endforeach()

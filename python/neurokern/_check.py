@@ -27,3 +27,11 @@ def check_choice(function: str, name: str, value: object, choices: Collection[st
     if value not in choices:
         raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
+
+
+def check_finite(function: str, name: str, value: float) -> float:
+    """Return ``value`` as a float, or raise if it is NaN or infinite."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{function}: {name} must be a finite number, got {value!r}")
+    return number

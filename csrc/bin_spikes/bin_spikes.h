@@ -1,0 +1,50 @@
+// bin_spikes: count the spikes of each unit in equal (or given), half-open time bins.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+
+namespace neurokern {
+
+enum class CountType : int { u8, i16, u16, i32, i64, f16, bf16, f32, f64 };
+enum class SpikeOrder : int { unknown, claimed_sorted, unsorted };
+
+// All pointers are the caller's and are read or written only for the time of the call. `times`, `starts` and
+// `edges` are double seconds, or int64 samples if `integer_times`.
+struct BinSpikes {
+  const void* times;   // (n_spikes,), any order, NaN allowed
+  const void* units;   // (n_spikes,), int32, or int64 if `wide_units`
+  const void* starts;  // (n_windows,), or null: one window at `start` or `first_sample`
+  const void* edges;   // (n_bins + 1,), not decreasing, or null: equal bins; never with `starts`
+  const std::int64_t*
+      unit_map;  // (n_ids,), id -> column or a negative number to drop it; null: the id is the column
+  void* counts;  // (n_windows, n_bins, n_units), written wholly, whatever it held
+  std::int64_t n_spikes, n_windows, n_bins, n_units, n_ids;
+  double start, step,
+      tolerance;  // edge k: start + k / step if `step_is_rate`, else start + k * step; - tolerance
+  std::int64_t first_sample;  // edge k: first_sample + ceil(k * width_numerator / width_denominator)
+  std::int64_t width_numerator, width_denominator;
+  std::int64_t largest_exact;  // largest count that `count_type` holds exactly: counts saturate there
+  CountType count_type;
+  SpikeOrder order;
+  bool integer_times, wide_units, step_is_rate;
+  bool closed_last;  // the last bin holds its right edge too
+};
+
+struct BinSpikesReport {
+  std::int64_t in_range;  // spikes inside a window, once per window
+  std::int64_t unknown;   // of those: id negative or beyond the table
+  std::int64_t unmapped;  // of those: dropped by unit_map
+  std::int64_t largest;   // largest single count, before saturation
+  std::int64_t out_of_memory;
+};
+
+NK_DECLARE_KERNEL(void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report))
+
+// On the GPU the report is 5 int64 on the device. `totals` is (n_windows * n_bins * n_units,) int32 scratch;
+// it may be `counts` itself if count_type is i32. Everything goes on `stream`; nothing is allocated, nothing
+// waits.
+void bin_spikes_cuda(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, void* stream);
+
+}  // namespace neurokern

@@ -1,0 +1,80 @@
+"""Spike data: recordings and binned sessions, windows, splits, and ragged batches for PyTorch.
+
+Structure first, extraction second: a recording holds spike times and tables; windows say where to look;
+counts are made when they are read. A name loads its module when it is first used, so that loading and
+splitting work without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+_HOME_OF = {
+    "BinnedSession": "binned",
+    "bin_windows": "binned",
+    "load_binned_npz": "binned_npz",
+    "SpikeBatch": "batch",
+    "collate_spikes": "batch",
+    "SpikeRecording": "recording",
+    "depth_groups": "regions",
+    "with_region_groups": "regions",
+    "load_alf": "alf",
+    "load_npz": "npz",
+    "load_recording": "load",
+    "SessionBatchSampler": "sampler",
+    "SpikeWindows": "torch_dataset",
+    "Splits": "splits",
+    "split_session": "splits",
+    "WindowedRecording": "windowed",
+    "sliding_windows": "windows",
+    "trial_windows": "windows",
+}
+
+__all__ = [
+    "BinnedSession",
+    "SessionBatchSampler",
+    "SpikeBatch",
+    "SpikeRecording",
+    "SpikeWindows",
+    "Splits",
+    "WindowedRecording",
+    "bin_windows",
+    "collate_spikes",
+    "depth_groups",
+    "load_alf",
+    "load_binned_npz",
+    "load_npz",
+    "load_recording",
+    "sliding_windows",
+    "split_session",
+    "trial_windows",
+    "with_region_groups",
+]
+
+if TYPE_CHECKING:
+    from neurokern.datasets.alf import load_alf
+    from neurokern.datasets.batch import SpikeBatch, collate_spikes
+    from neurokern.datasets.binned import BinnedSession, bin_windows
+    from neurokern.datasets.binned_npz import load_binned_npz
+    from neurokern.datasets.load import load_recording
+    from neurokern.datasets.npz import load_npz
+    from neurokern.datasets.recording import SpikeRecording
+    from neurokern.datasets.regions import depth_groups, with_region_groups
+    from neurokern.datasets.sampler import SessionBatchSampler
+    from neurokern.datasets.splits import Splits, split_session
+    from neurokern.datasets.torch_dataset import SpikeWindows
+    from neurokern.datasets.windowed import WindowedRecording
+    from neurokern.datasets.windows import sliding_windows, trial_windows
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'neurokern.datasets' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"neurokern.datasets.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME_OF)

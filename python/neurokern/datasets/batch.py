@@ -1,0 +1,134 @@
+"""Ragged batches: windows of sessions with different numbers of units, padded, with masks and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["SpikeBatch", "SpikeSample", "collate_spikes"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpikeSample:
+    """One window of one session, before batching.
+
+    Parameters
+    ----------
+    counts : Tensor of shape (n_bins, n_units), float32
+    regions : Tensor of shape (n_units,), int64
+        Numbers into the dataset's ``region_names``; -1 where unknown.
+    session : str
+    session_index : int
+        Number of the session in the dataset.
+    window : int
+        Number of the window in the session.
+    labels : dict of str to Tensor of shape ()
+    """
+
+    counts: Tensor
+    regions: Tensor
+    session: str
+    session_index: int
+    window: int
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpikeBatch:
+    """Windows of one or several sessions.
+
+    Parameters
+    ----------
+    counts : Tensor of shape (batch, n_bins, max_units), float32
+        Counts; 0 where a session has no such unit.
+    n_units : Tensor of shape (batch,), int64
+        Units of each window's session; the others are padding.
+    regions : Tensor of shape (batch, max_units), int64
+        Region of each unit as a number into the dataset's ``region_names``; -1 for padding and unknown
+        regions.
+    session : list of str, length batch
+    session_index : Tensor of shape (batch,), int64
+        Number of each window's session in the dataset.
+    window : Tensor of shape (batch,), int64
+        Number of each window in its session.
+    labels : dict of str to Tensor of shape (batch,)
+        Columns of the trials that the dataset was asked for.
+    """
+
+    counts: Tensor
+    n_units: Tensor
+    regions: Tensor
+    session: list[str]
+    session_index: Tensor
+    window: Tensor
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    @property
+    def unit_mask(self) -> Tensor:
+        """Which units exist: bool, (batch, max_units); False for padding."""
+        columns = torch.arange(self.counts.shape[2], device=self.n_units.device)
+        return columns < self.n_units[:, None]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SpikeBatch:
+        """Return the batch with its tensors on ``device``; ``non_blocking`` copies pinned memory
+        asynchronously.
+        """
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SpikeBatch:
+        """Return the batch in page-locked memory; ``DataLoader(pin_memory=True)`` calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> SpikeBatch:
+        return SpikeBatch(
+            counts=function(self.counts),
+            n_units=function(self.n_units),
+            regions=function(self.regions),
+            session=self.session,
+            session_index=function(self.session_index),
+            window=function(self.window),
+            labels={name: function(values) for name, values in self.labels.items()},
+        )
+
+
+def collate_spikes(samples: Sequence[SpikeSample] | SpikeBatch) -> SpikeBatch:
+    """Make a batch of windows; the ``collate_fn`` of a DataLoader over :class:`SpikeWindows`.
+
+    A :class:`SpikeBatch`, which the dataset makes at once when it is asked for many windows, passes as it is.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples, or they differ in the number of bins or in their labels.
+    """
+    if isinstance(samples, SpikeBatch):
+        return samples
+    if not samples:
+        raise ValueError("collate_spikes: there are no samples")
+    if len({sample.counts.shape[0] for sample in samples}) > 1:
+        raise ValueError(
+            f"collate_spikes: windows differ in bins: {sorted({s.counts.shape[0] for s in samples})}"
+        )
+    if len({tuple(sorted(sample.labels)) for sample in samples}) > 1:
+        raise ValueError("collate_spikes: samples differ in their labels")
+    sizes = [sample.counts.shape[1] for sample in samples]
+    counts = torch.zeros(len(samples), samples[0].counts.shape[0], max(sizes))
+    regions = torch.full((len(samples), max(sizes)), -1)
+    for row, sample in enumerate(samples):
+        counts[row, :, : sizes[row]] = sample.counts
+        regions[row, : sizes[row]] = sample.regions
+    return SpikeBatch(
+        counts=counts,
+        n_units=torch.tensor(sizes),
+        regions=regions,
+        session=[sample.session for sample in samples],
+        session_index=torch.tensor([sample.session_index for sample in samples]),
+        window=torch.tensor([sample.window for sample in samples]),
+        labels={name: torch.stack([s.labels[name] for s in samples]) for name in samples[0].labels},
+    )

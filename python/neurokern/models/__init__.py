@@ -1,0 +1,16 @@
+"""The MtM model, its masking schemes and its loss."""
+
+from neurokern.models.losses import poisson_loss
+from neurokern.models.masking import MaskedWindows, Masking, draw_scheme, mask_batch
+from neurokern.models.mtm import SCHEMES, MtM, MtMConfig
+
+__all__ = [
+    "SCHEMES",
+    "MaskedWindows",
+    "Masking",
+    "MtM",
+    "MtMConfig",
+    "draw_scheme",
+    "mask_batch",
+    "poisson_loss",
+]

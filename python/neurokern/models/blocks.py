@@ -1,0 +1,103 @@
+"""The transformer layer of MtM: attention and a two-layer network, each behind a LayerNorm."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with dropout on the attention weights and before the output projection.
+
+    Query, key and value share one matrix product: its three row blocks are those of three separate
+    projections.
+    """
+
+    def __init__(self, hidden_size: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.weight_dropout = dropout
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        batch, length, hidden_size = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, hidden_size // self.n_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads) each
+        p = self.weight_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, hidden_size)
+        return self.out_proj(self.dropout(mixed))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-LN encoder layer: ``x + attention(norm(x))``, then ``x + mlp(norm(x))`` with a GELU.
+
+    Parameters
+    ----------
+    hidden_size, mlp_size, n_heads : int
+        Width of the stream and of the hidden layer of the network, number of heads.
+    dropout : float
+        Used in three places: attention weights, attention output, output of the network.
+    """
+
+    def __init__(self, hidden_size: int, mlp_size: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.attention = SelfAttention(hidden_size, n_heads, dropout)
+        self.mlp_norm = nn.LayerNorm(hidden_size)
+        self.up_proj = nn.Linear(hidden_size, mlp_size)
+        self.down_proj = nn.Linear(mlp_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), attend)
+        return x + self.dropout(self.down_proj(F.gelu(self.up_proj(self.mlp_norm(x)))))
+
+    @torch.no_grad()
+    def scale_for_depth(self, n_layers: int) -> None:
+        """Shrink the default weights so that ``n_layers`` residual branches start at a bounded sum.
+
+        The projections out of attention and of the network are scaled by ``0.67 L^(-1/4)``, the values by
+        sqrt(2) times that: Huang et al., "Improving transformer optimization through better initialization",
+        ICML 2020.
+        """
+        scale = 0.67 * n_layers**-0.25
+        for projection in (self.attention.out_proj, self.up_proj, self.down_proj):
+            projection.weight.mul_(scale)
+        value_rows = self.attention.qkv.weight.chunk(3)[2]
+        value_rows.mul_(scale * math.sqrt(2.0))
+
+
+def attention_mask(
+    n_prefix: int, n_bins: int, *, causal: bool, strict: bool, device: torch.device | None = None
+) -> Tensor | None:
+    """Say which token may look at which.
+
+    Parameters
+    ----------
+    n_prefix, n_bins : int
+        Prefix tokens come first, then one token for each time bin.
+    causal : bool
+        A bin sees itself and earlier bins only.
+    strict : bool
+        With ``causal``, prefix tokens see only the prefix. Otherwise they see every bin and every bin sees
+        them, as published: from the second layer on, a bin then depends on later bins through the prefix.
+
+    Returns
+    -------
+    attend : bool tensor of shape (n_prefix + n_bins, n_prefix + n_bins) or None
+        True where the row's token sees the column's; None when everything sees everything.
+    """
+    if not causal:
+        return None
+    length = n_prefix + n_bins
+    attend = torch.ones(length, length, dtype=torch.bool, device=device)
+    attend[n_prefix:, n_prefix:].tril_()
+    if strict:
+        attend[:n_prefix, n_prefix:] = False
+    return attend

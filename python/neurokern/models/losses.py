@@ -1,0 +1,82 @@
+"""The training loss of masked spike counts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from neurokern._check import check_choice
+
+Reduction = Literal["sum", "mean", "none"]
+
+
+def poisson_loss(
+    log_rates: Tensor,
+    counts: Tensor,
+    target_mask: Tensor | None = None,
+    reduction: Reduction = "sum",
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return the Poisson negative log likelihood of counts, without the term that no weight changes.
+
+    ``exp(f) - y f`` for each entry of ``target_mask``; ``log(y!)`` is left out. Entries outside the mask add
+    neither to the value nor to the gradient, whatever they hold.
+
+    Parameters
+    ----------
+    log_rates : tensor of shape (B, T, N), float
+        Natural logarithm of the expected count of each bin. Half precision is summed in float32.
+    counts : tensor of shape (B, T, N)
+        Spikes per bin, before masking.
+    target_mask : bool tensor of shape (B, T, N), optional
+        True where the loss counts; everywhere when not given.
+    reduction : {"sum", "mean", "none"}, default "sum"
+        "sum" is the published loss [1]_; "mean" divides by the number of targets, which keeps the size of a
+        gradient independent of the scheme and the number of units; "none" keeps the shape, with zeros outside
+        the mask.
+    weights : tensor that broadcasts to (B, T, N), optional
+        Factor of each entry's loss, such as one for each unit. The mean is still over targets, not over
+        weights.
+
+    Returns
+    -------
+    loss : float32 tensor, a scalar unless ``reduction="none"``
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or the reduction is unknown.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Towards a 'universal translator' for neural dynamics at single-cell, single-spike
+       resolution", arXiv:2407.14668, 2024.
+
+    Examples
+    --------
+    >>> poisson_loss(torch.zeros(1, 1, 2), torch.tensor([[[0.0, 3.0]]]), reduction="mean")
+    tensor(1.)
+    """
+    check_choice("poisson_loss", "reduction", reduction, ("sum", "mean", "none"))
+    mask_shape = counts.shape if target_mask is None else target_mask.shape
+    if not log_rates.shape == counts.shape == mask_shape:
+        raise ValueError(
+            f"poisson_loss: log_rates, counts and target_mask must have the same shape, "
+            f"got {tuple(log_rates.shape)}, {tuple(counts.shape)} and {tuple(mask_shape)}"
+        )
+    f = log_rates.float()
+    if target_mask is None:
+        loss = f.exp() - counts * f
+        n_targets = torch.tensor(loss.numel())
+    else:
+        # Filled before exp as well: an overflow outside the mask would turn its zero gradient into 0 * inf.
+        f = f.masked_fill(~target_mask, 0.0)
+        loss = (f.exp() - counts * f).masked_fill(~target_mask, 0.0)
+        n_targets = target_mask.sum()
+    if weights is not None:
+        loss = loss * weights
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / n_targets.clamp(min=1)

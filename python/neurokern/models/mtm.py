@@ -1,0 +1,399 @@
+"""MtM: a transformer that predicts hidden spike counts from the visible ones, over any number of sessions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neurokern._check import check_choice, check_fraction
+from neurokern.models.blocks import EncoderLayer, attention_mask
+from neurokern.models.stitching import SessionParts
+
+if TYPE_CHECKING:
+    from neurokern.datasets import SpikeBatch
+
+SCHEMES = ("neuron", "causal", "inter-region", "intra-region")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MtMConfig:
+    """Sizes and options of an :class:`MtM`; checked when made. Start from :meth:`paper` or :meth:`small`.
+
+    Parameters
+    ----------
+    n_bins : int
+        Most time bins of a window (size of the table of positions). Shorter windows are accepted.
+    hidden_size, n_layers, n_heads, mlp_size : int
+        The trunk.
+    stitch_size : int
+        Width of a session's read-in ``Linear(n_units, stitch_size)``.
+    embed_size : int or None
+        Width of the softsign network between read-in and trunk; None for one linear layer.
+    input_dropout, dropout, output_dropout : float
+        On the tokens, three times in each layer, and on what the read-out sees.
+    schemes : tuple of str
+        Masking schemes that have a prompt token, in the order of their tokens.
+    strict_causal : bool
+        Close the way from the future to the past through the prefix tokens in the scheme "causal". The
+        published model leaves it open; a model that is to run online needs it closed.
+    token_std : float
+        Standard deviation of positions, prompt and session tokens at the start.
+    input_transform : {"counts", "centered-sqrt"}
+        "counts": as they are, hidden entries 0. "centered-sqrt": square roots, minus the unit's mean, over a
+        power of its spread, so that a hidden entry, still 0, says "average" and not "silent".
+    scale_power : float
+        That power, for "centered-sqrt": 1 gives every unit the same say, 0 lets active ones lead.
+    stitch_init : {"default", "pca"}
+        "pca" starts the read-in at the leading principal components of the session's smoothed counts.
+    rate_baseline : bool
+        Predict log-rates relative to each unit's mean, which is then kept beside the weights and not trained.
+    linear_skip : bool
+        Add a linear path from the read-in to the log-rates, starting at zero.
+
+    Notes
+    -----
+    ``centered-sqrt``, ``pca`` and ``rate_baseline`` need the counts of the session when it is added.
+    """
+
+    n_bins: int = 100
+    hidden_size: int = 512
+    n_layers: int = 5
+    n_heads: int = 8
+    mlp_size: int = 1024
+    stitch_size: int = 668
+    embed_size: int | None = 1336
+    input_dropout: float = 0.2
+    dropout: float = 0.4
+    output_dropout: float = 0.0
+    schemes: tuple[str, ...] = SCHEMES
+    strict_causal: bool = False
+    token_std: float = 1.0
+    input_transform: Literal["counts", "centered-sqrt"] = "counts"
+    scale_power: float = 0.5
+    stitch_init: Literal["default", "pca"] = "default"
+    rate_baseline: bool = False
+    linear_skip: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("n_bins", "hidden_size", "n_layers", "n_heads", "mlp_size", "stitch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"MtMConfig: {name} must be at least 1, got {getattr(self, name)}")
+        if self.hidden_size % self.n_heads:
+            raise ValueError(
+                f"MtMConfig: hidden_size must be a multiple of n_heads, "
+                f"got hidden_size={self.hidden_size} and n_heads={self.n_heads}"
+            )
+        for name in ("input_dropout", "dropout", "output_dropout"):
+            check_fraction("MtMConfig", name, getattr(self, name))
+        check_choice("MtMConfig", "input_transform", self.input_transform, ("counts", "centered-sqrt"))
+        check_choice("MtMConfig", "stitch_init", self.stitch_init, ("default", "pca"))
+        if not self.schemes or len(set(self.schemes)) != len(self.schemes):
+            raise ValueError(f"MtMConfig: schemes must be different names, at least one, got {self.schemes}")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> MtMConfig:
+        """Return the published model, NDT1-stitch with prompts (arXiv:2407.14668): 100 bins of 20 ms."""
+        return cls(**changes)
+
+    @classmethod
+    def small(cls, **changes: Any) -> MtMConfig:
+        """Return a model for hundreds of units and hundreds of trials, trained on a CPU."""
+        recipe: dict[str, Any] = {
+            "hidden_size": 128,
+            "n_layers": 3,
+            "n_heads": 4,
+            "mlp_size": 256,
+            "stitch_size": 64,
+            "embed_size": None,
+            "dropout": 0.2,
+            "output_dropout": 0.2,
+            "strict_causal": True,
+            "token_std": 0.02,
+            "input_transform": "centered-sqrt",
+            "stitch_init": "pca",
+            "rate_baseline": True,
+            "linear_skip": True,
+        }
+        return cls(**{**recipe, **changes})
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether adding a session takes its counts."""
+        return self.input_transform != "counts" or self.stitch_init != "default" or self.rate_baseline
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {**dataclasses.asdict(self), "schemes": list(self.schemes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MtMConfig:
+        """Return the config that :meth:`to_dict` described; unknown names are an error."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"MtMConfig: unknown settings {unknown}; known are {sorted(known)}")
+        return cls(**{**values, "schemes": tuple(values.get("schemes", SCHEMES))})
+
+
+class MtM(nn.Module):
+    """Multi-task masking: one transformer for all sessions, with a read-in and a read-out for each.
+
+    A time bin is a token: the counts of its units go through the session's read-in, a small network shared by
+    all sessions, and the trunk; the session's read-out makes them log-rates. Two prefix tokens tell the trunk
+    the session and the masking scheme. The architecture is that of [1]_ with ``MtMConfig.paper()``.
+
+    Parameters
+    ----------
+    config : MtMConfig, optional
+        ``MtMConfig.paper()`` when not given.
+
+    Notes
+    -----
+    Sessions are known by name and can be added at any time with :meth:`add_session`; two sessions with
+    equally many units share nothing. Weights are drawn from torch's global generator: call
+    ``torch.manual_seed`` before.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Towards a 'universal translator' for neural dynamics at single-cell, single-spike
+       resolution", arXiv:2407.14668, 2024.
+
+    Examples
+    --------
+    >>> model = MtM(MtMConfig.paper(n_bins=20)).eval()
+    >>> model.add_session("monday", n_units=5)
+    >>> model(torch.zeros(2, 20, 5), session="monday", scheme="causal").shape
+    torch.Size([2, 20, 5])
+    """
+
+    def __init__(self, config: MtMConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or MtMConfig.paper()
+        size = config.hidden_size
+        self.token_network: nn.Module = nn.Linear(config.stitch_size, size)
+        if config.embed_size is not None:
+            self.token_network = nn.Sequential(
+                nn.Linear(config.stitch_size, config.embed_size),
+                nn.Softsign(),
+                nn.Linear(config.embed_size, size),
+            )
+        self.positions = nn.Parameter(torch.randn(config.n_bins, size) * config.token_std)
+        self.prompts = nn.Parameter(torch.randn(len(config.schemes), size) * config.token_std)
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        layers = [
+            EncoderLayer(size, config.mlp_size, config.n_heads, config.dropout)
+            for _ in range(config.n_layers)
+        ]
+        for layer in layers:
+            layer.scale_for_depth(config.n_layers)
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(size)
+        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.parts = nn.ModuleList()  # by number and not by name: names may hold dots, which torch forbids
+        self._index_of: dict[str, int] = {}
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Names of the sessions that the model knows, in the order in which they were added."""
+        return tuple(self._index_of)
+
+    def add_session(
+        self,
+        session: str,
+        n_units: int,
+        regions: Sequence[str] | None = None,
+        counts: np.ndarray | None = None,
+    ) -> None:
+        """Give a new session its own read-in, read-out and token.
+
+        Parameters
+        ----------
+        session : str
+            Name under which the session is known from now on.
+        n_units : int
+        regions : sequence of str of length n_units, optional
+            Region of each unit, stored with the model.
+        counts : array of shape (windows, bins, n_units), optional
+            Counts of the *training* windows of the session. ``MtMConfig.small`` starts from them; ``paper``
+            does not look at them.
+
+        Raises
+        ------
+        ValueError
+            If the session is known already, a shape is wrong, or the configuration needs counts and gets
+            none.
+        """
+        self._check_session(session, n_units, regions)
+        if counts is not None and (counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0):
+            raise ValueError(
+                f"MtM.add_session: counts must have shape (windows, bins, {n_units}), got {counts.shape}"
+            )
+        if counts is None and self.config.needs_counts:
+            raise ValueError(
+                f"MtM.add_session: this configuration starts session {session!r} from its spikes; "
+                f"pass counts=, the (windows, bins, units) counts of its training windows"
+            )
+        self._append(session, SessionParts(self.config, n_units, regions, counts))
+
+    @classmethod
+    def with_sessions(
+        cls, config: MtMConfig, sessions: Iterable[tuple[str, int, Sequence[str] | None]]
+    ) -> MtM:
+        """Return a model that knows some sessions (name, units, regions) but nothing of their spikes.
+
+        For weights that are loaded next; a session that is to be trained comes in through
+        :meth:`add_session`.
+        """
+        model = cls(config)
+        for session, n_units, regions in sessions:
+            model._check_session(session, n_units, regions)
+            model._append(session, SessionParts(config, n_units, regions))
+        return model
+
+    def _check_session(self, session: str, n_units: int, regions: Sequence[str] | None) -> None:
+        if session in self._index_of:
+            raise ValueError(f"MtM.add_session: session {session!r} is already known; choose another name")
+        if n_units < 1:
+            raise ValueError(f"MtM.add_session: n_units must be at least 1, got {n_units}")
+        if regions is not None and len(regions) != n_units:
+            raise ValueError(
+                f"MtM.add_session: regions must name a region for each of {n_units} units, got {len(regions)}"
+            )
+
+    def _append(self, session: str, parts: SessionParts) -> None:
+        self._index_of[session] = len(self.parts)
+        self.parts.append(parts.to(self.positions.device, self.positions.dtype))
+
+    def session_parts(self, session: str) -> SessionParts:
+        """Return the parts of a session, or raise a ValueError that names the known ones."""
+        if session not in self._index_of:
+            known = ", ".join(map(repr, self._index_of)) or "none"
+            raise ValueError(
+                f"MtM: session {session!r} is unknown (known: {known}); add it with model.add_session(...)"
+            )
+        return self.parts[self._index_of[session]]  # type: ignore[return-value]
+
+    def forward(self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None) -> Tensor:
+        """Predict the log-rate of every unit in every bin.
+
+        Parameters
+        ----------
+        counts : tensor of shape (B, T, N), float
+            Spikes per bin of one session, with the hidden entries set to 0. Not written to.
+        session : str
+        scheme : str
+            Masking scheme: picks the prompt token; "causal" also keeps each bin from seeing later ones.
+        hidden : bool tensor broadcastable to (B, T, N), optional
+            True where a count is hidden and not just zero. ``MtMConfig.paper()`` cannot tell the two apart
+            and does not need it; with "centered-sqrt" inputs it should be given whenever something is hidden.
+
+        Returns
+        -------
+        log_rates : tensor of shape (B, T, N)
+            Natural logarithm of the expected count of each bin.
+
+        Raises
+        ------
+        ValueError
+            If the session or the scheme is unknown, or ``counts`` does not fit the session.
+        """
+        parts, read, states = self._run(counts, session, scheme, hidden)
+        return parts.read_out(self.output_dropout(states), read)  # (B, T, N)
+
+    def embed(self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None) -> Tensor:
+        """Return the trunk's states of the bins, ``(B, T, hidden_size)``; arguments as in :meth:`forward`."""
+        return self._run(counts, session, scheme, hidden)[2]
+
+    @torch.no_grad()
+    def predict_rates(
+        self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None
+    ) -> Tensor:
+        """Return expected counts per bin, ``(B, T, N)``, without dropout and without a graph for gradients.
+
+        Arguments as in :meth:`forward`; the module's training mode is the same afterwards.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            return self(counts, session, scheme, hidden).float().exp()
+        finally:
+            self.train(was_training)
+
+    def forward_batch(
+        self, batch: SpikeBatch, scheme: str, *, counts: Tensor | None = None, hidden: Tensor | None = None
+    ) -> Tensor:
+        """Predict log-rates of windows from several sessions in one pass through the trunk.
+
+        Parameters
+        ----------
+        batch : SpikeBatch
+            Windows padded to the largest number of units; says the session and the units of each.
+        scheme : str
+        counts : tensor of shape (B, T, n_units of the largest session), optional
+            Masked counts to use in place of ``batch.counts``.
+        hidden : bool tensor of the same shape, optional
+            As in :meth:`forward`.
+
+        Returns
+        -------
+        log_rates : tensor of shape (B, T, n_units of the largest session)
+            Columns beyond the units of a window's session are 0; what the padding holds never matters.
+        """
+        counts = batch.counts if counts is None else counts
+        rows_of: dict[str, list[int]] = {}
+        for row, session in enumerate(batch.session):
+            rows_of.setdefault(session, []).append(row)
+        all_parts = [self.session_parts(session) for session in rows_of]
+        reads = []
+        for (session, rows), parts in zip(rows_of.items(), all_parts, strict=True):
+            seen = counts[rows, :, : parts.n_units]
+            unseen = None if hidden is None else hidden[rows, :, : parts.n_units]
+            reads.append(self._check_input(seen, session).read_in(seen, unseen))
+        tokens = [parts.token.expand(len(read), -1) for parts, read in zip(all_parts, reads, strict=True)]
+        states = self.output_dropout(self._encode(torch.cat(reads), torch.cat(tokens), scheme))
+        log_rates = states.new_zeros(counts.shape)
+        by_session = states.split([len(read) for read in reads])
+        for rows, parts, state, read in zip(rows_of.values(), all_parts, by_session, reads, strict=True):
+            log_rates[rows, :, : parts.n_units] = parts.read_out(state, read).to(log_rates.dtype)
+        return log_rates
+
+    def _run(
+        self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None
+    ) -> tuple[SessionParts, Tensor, Tensor]:
+        """Return the session's parts, what they read in and the states of the bins."""
+        parts = self._check_input(counts, session)
+        read = parts.read_in(counts, hidden)  # (B, T, stitch_size)
+        states = self._encode(read, parts.token.expand(len(counts), -1), scheme)  # (B, T, D)
+        return parts, read, states
+
+    def _encode(self, read: Tensor, session_tokens: Tensor, scheme: str) -> Tensor:
+        """Run the shared part: ``(B, T, stitch_size)`` and ``(B, D)`` to states ``(B, T, D)``."""
+        check_choice("MtM", "scheme", scheme, self.config.schemes)
+        n_windows, n_bins, _ = read.shape
+        prompt = self.prompts[self.config.schemes.index(scheme)].expand(n_windows, -1)
+        bins = self.token_network(read) + self.positions[:n_bins]  # (B, T, D)
+        prefix = torch.stack([session_tokens, prompt], dim=1).to(bins.dtype)  # (B, 2, D)
+        tokens = self.input_dropout(torch.cat([prefix, bins], dim=1))  # (B, 2 + T, D)
+        attend = attention_mask(
+            2, n_bins, causal=scheme == "causal", strict=self.config.strict_causal, device=tokens.device
+        )
+        for layer in self.layers:
+            tokens = layer(tokens, attend)
+        return self.norm(tokens)[:, 2:]
+
+    def _check_input(self, counts: Tensor, session: str) -> SessionParts:
+        parts = self.session_parts(session)
+        fits = counts.ndim == 3 and counts.shape[2] == parts.n_units and counts.shape[1] <= self.config.n_bins
+        if not fits or counts.shape[1] == 0:
+            raise ValueError(
+                f"MtM: counts of session {session!r} must have shape "
+                f"(B, up to {self.config.n_bins} bins, {parts.n_units} units), got {tuple(counts.shape)}"
+            )
+        if not counts.is_floating_point():
+            raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
+        return parts

@@ -1,0 +1,216 @@
+"""What a caller may pass to :func:`neurokern.ops.bin_spikes`, made into arrays that kernels can read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from neurokern.ops import _library
+from neurokern.ops._spike_grid import COUNT_TYPES, WHOLE_BINS, first_sample
+
+torch = _library.torch
+EQUAL_LENGTHS = 1e-6  # s: windows whose lengths differ by less are of one length
+
+
+def is_tensor(value: Any) -> bool:
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def to_kind(name: str, value: Any, like: Any) -> Any:
+    """Return ``value`` as an array of the kind of ``like``; lists and numpy arrays go to its device."""
+    if not is_tensor(like):
+        if is_tensor(value):
+            raise TypeError(
+                f"bin_spikes: {name} must be a numpy array like times, got a tensor; pass tensors for both"
+            )
+        return np.asarray(value)
+    if not is_tensor(value):
+        # By way of numpy, since torch reads a list of floats as float32.
+        return torch.as_tensor(np.asarray(value), device=like.device)
+    if value.device != like.device:
+        raise ValueError(
+            f"bin_spikes: {name} must be on the device of times, {like.device}, got {value.device}"
+        )
+    return value
+
+
+def is_integer(array: Any) -> bool:
+    if is_tensor(array):
+        return not (array.dtype.is_floating_point or array.dtype.is_complex or array.dtype == torch.bool)
+    return array.dtype.kind in "iu"
+
+
+def is_float(array: Any) -> bool:
+    return array.dtype.is_floating_point if is_tensor(array) else array.dtype.kind == "f"
+
+
+def convert(array: Any, dtype: str) -> Any:
+    """Contiguous and of this dtype; the array itself if it is so already."""
+    if is_tensor(array):
+        return array.to(getattr(torch, dtype)).contiguous()
+    return np.ascontiguousarray(array, dtype=np.dtype(dtype))
+
+
+def one_dimensional(name: str, array: Any) -> Any:
+    if array.ndim != 1:
+        raise ValueError(f"bin_spikes: {name} must have one dimension, got shape {tuple(array.shape)}")
+    return array
+
+
+def as_times(times: Any) -> Any:
+    array = one_dimensional("times", times if is_tensor(times) else np.asarray(times))
+    if is_integer(array):
+        return convert(array, "int64")
+    if is_float(array) or len(array) == 0:
+        return convert(array, "float64")
+    raise TypeError(
+        f"bin_spikes: times must be seconds (float) or samples (integer with sfreq), got {array.dtype}"
+    )
+
+
+def as_units(units: Any, times: Any) -> Any:
+    array = one_dimensional("units", to_kind("units", units, times))
+    if len(array) != len(times):
+        raise ValueError(
+            f"bin_spikes: times and units must have the same length, got {len(times)} and {len(array)}"
+        )
+    if len(array) == 0:
+        return convert(array, "int64")
+    if not is_integer(array):
+        raise TypeError(f"bin_spikes: units must be integer ids, got {array.dtype}; cast them, e.g. to int64")
+    small = str(array.dtype).removeprefix("torch.") in ("int8", "uint8", "int16", "uint16", "int32")
+    return convert(array, "int32" if small else "int64")
+
+
+def as_unit_map(unit_map: Any, times: Any) -> Any:
+    array = one_dimensional("unit_map", to_kind("unit_map", unit_map, times))
+    if len(array) and not is_integer(array):
+        raise TypeError(f"bin_spikes: unit_map must hold integer columns, got {array.dtype}")
+    return convert(array, "int64")
+
+
+def on_clock(name: str, values: Any, times: Any, sfreq: float) -> Any:
+    """Edges or window starts on the clock of ``times``: seconds, or samples."""
+    if not is_integer(times):
+        return convert(values, "float64")
+    if is_integer(values):
+        return convert(values, "int64")
+    if not sfreq:
+        raise ValueError(f"bin_spikes: {name} must be integer samples like times, got seconds; or pass sfreq")
+    samples = convert(values, "float64") * sfreq - WHOLE_BINS
+    if is_tensor(samples):
+        return samples.ceil().to(torch.int64)
+    with np.errstate(invalid="ignore"):  # NaN is found, and named, later
+        return np.ceil(samples).astype(np.int64)
+
+
+def as_windows(
+    windows: Any, times: Any, start: float, sfreq: float, duration: float | None
+) -> tuple[Any, float]:
+    """Return the windows' starts on the clock of ``times``, and their length in seconds."""
+    array = to_kind("windows", windows, times)
+    if array.ndim == 2 and array.shape[1] == 2:
+        if start:
+            raise ValueError(
+                f"bin_spikes: start must be left out when windows are (n, 2) starts and stops, got {start}"
+            )
+        duration = _length(array, sfreq if is_integer(array) and is_integer(times) else 1.0, duration)
+        array = array[:, 0]
+    elif array.ndim != 1:
+        raise ValueError(f"bin_spikes: windows must have shape (n,) or (n, 2), got {tuple(array.shape)}")
+    if duration is None:
+        raise ValueError(
+            "bin_spikes: windows of shape (n,) need duration, or start and stop around each of them"
+        )
+    starts = on_clock("windows", array, times, sfreq)
+    if start:
+        starts = starts + (first_sample(start, sfreq) if is_integer(times) else start)
+    return starts, duration
+
+
+def _length(windows: Any, ticks_per_second: float, duration: float | None) -> float:
+    """The one length of (n, 2) windows in seconds. Given ``duration``, tensors are not looked at."""
+    if duration is not None and is_tensor(windows):
+        return duration
+    if len(windows) == 0:
+        return 0.0 if duration is None else duration
+    lengths = convert(windows[:, 1] - windows[:, 0], "float64") / ticks_per_second
+    shortest, longest = float(lengths.min()), float(lengths.max())
+    first = float(lengths[0]) if duration is None else duration
+    if not (math.isfinite(shortest) and math.isfinite(longest)):
+        raise ValueError(
+            "bin_spikes: windows must be finite, got NaN or infinity; leave out trials without this event"
+        )
+    if longest - first > EQUAL_LENGTHS or first - shortest > EQUAL_LENGTHS:
+        raise ValueError(
+            f"bin_spikes: windows must be of one length, got {shortest} to {longest} s; "
+            "pass starts and a duration, or bin each length apart"
+        )
+    if shortest < 0:
+        raise ValueError(f"bin_spikes: windows must stop after they start, got a length of {shortest} s")
+    return first
+
+
+def last_time(times: Any) -> float | int | None:
+    """Latest finite time, or None."""
+    if not is_integer(times):
+        times = times[torch.isfinite(times) if is_tensor(times) else np.isfinite(times)]
+    return times.max().item() if len(times) else None
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a torch or numpy dtype, checked to be one that counts come in."""
+    name = str(dtype).removeprefix("torch.") if is_torch_dtype(dtype) or isinstance(dtype, str) else None
+    if name is None:
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            name = str(dtype)
+    if name not in COUNT_TYPES:
+        raise TypeError(f"bin_spikes: dtype must be one of {', '.join(COUNT_TYPES)}, got {dtype!r}")
+    return name
+
+
+def is_torch_dtype(dtype: Any) -> bool:
+    return torch is not None and isinstance(dtype, torch.dtype)
+
+
+def allocate(shape: tuple[int, ...], count_type: str, like: Any) -> Any:
+    if is_tensor(like):
+        return torch.empty(shape, dtype=getattr(torch, count_type), device=like.device)
+    if count_type == "bfloat16":
+        raise TypeError("bin_spikes: numpy has no bfloat16; pass tensors, or another dtype")
+    return np.empty(shape, dtype=count_type)
+
+
+def check_out(out: Any, shape: tuple[int, ...], count_type: str, inputs: tuple[Any, ...]) -> None:
+    """Raise unless ``out`` can take the counts."""
+    times = inputs[0]
+    if is_tensor(out) != is_tensor(times) or not (is_tensor(out) or isinstance(out, np.ndarray)):
+        raise TypeError(f"bin_spikes: out must be of the kind of times, got {type(out).__name__}")
+    if is_tensor(out) and out.device != times.device:
+        raise ValueError(f"bin_spikes: out must be on the device of times, {times.device}, got {out.device}")
+    if tuple(out.shape) != shape:
+        raise ValueError(f"bin_spikes: out must have shape {shape}, got {tuple(out.shape)}")
+    if str(out.dtype).removeprefix("torch.") != count_type:
+        raise ValueError(f"bin_spikes: out must have dtype {count_type}, got {out.dtype}")
+    contiguous = out.is_contiguous() if is_tensor(out) else out.flags.c_contiguous and out.flags.writeable
+    if not contiguous:
+        raise ValueError("bin_spikes: out must be contiguous and writable; pass a fresh array and copy")
+    if is_tensor(out) and (out.requires_grad or times.requires_grad):
+        raise ValueError("bin_spikes: out cannot take part in a gradient; detach times and out")
+    if is_tensor(out) and torch.compiler.is_compiling():
+        return
+    if any(array is not None and _overlap(out, array) for array in inputs):
+        raise ValueError("bin_spikes: out must not share memory with an input; pass a fresh array")
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    if not is_tensor(a):
+        return bool(np.may_share_memory(a, b))
+    first_a, first_b = a.data_ptr(), b.data_ptr()
+    return bool(
+        first_a < first_b + b.numel() * b.element_size() and first_b < first_a + a.numel() * a.element_size()
+    )

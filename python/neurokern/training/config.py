@@ -1,0 +1,138 @@
+"""How a model is trained: one frozen object that is stored with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from neurokern._check import check_choice, check_fraction, check_positive
+from neurokern.models.masking import Masking
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """Options of a :class:`Trainer`. Start from :meth:`paper` or :meth:`small`.
+
+    Parameters
+    ----------
+    seed : int
+        Of the order of windows, masks and dropout. One seed gives one result, bit for bit on a CPU with one
+        number of threads.
+    batch_size : int
+        Windows in a batch, all of one session.
+    max_epochs, max_steps : int
+        Length of the run: so many passes over all windows, or so many batches if ``max_steps`` is given.
+    learning_rate, weight_decay : float
+        Highest learning rate of the one-cycle schedule, and AdamW's decay.
+    session_learning_rate, session_weight_decay : float, optional
+        The same for the read-ins and read-outs of the sessions; those of the trunk when not given.
+    decay : {"all", "matrices"}
+        Which weights decay: all (published), or all but biases, norms, positions and tokens.
+    warmup, div_factor, final_div_factor : float
+        Of ``torch.optim.lr_scheduler.OneCycleLR``: share of the run until the highest rate, and by what the
+        first and the last rate are smaller.
+    reduction : {"sum", "mean"}
+        Of the loss, see :func:`neurokern.models.poisson_loss`.
+    rate_power : float, optional
+        Divide the loss of a unit by its mean count to this power: 0 lets active units lead, 1 gives every
+        unit the same say; the loss is then per expected spike. Not weighted at all (published) when not
+        given.
+    gradient_clip : float, optional
+        Largest norm of the gradient.
+    ema_decay : float, optional
+        Validate and keep an exponential moving average of the weights instead of the last ones.
+    masking : Masking
+        Schemes and ratios.
+    validate_every : int, optional
+        Steps between validations; once an epoch when not given.
+    patience : int, optional
+        Stop after so many validations without a better one.
+    checkpoint_every : int
+        Steps between checkpoints to resume from.
+    n_workers : int
+        Processes that read batches.
+    device : str
+        "auto" takes a GPU if there is one.
+    bf16 : bool
+        Run the model in bfloat16 where it is safe; the loss stays in float32.
+    progress : bool
+        Show a progress bar, if the output is a terminal.
+    """
+
+    seed: int = 42
+    batch_size: int = 16
+    max_epochs: int = 1000
+    max_steps: int | None = None
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    session_learning_rate: float | None = None
+    session_weight_decay: float | None = None
+    decay: Literal["all", "matrices"] = "all"
+    warmup: float = 0.15
+    div_factor: float = 10.0
+    final_div_factor: float = 1e4
+    reduction: Literal["sum", "mean"] = "sum"
+    rate_power: float | None = None
+    gradient_clip: float | None = None
+    ema_decay: float | None = None
+    masking: Masking = field(default_factory=Masking)
+    validate_every: int | None = None
+    patience: int | None = None
+    checkpoint_every: int = 1000
+    n_workers: int = 0
+    device: str = "auto"
+    bf16: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_epochs", "checkpoint_every"):
+            check_positive("TrainingConfig", name, getattr(self, name))
+        for name in ("max_steps", "validate_every", "patience", "gradient_clip", "session_learning_rate"):
+            if getattr(self, name) is not None:
+                check_positive("TrainingConfig", name, getattr(self, name))
+        for name in ("learning_rate", "div_factor", "final_div_factor"):
+            check_positive("TrainingConfig", name, getattr(self, name))
+        check_fraction("TrainingConfig", "warmup", self.warmup)
+        if self.ema_decay is not None:
+            check_fraction("TrainingConfig", "ema_decay", self.ema_decay)
+        check_choice("TrainingConfig", "decay", self.decay, ("all", "matrices"))
+        check_choice("TrainingConfig", "reduction", self.reduction, ("sum", "mean"))
+
+    @classmethod
+    def paper(cls, **changes: Any) -> TrainingConfig:
+        """Return the published optimizer, schedule, loss and masks (arXiv:2407.14668)."""
+        return cls(**changes)
+
+    @classmethod
+    def small(cls, **changes: Any) -> TrainingConfig:
+        """Return the recipe for ``MtMConfig.small``: hundreds of trials, minutes on a CPU."""
+        recipe: dict[str, Any] = {
+            "batch_size": 32,
+            "max_steps": 1500,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "decay": "matrices",
+            "final_div_factor": 100.0,
+            "reduction": "mean",
+            "rate_power": 0.5,
+            "gradient_clip": 1.0,
+            "masking": Masking(ratio=(0.1, 0.5), causal_targets="random-cut", region_choice="sample"),
+            "validate_every": 100,
+        }
+        return cls(**{**recipe, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON and YAML can hold."""
+        values = dataclasses.asdict(self)
+        masking = {k: list(v) if isinstance(v, tuple) else v for k, v in values["masking"].items()}
+        return {**values, "masking": masking}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """Return the config that :meth:`to_dict` described; unknown names are an error."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"TrainingConfig: unknown settings {unknown}; known are {sorted(known)}")
+        return cls(**{**values, "masking": Masking.from_dict(values.get("masking", {}))})

@@ -1,0 +1,84 @@
+"""AdamW with the one-cycle schedule, and the moving average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neurokern.models import MtM
+from neurokern.training.config import TrainingConfig
+
+
+def parameter_groups(model: MtM, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Split the parameters by learning rate and decay: trunk and sessions, decaying or not."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate, decay = config.learning_rate, config.weight_decay
+        if name.startswith("parts."):
+            rate = rate if config.session_learning_rate is None else config.session_learning_rate
+            decay = decay if config.session_weight_decay is None else config.session_weight_decay
+        if config.decay == "matrices" and (parameter.ndim < 2 or name in ("positions", "prompts")):
+            decay = 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        raise ValueError("Trainer: every parameter of the model is frozen; there is nothing to train")
+    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+
+
+def make_optimizer(
+    model: MtM, config: TrainingConfig, total_steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
+    """Return AdamW and its schedule; as published, the schedule moves the first beta as well."""
+    groups = parameter_groups(model, config)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, eps=1e-8)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in groups],
+        total_steps=max(total_steps, 2),  # the schedule divides by the length of its phases
+        pct_start=config.warmup,
+        div_factor=config.div_factor,
+        final_div_factor=config.final_div_factor,
+    )
+    return optimizer, scheduler
+
+
+class WeightAverage:
+    """Exponential moving average of a model's parameters.
+
+    Parameters
+    ----------
+    model : nn.Module
+    decay : float
+        Share of the old average that stays in each step; smaller in the first steps, which are to be
+        forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.parameters = dict(model.named_parameters())
+        self.values: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the parameters after step number ``step``, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in self.parameters.items():
+            self.values[name].lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let the model compute with the average for a while."""
+        last = {name: parameter.data for name, parameter in self.parameters.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.data = self.values[name]
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data = last[name]

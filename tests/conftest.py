@@ -1,0 +1,54 @@
+"""What all tests share: real recordings where they are at hand, the GPU rule, and one thread unless a test
+asks for more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before torch is imported, here and in the processes that tests start: tests run side by side on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("neurokern", deadline=None, max_examples=50)
+settings.load_profile("neurokern")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real recordings beside the repository; skips where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no folder of real recordings at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+def cuda_is_available() -> bool:
+    """Return whether torch is there and finds a CUDA device."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Return the device to test on; "cuda" falls under the GPU rule."""
+    return request.param
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked ``gpu`` without a CUDA device, or fail them where NEUROKERN_REQUIRE_GPU=1 demands
+    one.
+    """
+    if item.get_closest_marker("gpu") is None or cuda_is_available():
+        return
+    if os.environ.get("NEUROKERN_REQUIRE_GPU") == "1":
+        pytest.fail("NEUROKERN_REQUIRE_GPU=1, but torch finds no CUDA device", pytrace=False)
+    pytest.skip("torch finds no CUDA device")

@@ -1,0 +1,435 @@
+"""Training: it learns, one seed gives one result, and a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from neurokern.checkpoint import load_model
+from neurokern.datasets import BinnedSession, SessionBatchSampler, SpikeBatch, SpikeWindows
+from neurokern.models import Masking, MtM, MtMConfig
+from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
+from neurokern.training.optimizer import WeightAverage, parameter_groups
+
+N_BINS = 16
+TINY = {
+    "n_bins": N_BINS,
+    "hidden_size": 32,
+    "n_layers": 2,
+    "n_heads": 4,
+    "mlp_size": 64,
+    "stitch_size": 16,
+    "embed_size": 32,
+}
+SHORT = TrainingConfig.paper(
+    batch_size=8, max_steps=14, learning_rate=1e-3, validate_every=4, checkpoint_every=5, progress=False
+)
+
+
+Sessions = tuple[list[BinnedSession], list[BinnedSession]]  # to train on, to validate on
+
+
+def latent_session(name: str, n_units: int, *, n_windows: int = 60, seed: int = 0) -> BinnedSession:
+    """Three regions driven by the same two latents, constant in a window but for a wave."""
+    rng = np.random.default_rng(seed)
+    latent = rng.normal(size=(n_windows, 1, 2)) + 0.5 * np.sin(np.linspace(0, 6, N_BINS))[:, None]
+    rates = np.exp(latent @ rng.normal(scale=0.6, size=(2, n_units)) - 0.5)
+    return BinnedSession(
+        counts=rng.poisson(rates).clip(max=255).astype(np.uint8),
+        bin_size=0.02,
+        regions=np.array(["CA1", "VISp", "MOs"])[np.arange(n_units) % 3],
+        unit_ids=np.arange(n_units),
+        session=name,
+    )
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Sessions:
+    both = [latent_session("mouse.1", 18, seed=1), latent_session("mouse.2", 24, seed=2)]
+    return [s.select(slice(0, 45)) for s in both], [s.select(slice(45, 60)) for s in both]
+
+
+def trainer_of(
+    sessions: Sessions,
+    folder: Path,
+    config: TrainingConfig = SHORT,
+    model: MtMConfig | None = None,
+) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(MtM(model or MtMConfig.paper(**TINY)), *sessions, config, folder)
+
+
+def weights_of(model: MtM) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_run(
+    a: tuple[MtM, pd.DataFrame], b: tuple[MtM, pd.DataFrame], *, but: tuple[str, ...] = ("seconds",)
+) -> None:
+    mine, other = weights_of(a[0]), weights_of(b[0])
+    assert mine.keys() == other.keys()
+    assert [name for name in mine if not torch.equal(mine[name], other[name])] == []
+    pd.testing.assert_frame_equal(
+        a[1].drop(columns=list(but)), b[1].drop(columns=list(but)), check_exact=True
+    )
+
+
+# ---- learning ----
+
+
+@pytest.mark.parametrize("recipe", ["paper", "small"])
+def test_training_beats_the_mean_rate_of_each_unit(sessions: Sessions, tmp_path: Path, recipe: str) -> None:
+    if recipe == "paper":
+        model = MtMConfig.paper(**{**TINY, "n_layers": 1}, dropout=0.1)
+        config = TrainingConfig.paper(max_steps=300, learning_rate=3e-3, validate_every=100, progress=False)
+    else:
+        model = MtMConfig.small(n_bins=N_BINS, hidden_size=32, stitch_size=8, n_layers=1)
+        config = TrainingConfig.small(max_steps=100, validate_every=50, progress=False)
+    trainer = trainer_of(sessions, tmp_path, config, model)
+    history = trainer.fit()
+    assert history["validation_loss"].iloc[-1] < history["validation_loss"].iloc[0]
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    best = history.loc[history["validation_loss"].idxmin()]
+    for scheme in ("neuron", "causal", "inter-region"):
+        assert best[f"validation_bits_per_spike_{scheme}"] > 0.05
+
+
+def test_the_model_ends_with_the_best_weights_which_are_those_on_disk(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    trainer = trainer_of(sessions, tmp_path)
+    history = trainer.fit()
+    on_disk = load_model(tmp_path)
+    assert all(torch.equal(t, on_disk.state_dict()[name]) for name, t in trainer.model.state_dict().items())
+    scores = trainer.validation.run(trainer.model, torch.device("cpu"))
+    assert scores["loss"] == history["validation_loss"].min()
+    assert not trainer.model.training
+
+
+def test_metrics_are_written_as_csv(sessions: Sessions, tmp_path: Path) -> None:
+    history = trainer_of(sessions, tmp_path).fit()
+    written = pd.read_csv(tmp_path / "metrics.csv")
+    pd.testing.assert_frame_equal(written, history, check_exact=True)
+    assert written["step"].tolist() == [4, 8, 12, 14]
+    losses = [f"validation_loss_{s}" for s in ("neuron", "causal", "inter-region", "intra-region")]
+    assert {"epoch", "train_loss", "learning_rate", "seconds", "validation_loss", *losses} <= set(
+        written.columns
+    )
+
+
+def test_unknown_sessions_are_added_and_known_ones_kept(sessions: Sessions, tmp_path: Path) -> None:
+    model = MtM(MtMConfig.paper(**TINY))
+    model.add_session("mouse.2", 24)
+    before = model.session_parts("mouse.2").stitch_in.weight.clone()
+    Trainer(model, *sessions, SHORT, tmp_path)
+    assert model.sessions == ("mouse.2", "mouse.1")
+    assert model.session_parts("mouse.1").regions[:3] == ("CA1", "VISp", "MOs")
+    assert torch.equal(before, model.session_parts("mouse.2").stitch_in.weight)
+
+
+def test_frozen_parameters_stay_as_they_are(sessions: Sessions, tmp_path: Path) -> None:
+    model = MtM(MtMConfig.paper(**TINY))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    before = weights_of(model)
+    trainer = Trainer(model, *sessions, SHORT, tmp_path)
+    trainer.fit()
+    after = trainer.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+# ---- one seed, one result ----
+
+
+def test_one_seed_gives_one_result_bit_for_bit_and_another_seed_another(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    runs = []
+    for number, seed in enumerate((1, 1, 2)):
+        torch.rand(number)  # what was drawn before does not matter
+        trainer = trainer_of(sessions, tmp_path / str(number), dataclasses.replace(SHORT, seed=seed))
+        runs.append((trainer.model, trainer.fit()))
+    assert_same_run(runs[0], runs[1])
+    with pytest.raises(AssertionError):
+        assert_same_run(runs[0], runs[2])
+
+
+def test_training_leaves_the_random_state_of_torch_alone(sessions: Sessions, tmp_path: Path) -> None:
+    trainer = trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, max_steps=2))
+    before = torch.get_rng_state()
+    trainer.fit()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_workers_do_not_change_the_result(sessions: Sessions, tmp_path: Path) -> None:
+    runs = []
+    for workers in (0, 2):
+        config = dataclasses.replace(SHORT, n_workers=workers, max_steps=6)
+        trainer = trainer_of(sessions, tmp_path / str(workers), config)
+        runs.append((trainer.model, trainer.fit()))
+    assert_same_run(*runs)
+
+
+def test_validation_uses_the_same_masks_every_time(sessions: Sessions, tmp_path: Path) -> None:
+    trainer = trainer_of(sessions, tmp_path)
+    first, again = (trainer.validation.run(trainer.model, torch.device("cpu")) for _ in range(2))
+    assert first == again
+    assert trainer.model.training
+
+
+# ---- kill and resume ----
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the trainer catches it."""
+
+
+def killed_after(trainer: Trainer, n_steps: int) -> None:
+    """Run until the process "dies" in the step after ``n_steps``."""
+    step = trainer._step
+
+    def dying(batch: SpikeBatch) -> None:
+        if trainer.progress.step == n_steps:
+            raise Killed
+        step(batch)
+
+    trainer._step = dying  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        trainer.fit(resume=True)
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_killed_and_resumed_run_equals_one_that_was_not(
+    sessions: Sessions, tmp_path: Path, ema_decay: float | None
+) -> None:
+    config = dataclasses.replace(SHORT, ema_decay=ema_decay)
+    whole = trainer_of(sessions, tmp_path / "whole", config)
+    uninterrupted = whole.model, whole.fit()
+    assert whole.sampler.batches_per_epoch == 12  # so that step 5 is in the middle of the first epoch
+    for n_steps in (3, 9, 13):  # before the first checkpoint, between two, after a validation
+        killed_after(trainer_of(sessions, tmp_path / "killed", config), n_steps)
+    resumed = trainer_of(sessions, tmp_path / "killed", config)
+    again = resumed.model, resumed.fit(resume=True)
+    assert_same_run(uninterrupted, again)
+    last = [load_model(tmp_path / name / "last").state_dict() for name in ("whole", "killed")]
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_resuming_a_finished_run_gives_its_result_without_training(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    first = trainer_of(sessions, tmp_path)
+    history = first.fit()
+    again = trainer_of(sessions, tmp_path)
+    again._step = None  # type: ignore[assignment,method-assign]
+    assert_same_run((first.model, history), (again.model, again.fit(resume=True)), but=())
+
+
+def test_a_run_is_never_overwritten_by_accident(sessions: Sessions, tmp_path: Path) -> None:
+    trainer_of(sessions, tmp_path).fit()
+    with pytest.raises(ValueError, match="already holds a run; continue it with resume=True"):
+        trainer_of(sessions, tmp_path).fit()
+
+
+def test_a_run_with_other_settings_or_data_is_not_continued(sessions: Sessions, tmp_path: Path) -> None:
+    trainer_of(sessions, tmp_path).fit()
+    other = trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, learning_rate=0.5))
+    with pytest.raises(ValueError, match=r"learning_rate: 0\.001 then, 0\.5 now"):
+        other.fit(resume=True)
+    fewer = ([s.select(slice(0, 40)) for s in sessions[0]], sessions[1])
+    with pytest.raises(ValueError, match="belongs to another run"):
+        trainer_of(fewer, tmp_path).fit(resume=True)
+    trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, checkpoint_every=1)).fit(resume=True)
+
+
+@pytest.mark.parametrize("name", ["trainer.safetensors", "trainer.json", "model.safetensors"])
+def test_a_damaged_training_state_is_an_error_that_names_the_file(
+    sessions: Sessions, tmp_path: Path, name: str
+) -> None:
+    trainer_of(sessions, tmp_path).fit()
+    file = tmp_path / "last" / name
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=f"{name} is cut short"):
+        trainer_of(sessions, tmp_path).fit(resume=True)
+
+
+def test_a_checkpoint_holds_no_pickle(sessions: Sessions, tmp_path: Path) -> None:
+    trainer_of(sessions, tmp_path).fit()
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kinds == {".safetensors", ".json", ".csv"}
+    json.loads((tmp_path / "last" / "trainer.json").read_text())
+
+
+# ---- stopping ----
+
+
+def test_patience_stops_after_so_many_validations_without_a_better_one(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SHORT, patience=2, max_steps=100, validate_every=1)
+    trainer = trainer_of(sessions, tmp_path, config)
+    losses = iter([3.0, 2.0, 2.5, 2.0])
+    trainer.validation.run = lambda *_: {"loss": next(losses)}  # type: ignore[method-assign]
+    history = trainer.fit()
+    assert history["step"].tolist() == [1, 2, 3, 4]
+    assert trainer.progress.best_step == 2
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_saves_the_state(
+    sessions: Sessions, tmp_path: Path, broken: float
+) -> None:
+    trainer = trainer_of(sessions, tmp_path)
+    step = trainer._step
+    before: dict[str, torch.Tensor] = {}
+
+    def breaking(batch: SpikeBatch) -> None:
+        if trainer.progress.step == 3:
+            trainer.model.positions.data[0, 0] = broken
+            before.update(weights_of(trainer.model))
+        step(batch)
+
+    trainer._step = breaking  # type: ignore[method-assign]
+    with pytest.raises(
+        NonFiniteLossError, match=r"is (nan|inf) in step 3; the state before that step is in .*failed"
+    ):
+        trainer.fit()
+    saved = load_model(tmp_path / "failed").state_dict()
+    assert all(torch.equal(before[name], saved[name]) or name == "positions" for name in before)
+    assert not (tmp_path / "last").exists()
+
+
+# ---- options ----
+
+
+def test_paper_optimizer_is_adamw_with_one_cycle_from_a_tenth_of_the_rate(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    config = TrainingConfig.paper(max_epochs=10, progress=False)
+    assert (config.batch_size, config.seed, config.reduction, config.gradient_clip) == (16, 42, "sum", None)
+    trainer = trainer_of(sessions, tmp_path, config)
+    assert trainer.total_steps == 60
+    (group,) = trainer.optimizer.param_groups
+    assert (group["weight_decay"], group["eps"]) == (0.01, 1e-8)
+    rates = []
+    for _ in range(60):
+        rates.append(group["lr"])
+        trainer.optimizer.step()
+        trainer.scheduler.step()
+    assert rates[0] == pytest.approx(1e-5)
+    assert max(rates) == pytest.approx(1e-4, rel=1e-3)
+    assert int(np.argmax(rates)) == 8  # 15 % of 60 steps, counted from 0
+    assert rates[-1] == pytest.approx(1e-9, rel=1e-3)
+
+
+def test_groups_of_parameters_follow_rate_and_decay() -> None:
+    model = MtM(MtMConfig.paper(**TINY))
+    model.add_session("one", 4)
+    config = TrainingConfig.paper(decay="matrices", session_learning_rate=0.5, session_weight_decay=0.25)
+    groups = {(g["lr"], g["weight_decay"]): g["params"] for g in parameter_groups(model, config)}
+    parts = model.session_parts("one")
+    assert {id(p) for p in groups[0.5, 0.25]} == {id(parts.stitch_in.weight), id(parts.stitch_out.weight)}
+    assert {id(p) for p in groups[0.5, 0.0]} == {
+        id(p) for p in (parts.stitch_in.bias, parts.stitch_out.bias, parts.token)
+    }
+    plain = {id(p) for p in groups[1e-4, 0.0]}
+    assert {id(model.positions), id(model.prompts), id(model.norm.weight)} <= plain
+    assert sum(len(g) for g in groups.values()) == len(list(model.parameters()))
+    assert len(parameter_groups(model, TrainingConfig.paper())) == 1
+
+
+def test_weight_average_is_the_mean_of_the_weights_with_fading_memory() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    average = WeightAverage(model, decay=0.5)
+    model.weight.data.fill_(3.0)
+    average.update(1000)
+    assert average.values["weight"].item() == 2.0
+    with average.in_use():
+        assert model.weight.item() == 2.0
+    assert model.weight.item() == 3.0
+    average.update(0)  # early: the decay is 1 / 10
+    assert average.values["weight"].item() == pytest.approx(0.1 * 2 + 0.9 * 3)
+
+
+def test_bfloat16_trains_to_nearly_the_same_loss(sessions: Sessions, tmp_path: Path) -> None:
+    losses = []
+    for bf16 in (False, True):
+        config = dataclasses.replace(SHORT, bf16=bf16)
+        trainer = trainer_of(sessions, tmp_path / str(bf16), config)
+        losses.append(trainer.fit()["validation_loss"].iloc[-1])
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # bfloat16 keeps 8 bits
+
+
+def test_without_validation_the_last_weights_are_kept(sessions: Sessions, tmp_path: Path) -> None:
+    trainer = trainer_of((sessions[0], []), tmp_path)
+    history = trainer.fit()
+    assert "validation_loss" not in history.columns
+    best, last = (load_model(tmp_path / name).state_dict() for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in best)
+
+
+def test_every_window_is_trained_on_once_an_epoch_across_a_resume(sessions: Sessions) -> None:
+    from neurokern.training.trainer import _Plan
+
+    windows = SpikeWindows(sessions[0])
+    sampler = SessionBatchSampler(windows, 8, seed=3)
+    whole = list(_Plan(sampler, 0, 30))
+    assert len(whole) == 30
+    assert sorted(item for batch in whole[:12] for item in batch) == list(range(len(windows)))
+    assert list(_Plan(sampler, 17, 30)) == whole[17:]
+
+
+# ---- bad input ----
+
+
+def test_settings_that_do_not_fit_are_named(sessions: Sessions, tmp_path: Path) -> None:
+    temporal = dataclasses.replace(SHORT, masking=Masking(schemes=("temporal",)))
+    with pytest.raises(ValueError, match=r"no prompt for \['temporal'\]"):
+        trainer_of(sessions, tmp_path, temporal)
+    with pytest.raises(ValueError, match="windows have 16 bins, the model takes up to 10"):
+        trainer_of(sessions, tmp_path, model=MtMConfig.paper(**{**TINY, "n_bins": 10}))
+    with pytest.raises(ValueError, match=r"'mouse\.3' is not among those to train on"):
+        trainer_of((sessions[0], [latent_session("mouse.3", 4)]), tmp_path)
+    unknown = [dataclasses.replace(s, regions=np.full(s.n_units, "")) for s in sessions[0]]
+    with pytest.raises(ValueError, match=r"no unit of session 'mouse\.1' has a region"):
+        trainer_of((unknown, []), tmp_path)
+    model = MtM(MtMConfig.paper(**TINY))
+    model.add_session("mouse.1", 5)
+    with pytest.raises(ValueError, match="has 18 units, the model knows it with 5"):
+        Trainer(model, *sessions, SHORT, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be a finite number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be"),
+        ({"max_steps": 0}, "max_steps must be"),
+        ({"warmup": 2}, r"warmup must lie in \[0, 1\]"),
+        ({"reduction": "average"}, "reduction must be one of"),
+        ({"decay": "none"}, "decay must be one of"),
+    ],
+)
+def test_wrong_settings_name_the_field(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**wrong)
+
+
+@pytest.mark.parametrize("config", [TrainingConfig.paper(), TrainingConfig.small(patience=3)])
+def test_settings_survive_json(config: TrainingConfig) -> None:
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_settings_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"unknown settings \['lr'\]"):
+        TrainingConfig.from_dict({"lr": 1})
+    with pytest.raises(ValueError, match=r"unknown settings \['ratios'\]"):
+        TrainingConfig.from_dict({"masking": {"ratios": 1}})
