@@ -1,4 +1,5 @@
-// One pass over the batch: plan a sample (which units, which bins), then write its inputs and target mask row by row.
+// One pass over the batch: plan a sample (which units, which bins), then write its inputs and target mask row
+// by row.
 #include <cstdint>
 
 #include "common/philox_block.h"
@@ -11,17 +12,19 @@ namespace NEUROKERN_ISA {
 namespace {
 
 constexpr std::int64_t kBlock = 4 * kPhiloxLanes;  // units or bins that one philox_block decides
-constexpr std::int64_t kTaskBytes = 256 << 10;     // of inputs: a task this long hides the cost of handing it out
-constexpr std::int64_t kSerialBytes = 1 << 20;     // about 200 us: threads cost more than they bring
-constexpr std::int64_t kStreamBytes = 8 << 20;     // outputs that would not stay in the cache anyway
+constexpr std::int64_t kTaskBytes = 256
+                                    << 10;  // of inputs: a task this long hides the cost of handing it out
+constexpr std::int64_t kSerialBytes = 1 << 20;  // about 200 us: threads cost more than they bring
+constexpr std::int64_t kStreamBytes = 8 << 20;  // outputs that would not stay in the cache anyway
 
 constexpr std::uint8_t kAllShown = 0, kByCode = 1, kAllTargets = 2;  // states of a bin
 
 // Words for the 64 indices from `first` (a multiple of 64); index i has word [i % 4][i / 4 % 16].
-inline void draw_block(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first, std::int64_t bin,
-                       PhiloxWords& words) {
+inline void draw_block(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first,
+                       std::int64_t bin, PhiloxWords& words) {
   const DrawCounter at = draw_counter(p.offset + static_cast<std::uint64_t>(b), stage);
-  philox_block(p.seed, static_cast<std::uint32_t>(first / 4), static_cast<std::uint32_t>(bin), at.c2, at.c3, words);
+  philox_block(p.seed, static_cast<std::uint32_t>(first / 4), static_cast<std::uint32_t>(bin), at.c2, at.c3,
+               words);
 }
 
 // The four bytes of quad `lane`, in order: 0xFF where the word is at most `last`, else 0.
@@ -38,8 +41,8 @@ inline void compare_block(const PhiloxWords& words, std::uint32_t last, std::uin
 }
 
 // flags[i] = 0xFF if index first + i is hit, else 0, for i in [0, 64).
-inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first, std::int64_t bin,
-                      std::uint64_t threshold, std::uint8_t* flags) {
+inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first,
+                      std::int64_t bin, std::uint64_t threshold, std::uint8_t* flags) {
   __builtin_memset(flags, 0, kBlock);
   if (threshold == 0) return;
   PhiloxWords words;
@@ -47,7 +50,8 @@ inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage,
   compare_block(words, static_cast<std::uint32_t>(threshold - 1), flags);
 }
 
-// ---- the choice of a region ---------------------------------------------------------------------------------
+// ---- the choice of a region
+// ---------------------------------------------------------------------------------
 
 // Lowest rank among the regions of sample b.
 std::uint64_t best_rank(const MaskRegions& p, std::int64_t b, std::uint64_t number, std::uint32_t stage) {
@@ -89,7 +93,8 @@ bool any_sample_needs_region(const MaskRegions& p) {
   return false;
 }
 
-// ---- the plan of a sample -----------------------------------------------------------------------------------
+// ---- the plan of a sample
+// -----------------------------------------------------------------------------------
 
 void plan_units(const MaskRegions& p, std::int64_t b, int scheme, std::int64_t chosen) {
   std::uint8_t* codes = p.unit_codes + b * p.n_units;
@@ -134,7 +139,8 @@ void plan_bins(const MaskRegions& p, std::int64_t b, int scheme) {
   std::uint8_t common = kTarget;
   for (std::int64_t unit = 0; unit < p.n_units; ++unit) common &= codes[unit];
   if (common != kTarget) return;
-  for (std::int64_t bin = 0; bin < n_bins; ++bin) states[bin] = states[bin] == kByCode ? kAllTargets : states[bin];
+  for (std::int64_t bin = 0; bin < n_bins; ++bin)
+    states[bin] = states[bin] == kByCode ? kAllTargets : states[bin];
 }
 
 struct Plan {
@@ -157,7 +163,8 @@ void plan_sample(void* context, std::int64_t b) {
   plan_bins(p, b, scheme);
 }
 
-// ---- writing ------------------------------------------------------------------------------------------------
+// ---- writing
+// ------------------------------------------------------------------------------------------------
 
 // Random masking: an entry keeps its unit's code if its own draw hits.
 inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t bin, std::int64_t first,
@@ -168,7 +175,8 @@ inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t 
   for (std::int64_t i = 0; i < count; ++i) codes[i] &= units[i];
 }
 
-// BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's value.
+// BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's
+// value.
 inline void draw_replacements(const PhiloxWords& words, std::uint8_t* codes, std::uint8_t* from_other) {
   std::uint8_t not_kept[kBlock], zeroed[kBlock];
   compare_block(words, kReplaceOtherBelow - 1, not_kept);
@@ -256,7 +264,8 @@ void write_bin(const MaskRegions& p, std::int64_t b, std::int64_t bin, bool draw
     case kAllTargets:
       fill_entries<Element, kStream>(static_cast<Element>(p.fill), p.n_units, row.inputs);
       return fill_entries<std::uint8_t, kStream>(1, p.n_units, row.targets);
-    default: break;
+    default:
+      break;
   }
   row.b = b;
   row.bin = bin;
@@ -279,7 +288,8 @@ template <class Element>
 void write_bins(void* context, std::int64_t task) {
   const auto& write = *static_cast<const Write*>(context);
   const MaskRegions& p = write.p;
-  const std::int64_t b = task / write.tasks_per_sample, first = task % write.tasks_per_sample * write.bins_per_task;
+  const std::int64_t b = task / write.tasks_per_sample,
+                     first = task % write.tasks_per_sample * write.bins_per_task;
   const std::int64_t end = first + write.bins_per_task < p.n_bins ? first + write.bins_per_task : p.n_bins;
   const bool draws_entries = scheme_of(p, b) == kRandom;
   const auto write_one = write.stream ? write_bin<Element, true> : write_bin<Element, false>;
@@ -289,10 +299,14 @@ void write_bins(void* context, std::int64_t task) {
 
 Task writer_of(int element_size) {
   switch (element_size) {
-    case 1: return write_bins<std::uint8_t>;
-    case 2: return write_bins<std::uint16_t>;
-    case 4: return write_bins<std::uint32_t>;
-    default: return write_bins<std::uint64_t>;
+    case 1:
+      return write_bins<std::uint8_t>;
+    case 2:
+      return write_bins<std::uint16_t>;
+    case 4:
+      return write_bins<std::uint32_t>;
+    default:
+      return write_bins<std::uint64_t>;
   }
 }
 
@@ -302,12 +316,14 @@ void mask_regions_cpu(const MaskRegions& p, int n_threads) {
   const std::int64_t row_bytes = p.n_units * p.element_size, bytes = p.n_samples * p.n_bins * row_bytes;
   if (bytes < kSerialBytes) n_threads = 1;
   Plan plan{p, p.forced_region};
-  if (plan.batch_region < 0 && !p.choose_per_sample && any_sample_needs_region(p)) plan.batch_region = choose_for_batch(p);
+  if (plan.batch_region < 0 && !p.choose_per_sample && any_sample_needs_region(p))
+    plan.batch_region = choose_for_batch(p);
   parallel_for(p.n_samples, n_threads, plan_sample, &plan);
   if (bytes == 0) return;
   std::int64_t bins_per_task = kTaskBytes / row_bytes;
   bins_per_task = bins_per_task < 1 ? 1 : (bins_per_task > p.n_bins ? p.n_bins : bins_per_task);
-  Write write{p, bins_per_task, (p.n_bins + bins_per_task - 1) / bins_per_task, bytes >= kStreamBytes && p.inputs != p.x};
+  Write write{p, bins_per_task, (p.n_bins + bins_per_task - 1) / bins_per_task,
+              bytes >= kStreamBytes && p.inputs != p.x};
   parallel_for(p.n_samples * write.tasks_per_sample, n_threads, writer_of(p.element_size), &write);
 }
 
