@@ -1,7 +1,7 @@
 // Sixteen Philox calls side by side in vector registers; the same words as philox4x32 (common/philox.h).
 //
-// Every 64-bit lane carries one 32-bit counter word. The multiplication reads the lower half alone, so the upper
-// half may hold anything until the end, and no round needs a shuffle.
+// Every 64-bit lane carries one 32-bit counter word. The multiplication reads the lower half alone, so the
+// upper half may hold anything until the end, and no round needs a shuffle.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 #endif
 
 #if !defined(NEUROKERN_ISA)
-#error "common/philox_block.h belongs in kernel files: define NEUROKERN_ISA, the namespace of the instruction set"
+#error \
+    "common/philox_block.h belongs in kernel files: define NEUROKERN_ISA, the namespace of the instruction set"
 #endif
 
 namespace neurokern {
@@ -57,22 +58,41 @@ static inline __attribute__((always_inline)) void philox_rounds(std::uint64_t ke
   }
 }
 
+using PhiloxWords = std::uint32_t[4][kPhiloxLanes];
+
+// Stores the words of the counters `even` and `odd` at every second place from `at` on.
+static inline __attribute__((always_inline)) void philox_pair(std::uint64_t key, PhiloxLanes even0,
+                                                              PhiloxLanes odd0, std::uint32_t c1,
+                                                              std::uint32_t c2, std::uint32_t c3,
+                                                              PhiloxWords& words, int at) {
+  PhiloxLanes even[4] = {even0, PhiloxLanes{} + c1, PhiloxLanes{} + c2, PhiloxLanes{} + c3};
+  PhiloxLanes odd[4] = {odd0, even[1], even[2], even[3]};
+  philox_rounds(key, even);
+  philox_rounds(key, odd);
+  for (int w = 0; w < 4; ++w) {  // little-endian: the even counter's word comes first
+    const PhiloxLanes pair = (even[w] & 0xFFFFFFFFu) | (odd[w] << 32);
+    __builtin_memcpy(words[w] + at, &pair, sizeof pair);
+  }
+}
+
+// words[w][i] = word w of philox4x32(key, first + i, c1, c2, c3) for i in [0, 16).
+static inline __attribute__((always_inline)) void philox_block(std::uint64_t key, std::uint32_t first,
+                                                               std::uint32_t c1, std::uint32_t c2,
+                                                               std::uint32_t c3, PhiloxWords& words) {
+  PhiloxLanes even = PhiloxLanes{} + first;
+  for (int j = 0; j < kVectorBytes / 8; ++j) even[j] += 2 * static_cast<std::uint32_t>(j);
+  for (int i = 0; i < kPhiloxLanes; i += kVectorBytes / 4, even += kVectorBytes / 4)
+    philox_pair(key, even, even + 1, c1, c2, c3, words, i);
+}
+
 // words[w][i] = word w of philox4x32(key, c0[i], c1, c2, c3) for i in [0, 16).
 static inline __attribute__((always_inline)) void philox_block(std::uint64_t key, const std::uint32_t* c0,
-                                                               std::uint32_t c1, std::uint32_t c2, std::uint32_t c3,
-                                                               std::uint32_t (*words)[kPhiloxLanes]) {
-  constexpr int kStep = kVectorBytes / 4;
-  for (int i = 0; i < kPhiloxLanes; i += kStep) {
-    PhiloxLanes pair;  // little-endian: even counters in the lower halves, odd ones in the upper
+                                                               std::uint32_t c1, std::uint32_t c2,
+                                                               std::uint32_t c3, PhiloxWords& words) {
+  for (int i = 0; i < kPhiloxLanes; i += kVectorBytes / 4) {
+    PhiloxLanes pair;
     __builtin_memcpy(&pair, c0 + i, sizeof pair);
-    PhiloxLanes even[4] = {pair, PhiloxLanes{} + c1, PhiloxLanes{} + c2, PhiloxLanes{} + c3};
-    PhiloxLanes odd[4] = {pair >> 32, even[1], even[2], even[3]};
-    philox_rounds(key, even);
-    philox_rounds(key, odd);
-    for (int w = 0; w < 4; ++w) {
-      pair = (even[w] & 0xFFFFFFFFu) | (odd[w] << 32);
-      __builtin_memcpy(words[w] + i, &pair, sizeof pair);
-    }
+    philox_pair(key, pair, pair >> 32, c1, c2, c3, words, i);
   }
 }
 

@@ -1,7 +1,7 @@
 // What each masking scheme hides, and which draw decides it.
 //
-// A draw belongs to (seed, sample, stage, index, bin): nothing else moves it, neither padding nor threads nor how
-// samples were put into batches.
+// A draw belongs to (seed, sample, stage, index, bin): nothing else moves it, neither padding nor threads nor
+// how samples were put into batches.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,18 @@
 namespace neurokern {
 
 // What a draw is for; the lowest byte of the fourth counter word.
-enum MaskStage : std::uint32_t { kStageBin, kStageUnit, kStageEntry, kStageReplace, kStageRegion, kStageBatchRegion };
+enum MaskStage : std::uint32_t {
+  kStageBin,
+  kStageUnit,
+  kStageEntry,
+  kStageReplace,
+  kStageRegion,
+  kStageBatchRegion
+};
 
 // What happens to an entry: kShown is copied, kTarget hidden and counted in the loss, kContext hidden alone,
-// kShownTarget counted but left as it is. Hidden codes have the sign bit, which widens to a mask of any width.
+// kShownTarget counted but left as it is. Hidden codes have the sign bit, which widens to a mask of any
+// width.
 constexpr std::uint8_t kShown = 0x00, kShownTarget = 0x01, kContext = 0xFE, kTarget = 0xFF;
 constexpr std::uint8_t kTargetBit = 0x01, kHiddenBit = 0x80;
 
@@ -64,8 +72,8 @@ NK_HD std::int64_t region_of(const MaskRegions& p, std::int64_t b, std::int64_t 
   return p.regions ? p.regions[b * p.regions_stride_sample + unit] : -1;
 }
 
-// The region with the lowest rank among those present is chosen. Ranks are independent draws, one per region id, so
-// every region present is as likely, however many units it has; no list of regions is needed.
+// The region with the lowest rank among those present is chosen. Ranks are independent draws, one per region
+// id, so every region present is as likely, however many units it has; no list of regions is needed.
 NK_HD std::uint64_t region_rank(std::uint32_t word, std::int64_t region) {
   return static_cast<std::uint64_t>(word) << 32 | static_cast<std::uint32_t>(region);
 }
@@ -82,13 +90,18 @@ NK_HD bool is_counted(const MaskRegions& p, std::int64_t b, std::int64_t unit, s
   return p.regions == nullptr || region >= 0;
 }
 
-// Code of a unit's entries in active bins. `hit` is the unit's draw; `inside`: the unit lies in the chosen region.
+// Code of a unit's entries in active bins. `hit` is the unit's draw; `inside`: the unit lies in the chosen
+// region.
 NK_HD std::uint8_t unit_code(int scheme, bool hit, bool inside, bool counted) {
   switch (scheme) {
-    case kNeuron: return hit && counted ? kTarget : kShown;
-    case kInterRegion: return inside && counted ? kTarget : kShown;
-    case kIntraRegion: return !(inside && counted) ? kContext : (hit ? kTarget : kShown);
-    default: return counted ? kTarget : kShown;  // temporal, causal: the bins decide; random: each entry
+    case kNeuron:
+      return hit && counted ? kTarget : kShown;
+    case kInterRegion:
+      return inside && counted ? kTarget : kShown;
+    case kIntraRegion:
+      return !(inside && counted) ? kContext : (hit ? kTarget : kShown);
+    default:
+      return counted ? kTarget : kShown;  // temporal, causal: the bins decide; random: each entry
   }
 }
 

@@ -1,4 +1,5 @@
-// One pass over the batch: plan a sample (which units, which bins), then write its inputs and target mask row by row.
+// One pass over the batch: plan a sample (which units, which bins), then write its inputs and target mask row
+// by row.
 #include <cstdint>
 
 #include "common/philox_block.h"
@@ -11,30 +12,28 @@ namespace NEUROKERN_ISA {
 namespace {
 
 constexpr std::int64_t kBlock = 4 * kPhiloxLanes;  // units or bins that one philox_block decides
-constexpr std::int64_t kTaskBytes = 256 << 10;     // of inputs: a task this long hides the cost of handing it out
-constexpr std::int64_t kSerialBytes = 1 << 20;     // about 200 us: threads cost more than they bring
-constexpr std::int64_t kStreamBytes = 8 << 20;     // outputs that would not stay in the cache anyway
+constexpr std::int64_t kTaskBytes = 256
+                                    << 10;  // of inputs: a task this long hides the cost of handing it out
+constexpr std::int64_t kSerialBytes = 1 << 20;  // about 200 us: threads cost more than they bring
+constexpr std::int64_t kStreamBytes = 8 << 20;  // outputs that would not stay in the cache anyway
 
 constexpr std::uint8_t kAllShown = 0, kByCode = 1, kAllTargets = 2;  // states of a bin
 
-using Words = std::uint32_t[4][kPhiloxLanes];
-
 // Words for the 64 indices from `first` (a multiple of 64); index i has word [i % 4][i / 4 % 16].
-inline void draw_block(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first, std::int64_t bin,
-                       Words& words) {
-  std::uint32_t quads[kPhiloxLanes];
-  for (int i = 0; i < kPhiloxLanes; ++i) quads[i] = static_cast<std::uint32_t>(first / 4 + i);
+inline void draw_block(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first,
+                       std::int64_t bin, PhiloxWords& words) {
   const DrawCounter at = draw_counter(p.offset + static_cast<std::uint64_t>(b), stage);
-  philox_block(p.seed, quads, static_cast<std::uint32_t>(bin), at.c2, at.c3, words);
+  philox_block(p.seed, static_cast<std::uint32_t>(first / 4), static_cast<std::uint32_t>(bin), at.c2, at.c3,
+               words);
 }
 
 // The four bytes of quad `lane`, in order: 0xFF where the word is at most `last`, else 0.
-inline std::uint32_t quad_bytes(const Words& words, int lane, std::uint32_t last) {
+inline std::uint32_t quad_bytes(const PhiloxWords& words, int lane, std::uint32_t last) {
   return (words[0][lane] <= last ? 0x000000FFu : 0u) | (words[1][lane] <= last ? 0x0000FF00u : 0u) |
          (words[2][lane] <= last ? 0x00FF0000u : 0u) | (words[3][lane] <= last ? 0xFF000000u : 0u);
 }
 
-inline void compare_block(const Words& words, std::uint32_t last, std::uint8_t* flags) {
+inline void compare_block(const PhiloxWords& words, std::uint32_t last, std::uint8_t* flags) {
   for (int lane = 0; lane < kPhiloxLanes; ++lane) {
     const std::uint32_t quad = quad_bytes(words, lane, last);
     __builtin_memcpy(flags + 4 * lane, &quad, sizeof quad);
@@ -42,16 +41,17 @@ inline void compare_block(const Words& words, std::uint32_t last, std::uint8_t* 
 }
 
 // flags[i] = 0xFF if index first + i is hit, else 0, for i in [0, 64).
-inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first, std::int64_t bin,
-                      std::uint64_t threshold, std::uint8_t* flags) {
+inline void draw_hits(const MaskRegions& p, std::int64_t b, std::uint32_t stage, std::int64_t first,
+                      std::int64_t bin, std::uint64_t threshold, std::uint8_t* flags) {
   __builtin_memset(flags, 0, kBlock);
   if (threshold == 0) return;
-  Words words;
+  PhiloxWords words;
   draw_block(p, b, stage, first, bin, words);
   compare_block(words, static_cast<std::uint32_t>(threshold - 1), flags);
 }
 
-// ---- the choice of a region ---------------------------------------------------------------------------------
+// ---- the choice of a region
+// ---------------------------------------------------------------------------------
 
 // Lowest rank among the regions of sample b.
 std::uint64_t best_rank(const MaskRegions& p, std::int64_t b, std::uint64_t number, std::uint32_t stage) {
@@ -66,7 +66,7 @@ std::uint64_t best_rank(const MaskRegions& p, std::int64_t b, std::uint64_t numb
     if (region >= 0 && region != previous) ids[n_ids++] = static_cast<std::uint32_t>(region);
     previous = region;
     if (n_ids < kPhiloxLanes && unit < n_units) continue;
-    Words words;
+    PhiloxWords words;
     philox_block(p.seed, ids, 0, at.c2, at.c3, words);
     for (int i = 0; i < n_ids; ++i) {
       const std::uint64_t rank = region_rank(words[0][i], ids[i]);
@@ -93,7 +93,8 @@ bool any_sample_needs_region(const MaskRegions& p) {
   return false;
 }
 
-// ---- the plan of a sample -----------------------------------------------------------------------------------
+// ---- the plan of a sample
+// -----------------------------------------------------------------------------------
 
 void plan_units(const MaskRegions& p, std::int64_t b, int scheme, std::int64_t chosen) {
   std::uint8_t* codes = p.unit_codes + b * p.n_units;
@@ -138,7 +139,8 @@ void plan_bins(const MaskRegions& p, std::int64_t b, int scheme) {
   std::uint8_t common = kTarget;
   for (std::int64_t unit = 0; unit < p.n_units; ++unit) common &= codes[unit];
   if (common != kTarget) return;
-  for (std::int64_t bin = 0; bin < n_bins; ++bin) states[bin] = states[bin] == kByCode ? kAllTargets : states[bin];
+  for (std::int64_t bin = 0; bin < n_bins; ++bin)
+    states[bin] = states[bin] == kByCode ? kAllTargets : states[bin];
 }
 
 struct Plan {
@@ -161,7 +163,8 @@ void plan_sample(void* context, std::int64_t b) {
   plan_bins(p, b, scheme);
 }
 
-// ---- writing ------------------------------------------------------------------------------------------------
+// ---- writing
+// ------------------------------------------------------------------------------------------------
 
 // Random masking: an entry keeps its unit's code if its own draw hits.
 inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t bin, std::int64_t first,
@@ -172,8 +175,9 @@ inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t 
   for (std::int64_t i = 0; i < count; ++i) codes[i] &= units[i];
 }
 
-// BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's value.
-inline void draw_replacements(const Words& words, std::uint8_t* codes, std::uint8_t* from_other) {
+// BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's
+// value.
+inline void draw_replacements(const PhiloxWords& words, std::uint8_t* codes, std::uint8_t* from_other) {
   std::uint8_t not_kept[kBlock], zeroed[kBlock];
   compare_block(words, kReplaceOtherBelow - 1, not_kept);
   compare_block(words, kReplaceZeroBelow - 1, zeroed);
@@ -182,6 +186,17 @@ inline void draw_replacements(const Words& words, std::uint8_t* codes, std::uint
     from_other[i] = target & not_kept[i] & static_cast<std::uint8_t>(~zeroed[i]);
     codes[i] = (target & static_cast<std::uint8_t>(~not_kept[i])) ? kShownTarget : codes[i];
   }
+}
+
+// Bit i of 64: flags[i] is not 0. Without a branch, since the flags are as good as random.
+inline std::uint64_t flag_bits(const std::uint8_t* flags) {
+  std::uint64_t bits = 0;
+  for (int eight = 0; eight < 8; ++eight) {
+    std::uint64_t bytes;
+    __builtin_memcpy(&bytes, flags + 8 * eight, sizeof bytes);
+    bits |= (((bytes & 0x0101010101010101u) * 0x0102040810204080u) >> 56) << (8 * eight);
+  }
+  return bits;
 }
 
 // One row of a bin, or 1024 units of it: the buffers stay in the first-level cache.
@@ -200,25 +215,19 @@ template <class Element>
 inline void replace_row(const MaskRegions& p, const Row<Element>& row, std::uint8_t* codes, Element* values) {
   const Element* sample = static_cast<const Element*>(p.x) + row.b * p.x_stride_sample + row.first;
   const std::int64_t n_bins = bins_of(p, row.b);
-  std::uint8_t from_other[kChunk];
+  std::uint8_t from_other[kBlock];
   __builtin_memcpy(values, row.x, static_cast<std::size_t>(row.count) * sizeof(Element));
   for (std::int64_t block = 0; block < row.count; block += kBlock) {
-    const std::int64_t end = block + kBlock < row.count ? block + kBlock : row.count;
     std::uint8_t any = 0;
     for (int i = 0; i < kBlock; ++i) any |= codes[block + i] & kTargetBit;
     if (!any) continue;
-    Words words;
+    PhiloxWords words;
     draw_block(p, row.b, kStageReplace, row.first + block, row.bin, words);
-    draw_replacements(words, codes + block, from_other + block);
-    for (std::int64_t eight = block; eight < end; eight += 8) {
-      std::uint64_t bits;
-      __builtin_memcpy(&bits, from_other + eight, sizeof bits);
-      for (bits &= 0x0101010101010101u; bits != 0; bits &= bits - 1) {
-        const std::int64_t i = eight + __builtin_ctzll(bits) / 8;
-        const std::uint32_t word = words[i % 4][(i - block) / 4];
-        values[i] = sample[source_bin(word, n_bins) * p.x_stride_bin + i];
-        codes[i] = kShownTarget;
-      }
+    draw_replacements(words, codes + block, from_other);
+    for (std::uint64_t bits = flag_bits(from_other); bits != 0; bits &= bits - 1) {
+      const int i = __builtin_ctzll(bits);
+      values[block + i] = sample[source_bin(words[i % 4][i / 4], n_bins) * p.x_stride_bin + block + i];
+      codes[block + i] = kShownTarget;
     }
   }
 }
@@ -255,7 +264,8 @@ void write_bin(const MaskRegions& p, std::int64_t b, std::int64_t bin, bool draw
     case kAllTargets:
       fill_entries<Element, kStream>(static_cast<Element>(p.fill), p.n_units, row.inputs);
       return fill_entries<std::uint8_t, kStream>(1, p.n_units, row.targets);
-    default: break;
+    default:
+      break;
   }
   row.b = b;
   row.bin = bin;
@@ -278,7 +288,8 @@ template <class Element>
 void write_bins(void* context, std::int64_t task) {
   const auto& write = *static_cast<const Write*>(context);
   const MaskRegions& p = write.p;
-  const std::int64_t b = task / write.tasks_per_sample, first = task % write.tasks_per_sample * write.bins_per_task;
+  const std::int64_t b = task / write.tasks_per_sample,
+                     first = task % write.tasks_per_sample * write.bins_per_task;
   const std::int64_t end = first + write.bins_per_task < p.n_bins ? first + write.bins_per_task : p.n_bins;
   const bool draws_entries = scheme_of(p, b) == kRandom;
   const auto write_one = write.stream ? write_bin<Element, true> : write_bin<Element, false>;
@@ -288,10 +299,14 @@ void write_bins(void* context, std::int64_t task) {
 
 Task writer_of(int element_size) {
   switch (element_size) {
-    case 1: return write_bins<std::uint8_t>;
-    case 2: return write_bins<std::uint16_t>;
-    case 4: return write_bins<std::uint32_t>;
-    default: return write_bins<std::uint64_t>;
+    case 1:
+      return write_bins<std::uint8_t>;
+    case 2:
+      return write_bins<std::uint16_t>;
+    case 4:
+      return write_bins<std::uint32_t>;
+    default:
+      return write_bins<std::uint64_t>;
   }
 }
 
@@ -301,12 +316,14 @@ void mask_regions_cpu(const MaskRegions& p, int n_threads) {
   const std::int64_t row_bytes = p.n_units * p.element_size, bytes = p.n_samples * p.n_bins * row_bytes;
   if (bytes < kSerialBytes) n_threads = 1;
   Plan plan{p, p.forced_region};
-  if (plan.batch_region < 0 && !p.choose_per_sample && any_sample_needs_region(p)) plan.batch_region = choose_for_batch(p);
+  if (plan.batch_region < 0 && !p.choose_per_sample && any_sample_needs_region(p))
+    plan.batch_region = choose_for_batch(p);
   parallel_for(p.n_samples, n_threads, plan_sample, &plan);
   if (bytes == 0) return;
   std::int64_t bins_per_task = kTaskBytes / row_bytes;
   bins_per_task = bins_per_task < 1 ? 1 : (bins_per_task > p.n_bins ? p.n_bins : bins_per_task);
-  Write write{p, bins_per_task, (p.n_bins + bins_per_task - 1) / bins_per_task, bytes >= kStreamBytes && p.inputs != p.x};
+  Write write{p, bins_per_task, (p.n_bins + bins_per_task - 1) / bins_per_task,
+              bytes >= kStreamBytes && p.inputs != p.x};
   parallel_for(p.n_samples * write.tasks_per_sample, n_threads, writer_of(p.element_size), &write);
 }
 

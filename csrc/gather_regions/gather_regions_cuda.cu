@@ -1,5 +1,5 @@
-// Every thread owns 4 units x 4 bins: one Philox call then serves 4 units (or 4 bins), accesses are 16 bytes wide
-// for float32, and neither shared memory nor barriers are needed.
+// Every thread owns 4 units x 4 bins: one Philox call then serves 4 units (or 4 bins), accesses are 16 bytes
+// wide for float32, and neither shared memory nor barriers are needed.
 #include <cstdint>
 
 #include "common/launch.cuh"
@@ -10,12 +10,14 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kQuad = 4;
-constexpr int kBinsPerThread = 8;  // gather, scatter: 8 bins of float32 are one 32-byte sector of a packed row
+constexpr int kBinsPerThread =
+    8;  // gather, scatter: 8 bins of float32 are one 32-byte sector of a packed row
 
 __device__ std::int64_t first_item() { return blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; }
 __device__ std::int64_t item_step() { return gridDim.x * std::int64_t{blockDim.x}; }
 
-// ---- the choice of a region ---------------------------------------------------------------------------------
+// ---- the choice of a region
+// ---------------------------------------------------------------------------------
 
 __global__ void rank_regions(MaskRegions p, std::int64_t n_items) {
   for (std::int64_t item = first_item(); item < n_items; item += item_step()) {
@@ -39,7 +41,8 @@ __device__ std::int64_t chosen_region(const MaskRegions& p, std::int64_t b, int 
   return region_of_rank(p.best_ranks[p.choose_per_sample ? b : 0]);
 }
 
-// ---- masking ------------------------------------------------------------------------------------------------
+// ---- masking
+// ------------------------------------------------------------------------------------------------
 
 // Bit i: is bin 4 * group + i active, that is, do the codes of the units hold in it?
 __device__ unsigned active_bins(const MaskRegions& p, std::int64_t b, int scheme, std::int64_t group) {
@@ -101,11 +104,13 @@ struct alignas(kQuad) PackedFlags {
 
 // The four entries of a quad in one bin. `kWide`: every row starts at an address that allows one wide access.
 template <class Element, bool kWide>
-__device__ void mask_quad(const MaskRegions& p, std::int64_t b, std::int64_t bin, std::int64_t quad, QuadCodes codes) {
+__device__ void mask_quad(const MaskRegions& p, std::int64_t b, std::int64_t bin, std::int64_t quad,
+                          QuadCodes codes) {
   const std::int64_t unit = quad * kQuad;
   const Element* sample = static_cast<const Element*>(p.x) + b * p.x_stride_sample + unit;
   const Element* x = sample + bin * p.x_stride_bin;
-  Element* inputs = static_cast<Element*>(p.inputs) + b * p.inputs_stride_sample + bin * p.inputs_stride_bin + unit;
+  Element* inputs =
+      static_cast<Element*>(p.inputs) + b * p.inputs_stride_sample + bin * p.inputs_stride_bin + unit;
   std::uint8_t* targets = p.target_mask + (b * p.n_bins + bin) * p.n_units + unit;
   const int count = kWide || p.n_units - unit >= kQuad ? kQuad : static_cast<int>(p.n_units - unit);
 
@@ -141,7 +146,8 @@ __device__ void mask_quad(const MaskRegions& p, std::int64_t b, std::int64_t bin
 template <class Element, bool kWide>
 __global__ void mask_entries(MaskRegions p, std::int64_t n_quads, std::int64_t n_groups) {
   for (std::int64_t item = first_item(); item < p.n_samples * n_groups * n_quads; item += item_step()) {
-    const std::int64_t quad = item % n_quads, group = item / n_quads % n_groups, b = item / n_quads / n_groups;
+    const std::int64_t quad = item % n_quads, group = item / n_quads % n_groups,
+                       b = item / n_quads / n_groups;
     const int scheme = scheme_of(p, b);
     const std::int64_t chosen = chosen_region(p, b, scheme);
     if (quad == 0 && group == 0) p.region[b] = chosen;
@@ -160,17 +166,22 @@ template <class Element>
 void launch_mask(const MaskRegions& p, void* stream) {
   const std::int64_t n_quads = (p.n_units + kQuad - 1) / kQuad, n_groups = (p.n_bins + kQuad - 1) / kQuad;
   const auto misaligned = reinterpret_cast<std::uintptr_t>(p.x) | reinterpret_cast<std::uintptr_t>(p.inputs);
-  const bool wide = misaligned % sizeof(Pack<Element>) == 0 &&
-                    reinterpret_cast<std::uintptr_t>(p.target_mask) % kQuad == 0 &&
-                    (p.n_units | p.x_stride_sample | p.x_stride_bin | p.inputs_stride_sample | p.inputs_stride_bin) %
-                            kQuad == 0;
+  const bool wide =
+      misaligned % sizeof(Pack<Element>) == 0 &&
+      reinterpret_cast<std::uintptr_t>(p.target_mask) % kQuad == 0 &&
+      (p.n_units | p.x_stride_sample | p.x_stride_bin | p.inputs_stride_sample | p.inputs_stride_bin) %
+              kQuad ==
+          0;
   const auto kernel = wide ? mask_entries<Element, true> : mask_entries<Element, false>;
-  NK_LAUNCH(kernel, grid_size(p.n_samples * n_groups * n_quads, kThreads), kThreads, stream, p, n_quads, n_groups);
+  NK_LAUNCH(kernel, grid_size(p.n_samples * n_groups * n_quads, kThreads), kThreads, stream, p, n_quads,
+            n_groups);
 }
 
-// ---- packing ------------------------------------------------------------------------------------------------
+// ---- packing
+// ------------------------------------------------------------------------------------------------
 
-// Neighbouring threads take neighbouring units of x; each thread takes a stretch of bins that fills a sector of its row.
+// Neighbouring threads take neighbouring units of x; each thread takes a stretch of bins that fills a sector
+// of its row.
 template <class Element, bool kGather>
 __global__ void move_rows(RegionRows p, std::int64_t n_groups) {
   for (std::int64_t item = first_item(); item < p.n_rows * n_groups; item += item_step()) {
@@ -210,10 +221,14 @@ void mask_regions_cuda(const MaskRegions& p, void* stream) {
     NK_LAUNCH(rank_regions, grid_size(n_items, kThreads), kThreads, stream, p, n_items);
   }
   switch (p.element_size) {
-    case 1: return launch_mask<std::uint8_t>(p, stream);
-    case 2: return launch_mask<std::uint16_t>(p, stream);
-    case 4: return launch_mask<std::uint32_t>(p, stream);
-    default: return launch_mask<std::uint64_t>(p, stream);
+    case 1:
+      return launch_mask<std::uint8_t>(p, stream);
+    case 2:
+      return launch_mask<std::uint16_t>(p, stream);
+    case 4:
+      return launch_mask<std::uint32_t>(p, stream);
+    default:
+      return launch_mask<std::uint64_t>(p, stream);
   }
 }
 

@@ -24,7 +24,7 @@ _SETTINGS = (
 _ARRAYS = "Tensor? regions, Tensor? n_units, Tensor? n_bins, Tensor? schemes"
 
 
-# ---- arrays of either kind -----------------------------------------------------------------------------------
+# ---- arrays of either kind
 
 
 def _address(array: Any) -> int:
@@ -111,7 +111,7 @@ def _request(shape: tuple[int, ...], arrays: tuple[Any, Any, Any, Any], settings
     )
 
 
-# ---- numpy ---------------------------------------------------------------------------------------------------
+# ---- numpy
 
 
 def mask_array(
@@ -132,7 +132,7 @@ def mask_array(
         if inplace:
             x[...] = inputs
         return x if inplace else inputs, plan.target, plan.region
-    if x.shape[2] > 1 and x.strides[2] != x.itemsize or any(s % x.itemsize for s in x.strides):
+    if (x.shape[2] > 1 and x.strides[2] != x.itemsize) or any(s % x.itemsize for s in x.strides):
         x = np.ascontiguousarray(x)
     inputs = x if inplace else np.empty(x.shape, dtype=x.dtype)
     target_mask = np.empty(x.shape, dtype=bool)
@@ -147,7 +147,7 @@ def mask_array(
     return inputs, target_mask, region
 
 
-# ---- torch ---------------------------------------------------------------------------------------------------
+# ---- torch
 
 
 def mask_tensor(
@@ -171,7 +171,9 @@ def mask_tensor(
     return inputs, target_mask, region
 
 
-def _mask_into(x: Tensor, inputs: Tensor, arrays: tuple[Any, ...], settings: Settings) -> tuple[Tensor, Tensor]:
+def _mask_into(
+    x: Tensor, inputs: Tensor, arrays: tuple[Any, ...], settings: Settings
+) -> tuple[Tensor, Tensor]:
     """Write the masked batch to ``inputs``, which may be ``x``; return the target mask and the regions."""
     target_mask = torch.empty(x.shape, dtype=torch.bool, device=x.device)
     region = torch.full(x.shape[:1], -1, dtype=torch.int64, device=x.device)
@@ -195,15 +197,20 @@ def _mask_into(x: Tensor, inputs: Tensor, arrays: tuple[Any, ...], settings: Set
 def _rank_scratch(x: Tensor, arrays: tuple[Any, ...], settings: Settings) -> dict[str, Tensor]:
     """Room for the lowest draw per choice of a region; nothing if no region is to be chosen."""
     regions, _, _, schemes = arrays
-    if regions is None or settings[4] >= 0 or (schemes is None and settings[0] not in (INTRA_REGION, INTER_REGION)):
+    if (
+        regions is None
+        or settings[4] >= 0
+        or (schemes is None and settings[0] not in (INTRA_REGION, INTER_REGION))
+    ):
         return {}
     n_choices = x.shape[0] if settings[5] else 1
     return {"best_ranks": torch.full((n_choices,), -1, dtype=torch.int64, device=x.device)}
 
 
 def _reference(x: Tensor, arrays: tuple[Any, ...], settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
-    on_host = tuple(None if a is None else a.cpu() for a in arrays)
-    plan = plan_mask(_request(x.shape, on_host, settings), tuple(x.shape))
+    on_host: Any = tuple(None if a is None else a.cpu() for a in arrays)
+    shape = (x.shape[0], x.shape[1], x.shape[2])
+    plan = plan_mask(_request(shape, on_host, settings), shape)
     hidden, target, source, region = (
         torch.from_numpy(np.array(a)).to(x.device)
         for a in (plan.hidden, plan.target, plan.source_bin, plan.region)
@@ -214,20 +221,20 @@ def _reference(x: Tensor, arrays: tuple[Any, ...], settings: Settings) -> tuple[
 def _mask(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     arrays, settings = rest[:4], rest[4:]
     if _library.choose_backend("mask_regions", x.device.type, settings[-1]) == "reference":
-        return _reference(x, arrays, settings)  # type: ignore[arg-type]
+        return _reference(x, arrays, settings)
     if x.shape[2] > 1 and x.stride(2) != 1:
         x = x.contiguous()
     inputs = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    return inputs, *_mask_into(x, inputs, arrays, settings)  # type: ignore[arg-type]
+    return inputs, *_mask_into(x, inputs, arrays, settings)
 
 
 def _mask_inplace(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     arrays, settings = rest[:4], rest[4:]
     if _library.choose_backend("mask_regions", x.device.type, settings[-1]) == "reference":
-        inputs, target_mask, region = _reference(x, arrays, settings)  # type: ignore[arg-type]
+        inputs, target_mask, region = _reference(x, arrays, settings)
         x.copy_(inputs)
         return target_mask, region
-    return _mask_into(x, x, arrays, settings)  # type: ignore[arg-type]
+    return _mask_into(x, x, arrays, settings)
 
 
 def _fake_inplace(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,8 @@ REPLACE_OTHER_BELOW = 3865470566  # floor(0.9 * 2**32)
 class MaskRequest:
     """A checked call of mask_regions without its batch; arrays have one row per sample.
 
-    ``thresholds`` has an entry per scheme, ``region`` is -1 where it is to be drawn, ``n_units`` is None where the
-    regions alone tell which units are padding.
+    ``thresholds`` has an entry per scheme, ``region`` is -1 where it is to be drawn, ``n_units`` is None
+    where the regions alone tell which units are padding.
     """
 
     regions: NDArray[np.int64] | None  # (n_samples, n_units)
@@ -124,10 +124,9 @@ def _hidden_bins(
     request: MaskRequest, samples: NDArray[np.int64], thresholds: NDArray[np.uint64], n_bins: int
 ) -> NDArray[np.bool_]:
     """A bin is hidden if one of the starts ``bin ... bin + span - 1`` is hit."""
-    starts = (
-        draw_words(request.seed, samples, STAGE_BIN, n_bins + request.span - 1) < thresholds[:, None]
-    )
-    return np.lib.stride_tricks.sliding_window_view(starts, request.span, axis=1).any(axis=2)
+    starts = draw_words(request.seed, samples, STAGE_BIN, n_bins + request.span - 1) < thresholds[:, None]
+    runs = np.lib.stride_tricks.sliding_window_view(starts, request.span, axis=1)
+    return np.asarray(runs.any(axis=2))
 
 
 def _replace(request: MaskRequest, samples: NDArray[np.int64], plan: MaskPlan) -> MaskPlan:

@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from neurokern.ops import _library
+from neurokern.ops import _row_kernel  # noqa: F401  (registers the ops)
 from neurokern.ops._library import torch
 from neurokern.ops.mask_regions import MaskedBatch
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    Array = Tensor | NDArray[Any]
+    from neurokern.ops._types import Array
 
 
 class PackedRegions(NamedTuple):
-    """Rows of the chosen units, one after another; sample b has ``values[cu_seqlens[b] : cu_seqlens[b + 1]]``."""
+    """Rows of the chosen units, packed; sample b has ``values[cu_seqlens[b] : cu_seqlens[b + 1]]``."""
 
     values: Any  # (n_rows, n_bins)
     cu_seqlens: Any  # (n_samples + 1,), int32
@@ -39,7 +36,7 @@ class RegionIndex:
     Attributes
     ----------
     samples, units : int64 arrays of shape (n_rows,)
-        Row i of the packed array is unit ``units[i]`` of sample ``samples[i]``; ascending by sample, then unit.
+        Row i of the packed array is unit ``units[i]`` of sample ``samples[i]``; by sample, then by unit.
     positions : int64 array of shape (n_rows,)
         Where row i stands in the padded block, counted over ``(n_samples, max_rows)``.
     cu_seqlens : int32 array of shape (n_samples + 1,)
@@ -101,7 +98,7 @@ def region_index(
         samples, numbers = chosen.nonzero(as_tuple=True)
         counts = chosen.sum(1)
         ends = counts.cumsum(0)
-        cu_seqlens = torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)
+        cu_seqlens: Any = torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)
         max_rows = int(counts.max()) if counts.numel() else 0
         arange: Any = torch.arange(max(max_rows, len(samples)), device=chosen.device)
     else:
@@ -125,8 +122,8 @@ def _per_sample_units(units: Any, n_samples: int | None) -> Any:
         return units.expand(shape) if not isinstance(units, np.ndarray) else np.broadcast_to(units, shape)
     if units.ndim != 2 or n_samples not in (None, units.shape[0]):
         raise ValueError(
-            f"region_index: units must have the shape (n_units,) or (n_samples, n_units), got {tuple(units.shape)}"
-            + ("" if n_samples is None else f" with n_samples={n_samples}")
+            f"region_index: units must have the shape (n_units,) or (n_samples, n_units), "
+            f"got {tuple(units.shape)}" + ("" if n_samples is None else f" with n_samples={n_samples}")
         )
     return units
 
@@ -145,7 +142,8 @@ def _chosen(units: Any, region: Any, is_torch: bool) -> Any:
     region = torch.as_tensor(region, device=units.device) if is_torch else np.asarray(region)
     if tuple(region.shape) not in ((), (units.shape[0],)):
         raise ValueError(
-            f"region_index: region must be a number or have the shape ({units.shape[0]},), got {tuple(region.shape)}"
+            f"region_index: region must be a number or have the shape ({units.shape[0]},), "
+            f"got {tuple(region.shape)}"
         )
     return (units == region.reshape(-1, 1)) & (units >= 0)
 
@@ -188,8 +186,8 @@ def gather_regions(
     is_torch = _check_kind("gather_regions", "x", x, index)
     if x.ndim != 3 or (x.shape[0], x.shape[2]) != (index.n_samples, index.n_units):
         raise ValueError(
-            f"gather_regions: x must have the shape ({index.n_samples}, n_bins, {index.n_units}) of the index, "
-            f"got {tuple(x.shape)}"
+            f"gather_regions: x must have the shape ({index.n_samples}, n_bins, {index.n_units}) "
+            f"of the index, got {tuple(x.shape)}"
         )
     n_samples, max_rows = index.padding_mask.shape
     if not is_torch:
@@ -236,8 +234,8 @@ def scatter_regions(values: Array, index: RegionIndex, *, backend: str | None = 
     is_padded = values.ndim == 3 and tuple(values.shape[:2]) == (n_samples, max_rows)
     if not (is_packed or is_padded):
         raise ValueError(
-            f"scatter_regions: values must have the shape ({n_rows}, n_bins) or ({n_samples}, {max_rows}, n_bins) "
-            f"of the index, got {tuple(values.shape)}"
+            f"scatter_regions: values must have the shape ({n_rows}, n_bins) or "
+            f"({n_samples}, {max_rows}, n_bins) of the index, got {tuple(values.shape)}"
         )
     n_bins = values.shape[-1]
     rows: Any = values if is_packed else values.reshape(n_samples * max_rows, n_bins)
@@ -257,7 +255,9 @@ def _check_kind(function: str, name: str, array: Any, index: RegionIndex) -> boo
         raise TypeError(f"{function}: index must come from region_index, got {type(index).__name__}")
     is_torch = torch is not None and isinstance(array, torch.Tensor)
     if not (is_torch or isinstance(array, np.ndarray)):
-        raise TypeError(f"{function}: {name} must be a torch tensor or a numpy array, got {type(array).__name__}")
+        raise TypeError(
+            f"{function}: {name} must be a torch tensor or a numpy array, got {type(array).__name__}"
+        )
     if is_torch == isinstance(index.samples, np.ndarray):
         raise TypeError(f"{function}: index must be of the kind of {name}, {type(array).__name__}")
     if is_torch and index.samples.device != array.device:
@@ -265,115 +265,3 @@ def _check_kind(function: str, name: str, array: Any, index: RegionIndex) -> boo
             f"{function}: index must be on the device of {name}, {array.device}, got {index.samples.device}"
         )
     return is_torch
-
-
-# ---- torch ---------------------------------------------------------------------------------------------------
-
-
-def _row_arguments(x: Tensor, rows: Tensor, index: tuple[Any, ...], *, gather: bool) -> dict[str, Any]:
-    samples, units, positions = (None if i is None else i.contiguous() for i in index)
-    return {
-        "x": x.data_ptr() if gather else 0,
-        "y": 0 if gather else x.data_ptr(),
-        "rows": rows.data_ptr(),
-        "samples": samples.data_ptr(),
-        "units": units.data_ptr(),
-        "positions": 0 if positions is None else positions.data_ptr(),
-        "shape": (len(samples), x.shape[1], x.shape[2]),
-        "x_strides": x.stride(),
-        "element_size": x.element_size(),
-    }
-
-
-def _use_kernel(function: str, x: Tensor, backend: str | None) -> bool:
-    native = _library.choose_backend(function, x.device.type, backend) == "native"
-    return native and x.device.type == "cuda" and x.element_size() <= 8 and x.numel() > 0
-
-
-def _gather(
-    x: Tensor, samples: Tensor, units: Tensor, positions: Tensor | None, n_rows: int, backend: str | None
-) -> Tensor:
-    if not _use_kernel("gather_regions", x, backend):
-        packed = x[samples, :, units]
-        if positions is None:
-            return packed
-        return x.new_zeros((n_rows, x.shape[1])).index_copy_(0, positions, packed)
-    shape = (len(samples) if positions is None else n_rows, x.shape[1])
-    rows = x.new_empty(shape) if positions is None else x.new_zeros(shape)
-    with torch.cuda.device(x.device):
-        arguments = _row_arguments(x, rows, (samples, units, positions), gather=True)
-        _library.cuda().gather_regions(arguments, torch.cuda.current_stream().cuda_stream)
-    return rows
-
-
-def _scatter(
-    values: Tensor,
-    samples: Tensor,
-    units: Tensor,
-    positions: Tensor | None,
-    n_samples: int,
-    n_units: int,
-    backend: str | None,
-) -> Tensor:
-    y = values.new_zeros((n_samples, values.shape[1], n_units))
-    if not _use_kernel("scatter_regions", values, backend):
-        y[samples, :, units] = values if positions is None else values[positions]
-        return y
-    values = values.contiguous()
-    with torch.cuda.device(y.device):
-        arguments = _row_arguments(y, values, (samples, units, positions), gather=False)
-        _library.cuda().scatter_regions(arguments, torch.cuda.current_stream().cuda_stream)
-    return y
-
-
-def _fake_gather(
-    x: Tensor, samples: Tensor, units: Tensor, positions: Tensor | None, n_rows: int, backend: str | None
-) -> Tensor:
-    return x.new_empty((samples.shape[0] if positions is None else n_rows, x.shape[1]))
-
-
-def _fake_scatter(
-    values: Tensor,
-    samples: Tensor,
-    units: Tensor,
-    positions: Tensor | None,
-    n_samples: int,
-    n_units: int,
-    backend: str | None,
-) -> Tensor:
-    return values.new_empty((n_samples, values.shape[1], n_units))
-
-
-def _save_index(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[1:4])
-    ctx.shape, ctx.backend = tuple(inputs[0].shape), inputs[-1]
-
-
-def _gather_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    n_samples, _, n_units = ctx.shape
-    x = torch.ops.neurokern.scatter_regions(gradient, *ctx.saved_tensors, n_samples, n_units, ctx.backend)
-    return x, None, None, None, None, None
-
-
-def _scatter_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    rows = torch.ops.neurokern.gather_regions(gradient, *ctx.saved_tensors, ctx.shape[0], ctx.backend)
-    return rows, None, None, None, None, None, None
-
-
-_library.register(
-    "gather_regions(Tensor x, Tensor samples, Tensor units, Tensor? positions, SymInt n_rows, str? backend) -> Tensor",
-    cpu=_gather,
-    cuda=_gather,
-    fake=_fake_gather,
-    backward=_gather_backward,
-    setup_context=_save_index,
-)
-_library.register(
-    "scatter_regions(Tensor values, Tensor samples, Tensor units, Tensor? positions, SymInt n_samples, "
-    "SymInt n_units, str? backend) -> Tensor",
-    cpu=_scatter,
-    cuda=_scatter,
-    fake=_fake_scatter,
-    backward=_scatter_backward,
-    setup_context=_save_index,
-)

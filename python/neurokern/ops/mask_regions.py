@@ -8,28 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurokern._check import check_choice, check_fraction
+from neurokern.ops import _mask_arguments as arguments
 from neurokern.ops import _mask_kernel
 from neurokern.ops._library import torch
-from neurokern.ops._mask_reference import (
-    CAUSAL,
-    INTER_REGION,
-    INTRA_REGION,
-    REPLACE_FILL,
-    REPLACE_RANDOM,
-    SCHEMES,
-    TEMPORAL,
-)
-from neurokern.ops._philox import threshold
+from neurokern.ops._mask_reference import CAUSAL, INTER_REGION, INTRA_REGION, TEMPORAL
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    Array = Tensor | NDArray[Any]
-
-DEFAULT_RATIO = 0.3
-_MAX_SAMPLE = 2**55
+    from neurokern.ops._types import Array
 
 
 @dataclass(frozen=True)
@@ -43,8 +28,8 @@ class MaskedBatch:
     target_mask : array of shape (n_samples, n_bins, n_units), bool
         True where the loss counts. Padding is never a target.
     region : array of shape (n_samples,), int64
-        The region that the sample's scheme was applied to; -1 where the scheme uses none, where the sample has
-        no known region (per-sample choice), and in a batch without entries.
+        The region that the sample's scheme was applied to; -1 where the scheme uses none, where the sample
+        has no known region (per-sample choice), and in a batch without entries.
     unit_mask : array of shape (n_samples, n_units), bool, or None
         True for units that are not padding; None if nothing said which units are.
     bin_mask : array of shape (n_samples, n_bins), bool, or None
@@ -65,7 +50,7 @@ class MaskedBatch:
 
     @property
     def valid_mask(self) -> Any:
-        """Bool, broadcastable to (n_samples, n_bins, n_units): False where the batch is padding; None if unknown."""
+        """Bool, broadcastable to (n_samples, n_bins, n_units): False for padding; None if nothing said so."""
         units = None if self.unit_mask is None else self.unit_mask[:, None, :]
         bins = None if self.bin_mask is None else self.bin_mask[:, :, None]
         if units is None or bins is None:
@@ -78,7 +63,7 @@ def mask_regions(
     regions: Array | Sequence[int] | None,
     scheme: str | Sequence[str] | Array,
     *,
-    ratio: float | Mapping[str, float] = DEFAULT_RATIO,
+    ratio: float | Mapping[str, float] = arguments.DEFAULT_RATIO,
     seed: int,
     offset: int = 0,
     n_units: Array | Sequence[int] | None = None,
@@ -147,8 +132,9 @@ def mask_regions(
     ------
     ValueError
         If a shape, name, number or region does not fit; also where a region scheme has no regions, or no unit
-        of the batch has the region asked for. On a GPU the values of arrays are not looked at (that would wait
-        for the device): counts are cut to the batch's size, and an absent region leaves a sample without targets.
+        of the batch has the region asked for. On a GPU the values of arrays are not looked at (that would
+        wait for the device): counts are cut to the batch's size, and an absent region leaves samples without
+        targets.
     TypeError
         If ``x`` is neither a tensor nor an array, or its dtype has no such size.
 
@@ -167,9 +153,9 @@ def mask_regions(
     ======================  ==========================================  ===========================
 
     "each" means with probability ``ratio``, independently for each sample. Draws are Philox 4x32-10 words of
-    (seed, sample number, what is drawn, unit, bin), compared with ``floor(probability * 2**32)``. So the same bits
-    come from every backend, thread count, padding and cut of the data into batches, but for a region chosen
-    per batch, which depends on the batch. A region is chosen by giving each one present a draw and taking the lowest.
+    (seed, sample number, what is drawn, unit, bin), compared with ``floor(probability * 2**32)``. So the same
+    bits come from every backend, thread count, padding and cut of the data into batches; only a region chosen
+    per batch depends on the batch. Each region present gets a draw, and the lowest is chosen.
 
     References
     ----------
@@ -190,26 +176,26 @@ def mask_regions(
     is_torch = torch is not None and isinstance(x, torch.Tensor)
     if not (is_torch or isinstance(x, np.ndarray)):
         raise TypeError(f"mask_regions: x must be a torch tensor or a numpy array, got {type(x).__name__}")
-    _check_batch(x, is_torch)
-    _check_draws(x.shape[0], seed, offset, span, region, region_choice)
+    arguments.check_batch(x, is_torch)
+    seed, offset = arguments.read_draws(x.shape[0], seed, offset, span, region, region_choice)
 
-    schemes, code, used = _schemes(scheme, x)
+    schemes, code, used = arguments.read_schemes(scheme, x)
     if regions is None and used & {INTRA_REGION, INTER_REGION}:
         raise ValueError(f"mask_regions: regions must be given for scheme {scheme!r}, got None")
     if span > 1 and used and not used & {TEMPORAL, CAUSAL}:
         raise ValueError(
             f"mask_regions: span must be 1 but for 'temporal' and 'causal', got {span} with {scheme!r}"
         )
-    kind, value = _replacement(replacement, x, is_torch)
-    regions = _regions(regions, x)
-    unit_counts = _per_sample("n_units", n_units, x)
-    bin_counts = _per_sample("n_bins", n_bins, x)
+    kind, value = arguments.read_replacement(replacement, x, is_torch)
+    regions_of_units = arguments.read_regions(regions, x)
+    unit_counts = arguments.read_per_sample("n_units", n_units, x)
+    bin_counts = arguments.read_per_sample("n_bins", n_bins, x)
     if inplace:
-        _check_inplace(x, is_torch, kind)
+        arguments.check_inplace(x, is_torch, kind)
 
     settings = (
         code,
-        _thresholds(ratio, span),
+        arguments.read_thresholds(ratio, span),
         seed,
         offset,
         -1 if region is None else region,
@@ -220,151 +206,12 @@ def mask_regions(
         backend,
     )
     run = _mask_kernel.mask_tensor if is_torch else _mask_kernel.mask_array
-    inputs, target_mask, chosen = run(x, regions, unit_counts, bin_counts, schemes, settings, inplace)
-    unit_mask, bin_mask = _padding(x, is_torch, regions, unit_counts, bin_counts)
+    inputs, target_mask, chosen = run(
+        x, regions_of_units, unit_counts, bin_counts, schemes, settings, inplace
+    )
+    unit_mask, bin_mask = _padding(x, is_torch, regions_of_units, unit_counts, bin_counts)
     index, cu_seqlens = _pack_targets(target_mask, is_torch) if return_index else (None, None)
     return MaskedBatch(inputs, target_mask, chosen, unit_mask, bin_mask, index, cu_seqlens)
-
-
-# ---- validation ---------------------------------------------------------------------------------------------
-
-
-def _check_batch(x: Any, is_torch: bool) -> None:
-    if x.ndim != 3:
-        raise ValueError(
-            f"mask_regions: x must have the shape (n_samples, n_bins, n_units), got {tuple(x.shape)}"
-        )
-    plain = not (x.is_complex() or x.is_quantized) if is_torch else x.dtype.kind in "biuf"
-    if not (plain and x.dtype.itemsize in (1, 2, 4, 8)):
-        raise TypeError(f"mask_regions: x must be floating point, integer or bool, got {x.dtype}")
-    if not is_torch and not x.dtype.isnative:
-        raise TypeError("mask_regions: x must be in the byte order of this machine; use x.astype(x.dtype.newbyteorder('='))")
-
-
-def _check_draws(
-    n_samples: int, seed: int, offset: int, span: int, region: int | None, region_choice: str
-) -> None:
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"mask_regions: seed must lie in [0, 2**63), got {seed}")
-    if not 0 <= offset <= _MAX_SAMPLE - n_samples:
-        raise ValueError(f"mask_regions: offset must lie in [0, 2**55 - n_samples], got {offset}")
-    if span < 1:
-        raise ValueError(f"mask_regions: span must be at least 1 bin, got {span}")
-    if region is not None and not 0 <= region < 2**31:
-        raise ValueError(f"mask_regions: region must lie in [0, 2**31), got {region}")
-    check_choice("mask_regions", "region_choice", region_choice, ("batch", "sample"))
-
-
-def _schemes(scheme: Any, x: Any) -> tuple[Any, int, set[int]]:
-    """Return numbers per sample or None, the number for all, and the numbers known to be used."""
-    if isinstance(scheme, str):
-        code = SCHEMES.index(check_choice("mask_regions", "scheme", scheme, SCHEMES))
-        return None, code, {code}
-    if isinstance(scheme, (list, tuple)) and all(isinstance(name, str) for name in scheme):
-        codes = [SCHEMES.index(check_choice("mask_regions", "scheme", name, SCHEMES)) for name in scheme]
-        return _per_sample("scheme", codes, x), 0, set(codes)
-    return _per_sample("scheme", scheme, x), 0, set()
-
-
-def _replacement(replacement: str | float, x: Any, is_torch: bool) -> tuple[int, float]:
-    if isinstance(replacement, str):
-        name = check_choice("mask_regions", "replacement", replacement, ("zero", "random"))
-        return (REPLACE_RANDOM if name == "random" else REPLACE_FILL), 0.0
-    value = float(replacement)
-    is_float = x.dtype.is_floating_point if is_torch else x.dtype.kind == "f"
-    if not is_float:
-        limits = _integer_limits(x, is_torch)
-        if not (value.is_integer() and limits[0] <= value <= limits[1]):
-            raise ValueError(f"mask_regions: replacement must be a value of {x.dtype}, got {replacement!r}")
-    return REPLACE_FILL, value
-
-
-def _integer_limits(x: Any, is_torch: bool) -> tuple[int, int]:
-    if x.dtype in ((torch.bool,) if is_torch else (np.dtype(bool),)):
-        return 0, 1
-    info: Any = torch.iinfo(x.dtype) if is_torch else np.iinfo(x.dtype)
-    return max(int(info.min), -(2**53)), min(int(info.max), 2**53)
-
-
-def _thresholds(ratio: float | Mapping[str, float], span: int) -> list[int]:
-    ratios = dict.fromkeys(SCHEMES, DEFAULT_RATIO)
-    if isinstance(ratio, Mapping):
-        for name, value in ratio.items():
-            check_choice("mask_regions", "ratio's scheme", name, SCHEMES)
-            ratios[name] = check_fraction("mask_regions", f"ratio[{name!r}]", value)
-    else:
-        ratios = dict.fromkeys(SCHEMES, check_fraction("mask_regions", "ratio", ratio))
-    for name in ("temporal", "causal"):
-        if 0 < ratios[name] < 1:
-            ratios[name] = ratios[name] if span == 1 else 1 - (1 - ratios[name]) ** (1 / span)
-    return [threshold(ratios[name]) for name in SCHEMES]
-
-
-def _regions(regions: Any, x: Any) -> Any:
-    if regions is None:
-        return None
-    regions = _integers("regions", regions, x)
-    n_samples, _, n_units = x.shape
-    if tuple(regions.shape) not in ((n_units,), (n_samples, n_units)):
-        raise ValueError(
-            f"mask_regions: regions must have the shape ({n_units},) or ({n_samples}, {n_units}) of x, "
-            f"got {tuple(regions.shape)}"
-        )
-    return regions
-
-
-def _per_sample(name: str, values: Any, x: Any) -> Any:
-    if values is None:
-        return None
-    values = _integers(name, values, x)
-    if tuple(values.shape) != (x.shape[0],):
-        raise ValueError(
-            f"mask_regions: {name} must have one entry per sample, shape ({x.shape[0]},), got {tuple(values.shape)}"
-        )
-    return values
-
-
-def _integers(name: str, values: Any, x: Any) -> Any:
-    """Return ``values`` as contiguous int64 of the kind and on the device of ``x``."""
-    if isinstance(x, np.ndarray):
-        array = np.asarray(values)
-        if array.dtype.kind not in "iu" and array.size:
-            raise TypeError(f"mask_regions: {name} must be integers, got {array.dtype}")
-        return np.ascontiguousarray(array, dtype=np.int64)
-    if not isinstance(values, torch.Tensor):
-        values = torch.as_tensor(values, device=x.device)
-        if values.numel() == 0:
-            values = values.to(torch.int64)
-    if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
-        raise TypeError(f"mask_regions: {name} must be integers, got {values.dtype}")
-    if values.device != x.device:
-        raise ValueError(
-            f"mask_regions: {name} must be on the device of x, {x.device}, got {values.device}; use {name}.to(x.device)"
-        )
-    return values.to(torch.int64).contiguous()
-
-
-def _check_inplace(x: Any, is_torch: bool, kind: int) -> None:
-    if kind == REPLACE_RANDOM:
-        raise ValueError("mask_regions: replacement='random' reads other bins of x, so inplace must be False")
-    if is_torch and x.requires_grad and torch.is_grad_enabled():
-        raise ValueError("mask_regions: x must not require a gradient with inplace=True; use inplace=False")
-    if not is_torch and not x.flags.writeable:
-        raise ValueError("mask_regions: x must be writeable with inplace=True")
-    strides = x.stride() if is_torch else [s // x.itemsize for s in x.strides]
-    rows, reach = [(strides[i], x.shape[i]) for i in (1, 0) if x.shape[i] > 1], x.shape[2]
-    contiguous = x.shape[2] <= 1 or strides[2] == 1
-    for stride, size in sorted(rows):
-        contiguous = contiguous and stride >= reach
-        reach = stride * size
-    if not contiguous:
-        raise ValueError(
-            f"mask_regions: x must have units next to each other and no shared memory with inplace=True, "
-            f"got strides {tuple(strides)} for shape {tuple(x.shape)}; use inplace=False"
-        )
-
-
-# ---- what comes with the masked batch ------------------------------------------------------------------------
 
 
 def _padding(x: Any, is_torch: bool, regions: Any, n_units: Any, n_bins: Any) -> tuple[Any, Any]:
