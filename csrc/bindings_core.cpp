@@ -7,6 +7,7 @@ namespace py = pybind11;
 namespace neurokern {
 // One line per op.
 void bind_bin_spikes(py::module_& m);
+void bind_gather_regions(py::module_& m);
 }  // namespace neurokern
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
@@ -16,5 +17,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       "best_isa", [] { return neurokern::isa_name(neurokern::best_isa()); },
       "Best instruction set of this CPU.");
   neurokern::bind_bin_spikes(m);
+  neurokern::bind_gather_regions(m);
   neurokern::selected_isa();  // a bad NEUROKERN_ISA fails the import, not the first call
 }

@@ -371,7 +371,8 @@ def test_small_model_without_counts_says_what_to_pass() -> None:
         ({"n_layers": 0}, "n_layers must be at least 1"),
         ({"dropout": 1.5}, r"dropout must lie in \[0, 1\]"),
         ({"schemes": ()}, "at least one"),
-        ({"input_transform": "log"}, "input_transform must be one of"),
+        ({"read_in": "log"}, "read_in must be one of"),
+        ({"half_life": 0.0}, "half_life must be a finite number above 0"),
     ],
 )
 def test_wrong_configuration_names_the_field(wrong: dict[str, object], message: str) -> None:

@@ -1,5 +1,15 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops.bin_spikes import bin_spikes
+from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
+from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 
-__all__ = ["bin_spikes"]
+__all__ = [
+    "MaskedBatch",
+    "RegionIndex",
+    "bin_spikes",
+    "gather_regions",
+    "mask_regions",
+    "region_index",
+    "scatter_regions",
+]

@@ -93,7 +93,8 @@ def register(
         Implementation for CPU tensors, for CUDA tensors, and for shapes alone.
     backward, setup_context : callable or None
         As in :func:`torch.library.register_autograd`. With ``backward=None`` the op's backward raises: an op
-        without any leaves ``grad=None`` behind with only a warning.
+        without any leaves ``grad=None`` behind with only a warning. Schemas that write an argument (``(a!)``)
+        take neither: torch knows no gradient for them, and the caller must refuse tensors that need one.
     """
     if torch is None:
         return
@@ -103,8 +104,7 @@ def register(
     library.impl(name, cpu, "CPU")
     library.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"neurokern::{name}", fake, lib=library)
-
-    if "!" in schema:  # torch differentiates no op that writes to its arguments
+    if "!)" in schema:
         return
 
     def no_gradient(context: Any, *gradients: Any) -> Any:

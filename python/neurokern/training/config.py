@@ -27,7 +27,8 @@ class TrainingConfig:
     learning_rate, weight_decay : float
         Highest learning rate of the one-cycle schedule, and AdamW's decay.
     session_learning_rate, session_weight_decay : float, optional
-        The same for the read-ins and read-outs of the sessions; those of the trunk when not given.
+        The same for the read-ins and read-outs of the sessions; those of the trunk when not given. A rate of
+        0 keeps them as they started.
     decay : {"all", "matrices"}
         Which weights decay: all (published), or all but biases, norms, positions and tokens.
     warmup, div_factor, final_div_factor : float
@@ -89,11 +90,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_epochs", "checkpoint_every"):
             check_positive("TrainingConfig", name, getattr(self, name))
-        for name in ("max_steps", "validate_every", "patience", "gradient_clip", "session_learning_rate"):
+        for name in ("max_steps", "validate_every", "patience", "gradient_clip"):
             if getattr(self, name) is not None:
                 check_positive("TrainingConfig", name, getattr(self, name))
         for name in ("learning_rate", "div_factor", "final_div_factor"):
             check_positive("TrainingConfig", name, getattr(self, name))
+        for name in ("weight_decay", "session_learning_rate", "session_weight_decay"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"TrainingConfig: {name} must be at least 0, got {getattr(self, name)!r}")
         check_fraction("TrainingConfig", "warmup", self.warmup)
         if self.ema_decay is not None:
             check_fraction("TrainingConfig", "ema_decay", self.ema_decay)
@@ -118,6 +122,7 @@ class TrainingConfig:
             "reduction": "mean",
             "rate_power": 0.5,
             "gradient_clip": 1.0,
+            "session_learning_rate": 0.0,
             "masking": Masking(ratio=(0.1, 0.5), causal_targets="random-cut", region_choice="sample"),
             "validate_every": 100,
         }

@@ -38,7 +38,7 @@ from neurokern.datasets import (
 from neurokern.models import MtM, poisson_loss
 from neurokern.models.masking import draw_scheme, mask_batch
 from neurokern.training.config import TrainingConfig
-from neurokern.training.optimizer import WeightAverage, make_optimizer
+from neurokern.training.optimizer import WeightAverage, frozen_but, make_optimizer
 from neurokern.training.state import Progress, load_training_state, save_training_state
 from neurokern.training.validation import Validation
 
@@ -149,10 +149,12 @@ class Trainer:
         gpus = [self.device] if self.device.type == "cuda" else []
         quiet = not (self.config.progress and sys.stderr.isatty())
         bar = tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=quiet)
-        with torch.random.fork_rng(gpus), bar:
+        with torch.random.fork_rng(gpus), bar, frozen_but(self.model, self.optimizer) as trained:
             clock = time.perf_counter()
+            if self.validation is not None and not self.history:
+                self._validate()  # what training has to improve on
             for batch in self._batches():
-                self._step(batch.to(self.device, non_blocking=True))
+                self._step(batch.to(self.device, non_blocking=True), trained)
                 bar.update()
                 if self.progress.step % every == 0 or self.progress.step == self.total_steps:
                     bar.set_postfix(loss=self._validate())
@@ -170,7 +172,7 @@ class Trainer:
             if by_region and not any(session.regions):
                 raise ValueError(
                     f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
-                    f"give the units groups in place of regions, or train with Masking(schemes=('neuron', 'causal'))"
+                    f"group its units, or train with Masking(schemes=('neuron', 'causal'))"
                 )
 
     def _add_sessions(self) -> None:
@@ -206,7 +208,7 @@ class Trainer:
             )
         )
 
-    def _step(self, batch: SpikeBatch) -> None:
+    def _step(self, batch: SpikeBatch, trained: list[nn.Parameter]) -> None:
         config, step = self.config, self.progress.step
         entropy = np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)
         torch.manual_seed(int(entropy[0]))
@@ -221,7 +223,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         if config.gradient_clip is not None:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(trained, config.gradient_clip)
             self._check_finite(float(norm), "norm of the gradient")
         self.optimizer.step()
         self.scheduler.step()
@@ -247,7 +249,7 @@ class Trainer:
         row: dict[str, float] = {
             "step": progress.step,
             "epoch": progress.step / self.sampler.batches_per_epoch,
-            "train_loss": progress.loss_sum / max(progress.loss_count, 1),
+            "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
             "learning_rate": float(self.scheduler.get_last_lr()[0]),
             "seconds": round(progress.seconds, 3),
         }

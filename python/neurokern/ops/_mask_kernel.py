@@ -1,0 +1,277 @@
+"""How mask_regions reaches its kernels: one call for arrays, one registered op for tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurokern.ops import _library
+from neurokern.ops._library import torch
+from neurokern.ops._mask_reference import INTER_REGION, INTRA_REGION, REPLACE_FILL, MaskRequest, plan_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# (scheme, thresholds, seed, offset, region, per_sample, span, replacement, value, backend)
+Settings = tuple[int, list[int], int, int, int, bool, int, int, float, str | None]
+
+_SETTINGS = (
+    "int scheme, int[] thresholds, SymInt seed, SymInt offset, SymInt region, bool per_sample, int span, "
+    "int replacement, float value, str? backend"
+)
+_ARRAYS = "Tensor? regions, Tensor? n_units, Tensor? n_bins, Tensor? schemes"
+
+
+# ---- arrays of either kind
+
+
+def _address(array: Any) -> int:
+    if array is None:
+        return 0
+    return int(array.ctypes.data) if isinstance(array, np.ndarray) else int(array.data_ptr())
+
+
+def _row_strides(array: Any) -> tuple[int, int]:
+    if isinstance(array, np.ndarray):
+        return array.strides[0] // array.itemsize, array.strides[1] // array.itemsize
+    return array.stride(0), array.stride(1)
+
+
+def _fill_bits(value: float, dtype: Any) -> int:
+    if value == 0:
+        return 0
+    if isinstance(dtype, np.dtype):
+        return int.from_bytes(np.array(value).astype(dtype).tobytes(), "little")
+    raw = torch.tensor([value], dtype=torch.float64).to(dtype).view(torch.uint8)
+    return int.from_bytes(bytes(raw.tolist()), "little")
+
+
+def _arguments(
+    x: Any,
+    inputs: Any,
+    target_mask: Any,
+    region: Any,
+    arrays: tuple[Any, Any, Any, Any],
+    settings: Settings,
+    scratch: dict[str, Any],
+) -> dict[str, Any]:
+    """Name everything that the kernel takes; the caller keeps the arrays alive."""
+    regions, n_units, n_bins, schemes = arrays
+    scheme, thresholds, seed, offset, region_id, per_sample, span, replacement, value, _ = settings
+    return {
+        "x": _address(x),
+        "inputs": _address(inputs),
+        "target_mask": _address(target_mask),
+        "region": _address(region),
+        "regions": _address(regions),
+        "unit_counts": _address(n_units),
+        "bin_counts": _address(n_bins),
+        "schemes": _address(schemes),
+        **{name: _address(scratch.get(name)) for name in ("unit_codes", "bin_states", "best_ranks")},
+        "shape": tuple(x.shape),
+        "x_strides": _row_strides(x),
+        "inputs_strides": _row_strides(inputs),
+        "regions_stride": 0 if regions is None or regions.ndim == 1 else regions.shape[1],
+        "element_size": x.dtype.itemsize,
+        "scheme": scheme,
+        "thresholds": thresholds,
+        "seed": seed,
+        "offset": offset,
+        "region_id": region_id,
+        "choose_per_sample": per_sample,
+        "span": span,
+        "replacement": replacement,
+        "fill": _fill_bits(value, x.dtype),
+    }
+
+
+def _request(shape: tuple[int, ...], arrays: tuple[Any, Any, Any, Any], settings: Settings) -> MaskRequest:
+    regions, n_units, n_bins, schemes = (None if a is None else np.asarray(a) for a in arrays)
+    scheme, thresholds, seed, offset, region_id, per_sample, span, replacement, _, _ = settings
+    n_samples, size_bins, size_units = shape
+    if regions is not None:
+        regions = np.broadcast_to(regions, (n_samples, size_units))
+    if n_units is not None:
+        n_units = np.clip(n_units, 0, size_units)
+    n_bins = np.full(n_samples, size_bins) if n_bins is None else np.clip(n_bins, 0, size_bins)
+    return MaskRequest(
+        regions=regions,
+        n_units=n_units,
+        n_bins=n_bins,
+        schemes=np.full(n_samples, scheme) if schemes is None else schemes,
+        thresholds=tuple(thresholds),
+        seed=seed,
+        offset=offset,
+        region=region_id,
+        per_sample=per_sample,
+        span=span,
+        replacement=replacement,
+    )
+
+
+# ---- numpy
+
+
+def mask_array(
+    x: NDArray[Any],
+    regions: Any,
+    n_units: Any,
+    n_bins: Any,
+    schemes: Any,
+    settings: Settings,
+    inplace: bool,
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.int64]]:
+    """Mask a numpy array; every argument is checked."""
+    arrays = (regions, n_units, n_bins, schemes)
+    if _library.choose_backend("mask_regions", "cpu", settings[-1]) == "reference":
+        plan = plan_mask(_request(x.shape, arrays, settings), x.shape)
+        inputs = np.take_along_axis(x, plan.source_bin, axis=1)
+        np.copyto(inputs, np.asarray(settings[-2]).astype(x.dtype), where=plan.hidden)
+        if inplace:
+            x[...] = inputs
+        return x if inplace else inputs, plan.target, plan.region
+    if (x.shape[2] > 1 and x.strides[2] != x.itemsize) or any(s % x.itemsize for s in x.strides):
+        x = np.ascontiguousarray(x)
+    inputs = x if inplace else np.empty(x.shape, dtype=x.dtype)
+    target_mask = np.empty(x.shape, dtype=bool)
+    region = np.full(x.shape[0], -1, dtype=np.int64)
+    if x.size:
+        scratch = {
+            "unit_codes": np.empty((x.shape[0], x.shape[2]), dtype=np.uint8),
+            "bin_states": np.empty(x.shape[:2], dtype=np.uint8),
+        }
+        arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
+        _library.core.mask_regions(arguments, _library.thread_count())
+    return inputs, target_mask, region
+
+
+# ---- torch
+
+
+def mask_tensor(
+    x: Tensor,
+    regions: Tensor | None,
+    n_units: Tensor | None,
+    n_bins: Tensor | None,
+    schemes: Tensor | None,
+    settings: Settings,
+    inplace: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mask a tensor through ``torch.ops.neurokern.mask_regions``; every argument is checked."""
+    if inplace:
+        target_mask, region = torch.ops.neurokern.mask_regions_(
+            x, regions, n_units, n_bins, schemes, *settings
+        )
+        return x, target_mask, region
+    inputs, target_mask, region = torch.ops.neurokern.mask_regions(
+        x, regions, n_units, n_bins, schemes, *settings
+    )
+    return inputs, target_mask, region
+
+
+def _mask_into(
+    x: Tensor, inputs: Tensor, arrays: tuple[Any, ...], settings: Settings
+) -> tuple[Tensor, Tensor]:
+    """Write the masked batch to ``inputs``, which may be ``x``; return the target mask and the regions."""
+    target_mask = torch.empty(x.shape, dtype=torch.bool, device=x.device)
+    region = torch.full(x.shape[:1], -1, dtype=torch.int64, device=x.device)
+    if x.numel() == 0:
+        return target_mask, region
+    if x.device.type == "cuda":
+        with torch.cuda.device(x.device):
+            scratch = _rank_scratch(x, arrays, settings)
+            arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
+            _library.cuda().mask_regions(arguments, torch.cuda.current_stream().cuda_stream)
+        return target_mask, region
+    scratch = {
+        "unit_codes": torch.empty((x.shape[0], x.shape[2]), dtype=torch.uint8),
+        "bin_states": torch.empty(x.shape[:2], dtype=torch.uint8),
+    }
+    arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
+    _library.core.mask_regions(arguments, _library.thread_count())
+    return target_mask, region
+
+
+def _rank_scratch(x: Tensor, arrays: tuple[Any, ...], settings: Settings) -> dict[str, Tensor]:
+    """Room for the lowest draw per choice of a region; nothing if no region is to be chosen."""
+    regions, _, _, schemes = arrays
+    if (
+        regions is None
+        or settings[4] >= 0
+        or (schemes is None and settings[0] not in (INTRA_REGION, INTER_REGION))
+    ):
+        return {}
+    n_choices = x.shape[0] if settings[5] else 1
+    return {"best_ranks": torch.full((n_choices,), -1, dtype=torch.int64, device=x.device)}
+
+
+def _reference(x: Tensor, arrays: tuple[Any, ...], settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    on_host: Any = tuple(None if a is None else a.cpu() for a in arrays)
+    shape = (x.shape[0], x.shape[1], x.shape[2])
+    plan = plan_mask(_request(shape, on_host, settings), shape)
+    hidden, target, source, region = (
+        torch.from_numpy(np.array(a)).to(x.device)
+        for a in (plan.hidden, plan.target, plan.source_bin, plan.region)
+    )
+    return x.gather(1, source).masked_fill_(hidden, settings[-2]), target, region
+
+
+def _mask(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    arrays, settings = rest[:4], rest[4:]
+    if _library.choose_backend("mask_regions", x.device.type, settings[-1]) == "reference":
+        return _reference(x, arrays, settings)
+    if x.shape[2] > 1 and x.stride(2) != 1:
+        x = x.contiguous()
+    inputs = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return inputs, *_mask_into(x, inputs, arrays, settings)
+
+
+def _mask_inplace(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    arrays, settings = rest[:4], rest[4:]
+    if _library.choose_backend("mask_regions", x.device.type, settings[-1]) == "reference":
+        inputs, target_mask, region = _reference(x, arrays, settings)
+        x.copy_(inputs)
+        return target_mask, region
+    return _mask_into(x, x, arrays, settings)
+
+
+def _fake_inplace(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    target_mask = torch.empty(x.shape, dtype=torch.bool, device=x.device)
+    return target_mask, torch.empty(x.shape[:1], dtype=torch.int64, device=x.device)
+
+
+def _fake(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device), *_fake_inplace(x)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[1:5])
+    ctx.settings = inputs[5:]
+
+
+def _backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Any, ...]:
+    """Masking the gradient by the same draws zeroes it where the input was hidden; nothing large is kept."""
+    *settings, _replacement, _value, backend = ctx.settings
+    masked, _mask, _region = torch.ops.neurokern.mask_regions(
+        gradient, *ctx.saved_tensors, *settings, REPLACE_FILL, 0.0, backend
+    )
+    return masked, *(None,) * (4 + len(ctx.settings))
+
+
+_library.register(
+    f"mask_regions(Tensor x, {_ARRAYS}, {_SETTINGS}) -> (Tensor, Tensor, Tensor)",
+    cpu=_mask,
+    cuda=_mask,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)
+_library.register(
+    f"mask_regions_(Tensor(a!) x, {_ARRAYS}, {_SETTINGS}) -> (Tensor, Tensor)",
+    cpu=_mask_inplace,
+    cuda=_mask_inplace,
+    fake=_fake_inplace,
+    backward=None,
+)

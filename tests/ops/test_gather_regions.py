@@ -1,0 +1,212 @@
+"""gather_regions and scatter_regions: packed and padded rows, there and back, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+import torch
+from mask_batches import counts, mask, six_regions
+
+from neurokern import gather_regions, mask_regions, scatter_regions
+from neurokern.ops import RegionIndex, region_index
+
+CHOSEN = [[False, True, True], [False, False, False], [True, False, True]]
+
+
+def chosen(device: str = "cpu") -> torch.Tensor:
+    return torch.tensor(CHOSEN, device=device)
+
+
+def numbered(device: str = "cpu") -> torch.Tensor:
+    """Three samples, two bins, three units; the entry tells them: 100 * sample + 10 * unit + bin."""
+    n = torch.arange(3.0, device=device)
+    return 100 * n[:, None, None] + 10 * n + n[:2, None]
+
+
+# ---- by hand
+
+
+def test_packed_rows_stand_by_sample_then_unit(device):
+    values, cu_seqlens = gather_regions(numbered(device), region_index(chosen(device)))
+    assert values.tolist() == [[10, 11], [20, 21], [200, 201], [220, 221]]
+    assert cu_seqlens.tolist() == [0, 2, 2, 4]
+    assert cu_seqlens.dtype == torch.int32
+
+
+def test_padded_rows_come_with_their_mask(device):
+    values, block_mask = gather_regions(numbered(device), region_index(chosen(device)), padded=True)
+    assert values.tolist() == [[[10, 11], [20, 21]], [[0, 0], [0, 0]], [[200, 201], [220, 221]]]
+    assert block_mask.tolist() == [[True, True], [False, False], [True, True]]
+
+
+def test_scatter_puts_rows_back_and_leaves_zeros(device):
+    x, index = numbered(device), region_index(chosen(device))
+    expected = x * chosen(device)[:, None, :]
+    assert torch.equal(scatter_regions(gather_regions(x, index).values, index), expected)
+    assert torch.equal(scatter_regions(gather_regions(x, index, padded=True).values, index), expected)
+
+
+def test_scatter_does_not_read_the_padding_of_a_block(device):
+    index = region_index(torch.tensor([[True, True], [False, True]], device=device))
+    block = torch.ones(2, 2, 1, device=device)
+    block[1, 1] = float("nan")
+    assert scatter_regions(block, index).tolist() == [[[1, 1]], [[0, 1]]]
+
+
+def test_region_numbers_choose_the_units_of_a_region():
+    regions = torch.tensor([[4, 7, 4], [7, 7, -1]])
+    assert region_index(regions, 7).units.tolist() == [1, 0, 1]
+    per_sample = region_index(regions, torch.tensor([4, 7]))
+    assert (per_sample.samples.tolist(), per_sample.units.tolist()) == ([0, 0, 1, 1], [0, 2, 0, 1])
+    assert region_index(torch.tensor([4, 7, 4]), 4, n_samples=2).units.tolist() == [0, 2, 0, 2]
+
+
+def test_a_negative_region_chooses_nothing():
+    regions = torch.tensor([[4, -1]])
+    assert region_index(regions, -1).units.tolist() == []
+    assert region_index(regions, torch.tensor([-1])).units.tolist() == []
+
+
+def test_a_masked_batch_chooses_its_target_units():
+    x = counts()
+    batch = mask(x, "intra-region", ratio=0.5)
+    index = region_index(batch)
+    values, cu_seqlens = gather_regions(x, index)
+    targets = batch.target_mask[:, 0]
+    assert torch.equal(values, x.transpose(1, 2)[targets])
+    assert cu_seqlens.tolist() == [0, *targets.sum(1).cumsum(0).tolist()]
+    assert torch.equal(
+        region_index(six_regions(), batch.region, n_samples=4).cu_seqlens.diff().unique(),
+        (six_regions() == batch.region[0]).sum().int()[None],
+    )
+
+
+# ---- properties
+
+
+@given(
+    shape=st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(0, 9)),
+    seed=st.integers(0, 999),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.uint8, torch.int64, torch.bool]),
+    layout=st.sampled_from(["contiguous", "transposed", "expanded"]),
+    padded=st.booleans(),
+)
+def test_there_and_back_for_any_choice_dtype_and_strides(shape, seed, dtype, layout, padded):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 9, shape, generator=generator).to(dtype)
+    if layout == "transposed":
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    if layout == "expanded" and shape[0]:
+        x = x[:1].expand(shape)
+    taken = torch.rand(shape[0], shape[2], generator=generator) < 0.4
+    index = region_index(taken)
+    rows = gather_regions(x, index, padded=padded)
+    if not padded:
+        assert torch.equal(rows.values, x.transpose(1, 2)[taken])
+    else:
+        assert torch.equal(rows.mask.sum(1), taken.sum(1))
+        assert torch.equal(rows.values[rows.mask], x.transpose(1, 2)[taken])
+        assert not rows.values[~rows.mask].any()
+    back = scatter_regions(rows.values, index)
+    assert torch.equal(back, torch.where(taken[:, None], x, torch.zeros((), dtype=dtype)))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_gathering_and_scattering_are_each_others_gradient(padded):
+    x = numbered().double().requires_grad_()
+    index = region_index(chosen())
+    assert torch.autograd.gradcheck(lambda x: gather_regions(x, index, padded=padded).values, x)
+    assert torch.autograd.gradgradcheck(lambda x: gather_regions(x, index, padded=padded).values, x)
+    rows = gather_regions(x, index, padded=padded).values.detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda rows: scatter_regions(rows, index), rows)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_numpy_arrays_give_numpy_arrays(padded):
+    x, index = numbered().numpy(), region_index(np.array(CHOSEN))
+    ours = gather_regions(x, index, padded=padded)
+    expected = gather_regions(numbered(), region_index(chosen()), padded=padded)
+    for array, tensor in zip(ours, expected, strict=True):
+        assert isinstance(array, np.ndarray)
+        np.testing.assert_array_equal(array, tensor.numpy())
+    back = scatter_regions(ours.values, index)
+    np.testing.assert_array_equal(back, scatter_regions(expected.values, region_index(chosen())))
+    batch = mask_regions(x, np.array([0, 1, 1]), "inter-region", region=1, seed=0)
+    assert region_index(batch).units.tolist() == [1, 2] * 3
+
+
+def test_gathering_never_writes_its_input():
+    x, index = numbered(), region_index(chosen())
+    rows = gather_regions(x, index).values
+    before = rows.clone()
+    scatter_regions(rows, index).add_(1)
+    rows.mul_(2)
+    assert torch.equal(x, numbered())
+    assert torch.equal(rows, before * 2)
+
+
+@pytest.mark.parametrize("n_rows", [0, 3, 1000])
+def test_the_reference_gives_the_same_rows(n_rows, device):
+    x = counts(4, 13, 700, device)
+    taken = torch.zeros(4 * 700, dtype=torch.bool, device=device)
+    taken[torch.randperm(2800, generator=torch.Generator().manual_seed(0))[:n_rows].to(device)] = True
+    index = region_index(taken.reshape(4, 700))
+    for padded in (False, True):
+        ours = gather_regions(x, index, padded=padded).values
+        reference = gather_regions(x, index, padded=padded, backend="reference").values
+        assert torch.equal(ours, reference)
+        assert torch.equal(
+            scatter_regions(ours, index), scatter_regions(reference, index, backend="reference")
+        )
+
+
+# ---- what is refused
+
+
+def test_an_index_of_another_batch_is_refused():
+    index = region_index(chosen())
+    with pytest.raises(
+        ValueError,
+        match=r"x must have the shape \(3, n_bins, 3\) of the index, got \(3, 2, 4\)",
+    ):
+        gather_regions(torch.zeros(3, 2, 4), index)
+    with pytest.raises(ValueError, match=r"gather_regions: x must have the shape"):
+        gather_regions(torch.zeros(2, 2, 3), index)
+    with pytest.raises(ValueError, match=r"values must have the shape \(4, n_bins\) or \(3, 2, n_bins\)"):
+        scatter_regions(torch.zeros(5, 2), index)
+
+
+def test_an_index_of_another_kind_is_refused():
+    index = region_index(chosen())
+    with pytest.raises(TypeError, match="gather_regions: index must be of the kind of x, ndarray"):
+        gather_regions(np.zeros((3, 2, 3)), index)
+    with pytest.raises(TypeError, match="gather_regions: index must come from region_index, got Tensor"):
+        gather_regions(numbered(), chosen())
+    with pytest.raises(TypeError, match="scatter_regions: values must be a torch tensor or a numpy array"):
+        scatter_regions([[1.0]], index)
+    on_meta = RegionIndex(
+        *(t.to("meta") for t in (index.samples, index.units, index.positions)),
+        index.cu_seqlens,
+        index.padding_mask,
+        3,
+    )
+    with pytest.raises(ValueError, match="gather_regions: index must be on the device of x, cpu, got meta"):
+        gather_regions(numbered(), on_meta)
+
+
+@pytest.mark.parametrize(
+    ("units", "options", "message"),
+    [
+        (torch.zeros(3, dtype=torch.long), {"region": 0}, "n_samples must be given for units of shape"),
+        (torch.zeros(2, 3, 4, dtype=torch.bool), {}, r"units must have the shape .* got \(2, 3, 4\)"),
+        (torch.zeros(2, 3, dtype=torch.bool), {"n_samples": 3}, r"got \(2, 3\) with n_samples=3"),
+        (torch.zeros(2, 3, dtype=torch.long), {}, "region must be given with region numbers"),
+        (torch.zeros(2, 3, dtype=torch.bool), {"region": 1}, "region must be given with region numbers"),
+        (torch.zeros(2, 3, dtype=torch.long), {"region": torch.arange(3)}, r"region must .* have the shape \(2,\)"),
+    ],
+)  # fmt: skip
+def test_an_index_that_cannot_be_built_says_why(units, options, message):
+    with pytest.raises(ValueError, match=f"region_index: .*{message}"):
+        region_index(units, **options)

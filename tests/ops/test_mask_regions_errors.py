@@ -1,0 +1,85 @@
+"""mask_regions: what it refuses, and the words it uses."""
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from mask_batches import counts, mask
+
+from neurokern import mask_regions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheme": "telepathy"}, "scheme must be one of 'temporal'.* got 'telepathy'"),
+        ({"scheme": ["neuron", "neuron", "neuron", "x"]}, "scheme must be one of"),
+        ({"scheme": ["neuron"]}, r"scheme must have one entry per sample, shape \(4,\)"),
+        ({"scheme": torch.tensor([0, 1, 2, 6])}, r"scheme must hold numbers in \[0, 6\), got 6 for sample 3"),
+        ({"ratio": -0.1}, r"ratio must lie in \[0, 1\], got -0.1"),
+        ({"ratio": 1.5}, "ratio must lie"),
+        ({"ratio": float("nan")}, "ratio must lie"),
+        ({"ratio": {"all": 0.3}}, "ratio's scheme must be one of"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"seed": 2**63}, "seed must lie in"),
+        ({"offset": -1}, "offset must lie in"),
+        ({"span": 0, "scheme": "temporal"}, "span must be at least 1 bin, got 0"),
+        ({"span": 2, "scheme": "neuron"}, "span must be 1 but for 'temporal' and 'causal', got 2"),
+        ({"region_choice": "trial"}, "region_choice must be one of 'batch', 'sample'"),
+        ({"region": 17, "scheme": "inter-region"}, "region must be one of the batch's regions, got 17"),
+        ({"region": -1}, "region must lie in"),
+        ({"replacement": "ones"}, "replacement must be one of"),
+        ({"regions": torch.arange(69)}, r"regions must have the shape \(70,\) or \(4, 70\) of x, got \(69"),
+        ({"regions": torch.full((70,), -1), "scheme": "intra-region"}, "regions must know the region"),
+        ({"regions": torch.full((70,), 2**31), "scheme": "intra-region"}, r"regions must be below 2"),
+        ({"n_units": [70, 70, 71, 70]}, r"n_units must lie in \[0, 70\], got 71 for sample 2"),
+        ({"n_bins": [-1, 0, 0, 0]}, r"n_bins must lie in \[0, 20\], got -1 for sample 0"),
+        ({"n_units": [70]}, "n_units must have one entry per sample"),
+        ({"backend": "magic"}, "backend must be"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=f"mask_regions: {message}"):
+        mask(**options)
+
+
+@pytest.mark.parametrize(
+    "scheme", ["intra-region", "inter-region", ["neuron", "inter-region"], torch.tensor([2, 4])]
+)
+def test_a_region_scheme_needs_regions(scheme):
+    with pytest.raises(ValueError, match="mask_regions: regions must be given for"):
+        mask_regions(counts(2), None, scheme, seed=0)
+
+
+def test_x_must_be_a_batch_of_numbers():
+    with pytest.raises(
+        ValueError, match=r"mask_regions: x must have the shape \(n_samples, n_bins, n_units\), got \(2, 3\)"
+    ):
+        mask_regions(torch.zeros(2, 3), None, "neuron", seed=0)
+    with pytest.raises(TypeError, match=r"x must be floating point, integer or bool, got torch\.complex64"):
+        mask_regions(torch.zeros(2, 3, 4, dtype=torch.complex64), None, "neuron", seed=0)
+    with pytest.raises(TypeError, match="mask_regions: x must be a torch tensor or a numpy array, got list"):
+        mask_regions([[[1.0]]], None, "neuron", seed=0)
+    with pytest.raises(TypeError, match=r"regions must be integers, got torch\.float32"):
+        mask_regions(torch.zeros(1, 1, 2), torch.zeros(2), "inter-region", seed=0)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(torch.uint8, -1), (torch.int16, 0.5), (torch.uint8, 256)])
+def test_a_replacement_must_be_a_value_of_the_dtype(dtype, value):
+    with pytest.raises(ValueError, match="mask_regions: replacement must be a value of"):
+        mask(counts().to(dtype), replacement=value)
+
+
+def test_in_place_is_refused_where_it_cannot_work():
+    x = counts()
+    with pytest.raises(ValueError, match="replacement='random' reads other bins"):
+        mask(x, inplace=True, replacement="random")
+    with pytest.raises(ValueError, match="must not require a gradient"):
+        mask(x.clone().requires_grad_(), inplace=True)
+    for shared in (x[:1].expand(4, 20, 70), x.transpose(1, 2), x[:, :, ::2]):
+        with pytest.raises(ValueError, match="no shared memory with inplace=True"):
+            mask(shared, inplace=True)
+    frozen = x.numpy().copy()
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        mask_regions(frozen, None, "neuron", seed=0, inplace=True)

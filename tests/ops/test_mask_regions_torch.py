@@ -1,0 +1,143 @@
+"""The region ops in PyTorch: gradients, registration, compilation."""
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from mask_batches import counts, mask, six_regions
+
+from neurokern import gather_regions, mask_regions, scatter_regions
+from neurokern.ops import region_index
+from neurokern.ops._mask_reference import SCHEMES
+
+THRESHOLDS = [2**30] * 6
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_gradient_passes_where_the_input_is_visible(scheme, backend):
+    x = counts(3, 4, 9).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: mask(x, scheme, replacement=2.0, backend=backend).inputs, x)
+    assert torch.autograd.gradgradcheck(lambda x: mask(x, scheme, backend=backend).inputs, x)
+
+
+def test_replaced_entries_pass_no_gradient():
+    x = counts().requires_grad_()
+    batch = mask(x, "random", replacement="random")
+    batch.inputs.sum().backward()
+    assert torch.equal(x.grad == 0, batch.target_mask)
+
+
+def test_the_target_mask_and_the_region_need_no_gradient():
+    batch = mask(counts().requires_grad_())
+    assert batch.inputs.requires_grad
+    assert not batch.target_mask.requires_grad
+    assert not batch.region.requires_grad
+
+
+@pytest.mark.parametrize("scheme", range(6))
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_mask_regions_is_registered_correctly(scheme, requires_grad, dtype, device):
+    x = counts(2, 3, 5, device).to(dtype).requires_grad_(requires_grad)
+    arrays = (six_regions(5, device), None, None, None)
+    settings = (scheme, THRESHOLDS, 3, 4, -1, False, 1, 0, 0.0, None)
+    torch.library.opcheck(torch.ops.neurokern.mask_regions.default, (x, *arrays, *settings))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_masking_in_place_is_registered_correctly(dtype, device):
+    x = counts(2, 3, 5, device).to(dtype)
+    arrays = (
+        six_regions(5, device),
+        torch.tensor([5, 2], device=device),
+        None,
+        torch.tensor([2, 5], device=device),
+    )
+    settings = (0, THRESHOLDS, 3, 4, -1, True, 1, 0, 0.0, None)
+    torch.library.opcheck(torch.ops.neurokern.mask_regions_.default, (x, *arrays, *settings))
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_gather_and_scatter_are_registered_correctly(requires_grad, padded, device):
+    x = counts(2, 3, 5, device).requires_grad_(requires_grad)
+    index = region_index(
+        torch.tensor([[True, False, True, True, False], [False, True] * 2 + [False]], device=device)
+    )
+    positions, n_rows = (index.positions, 6) if padded else (None, 0)
+    gather = torch.ops.neurokern.gather_regions
+    torch.library.opcheck(gather.default, (x, index.samples, index.units, positions, n_rows, None))
+    rows = (
+        gather(x, index.samples, index.units, positions, n_rows, None).detach().requires_grad_(requires_grad)
+    )
+    scatter = torch.ops.neurokern.scatter_regions.default
+    torch.library.opcheck(scatter, (rows, index.samples, index.units, positions, 2, 5, None))
+
+
+@pytest.mark.slow
+def test_masking_compiles_into_one_graph_and_draws_the_same_bits(device):
+    regions = six_regions(30, device)
+
+    def step(x, number):
+        batch = mask_regions(x, regions, "intra-region", seed=1, offset=number * 4)
+        return batch, (batch.inputs * 2).sum()
+
+    compiled = torch.compile(step, fullgraph=True)
+    for number in range(3):
+        x = counts(4, 20, 30, device).requires_grad_()
+        expected, _ = step(x.detach(), number)
+        batch, total = compiled(x, number)
+        total.backward()
+        assert torch.equal(batch.inputs, expected.inputs)
+        assert torch.equal(batch.target_mask, expected.target_mask)
+        assert torch.equal(batch.region, expected.region)
+        assert torch.equal(x.grad, 2.0 * (expected.inputs != 0))
+
+
+@pytest.mark.slow
+def test_packing_compiles_into_one_graph(device):
+    index = region_index(six_regions(30, device), 2, n_samples=4)
+
+    def there_and_back(x):
+        rows, _ = gather_regions(x, index)
+        block, block_mask = gather_regions(x, index, padded=True)
+        return scatter_regions(rows * 2, index) + scatter_regions(block, index), block_mask
+
+    x = counts(4, 20, 30, device).requires_grad_()
+    expected, _ = there_and_back(x)
+    moved, _ = torch.compile(there_and_back, fullgraph=True)(x)
+    moved.sum().backward()
+    assert torch.equal(moved, expected)
+    assert torch.equal(x.grad, 3.0 * (six_regions(30, device) == 2).expand_as(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("n_units", [64, 61])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("replacement", ["zero", "random"])
+def test_the_gpu_gives_the_bits_of_the_cpu(scheme, n_units, dtype, replacement):
+    x = counts(5, 21, n_units).to(dtype)
+    regions = six_regions(n_units)
+    options = {"replacement": replacement, "seed": 9, "region_choice": "sample", "offset": 2**33}
+    there = mask_regions(x.cuda(), regions.cuda(), scheme, **options)
+    here = mask_regions(x, regions, scheme, **options)
+    assert torch.equal(there.inputs.cpu(), here.inputs)
+    assert torch.equal(there.target_mask.cpu(), here.target_mask)
+    assert torch.equal(there.region.cpu(), here.region)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_nothing_waits_for_the_device():
+    x, regions = counts(device="cuda"), six_regions(device="cuda")
+    index = region_index(regions, 2, n_samples=4)
+    mask_regions(x, regions, "intra-region", seed=0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = mask_regions(x, regions, "intra-region", seed=0)
+        rows, _ = gather_regions(x, index)
+        back = scatter_regions(rows, index)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert batch.inputs.shape == back.shape == x.shape
