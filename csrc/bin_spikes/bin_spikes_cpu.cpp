@@ -326,7 +326,10 @@ int32_t* make_columns(const BinSpikes& p) {
 
 void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report) {
   *report = {};
-  if (p.n_windows == 0 || p.n_bins == 0) return;
+  if (p.n_windows == 0 || p.n_bins == 0) {
+    report->outside = p.starts != nullptr ? 0 : p.n_spikes;
+    return;
+  }
   int32_t* table = p.unit_map != nullptr ? make_columns(p) : nullptr;
   if (p.unit_map != nullptr && table == nullptr) {
     report->out_of_memory = 1;
@@ -339,7 +342,8 @@ void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report) 
                                       : (p.wide_units ? bin_all<double, int64_t>(job, n_threads)
                                                       : bin_all<double, int32_t>(job, n_threads));
   free(table);
-  *report = {tally.in_range, tally.unknown, tally.unmapped, tally.largest, tally.out_of_memory};
+  const int64_t outside = p.starts != nullptr ? 0 : p.n_spikes - tally.in_range;
+  *report = {outside, tally.unknown, tally.unmapped, tally.largest, tally.out_of_memory};
 }
 
 }  // namespace NEUROKERN_ISA
