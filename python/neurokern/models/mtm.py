@@ -351,9 +351,7 @@ class MtM(nn.Module):
             Columns beyond the units of a window's session are 0; what the padding holds never matters.
         """
         counts = batch.counts if counts is None else counts
-        rows_of: dict[str, list[int]] = {}
-        for row, session in enumerate(batch.session):
-            rows_of.setdefault(session, []).append(row)
+        rows_of = _rows_of(batch.session, counts.device)
         all_parts = [self.session_parts(session) for session in rows_of]
         reads, bypasses = [], []
         for (session, rows), parts in zip(rows_of.items(), all_parts, strict=True):
@@ -409,6 +407,16 @@ class MtM(nn.Module):
         if not counts.is_floating_point():
             raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
         return parts
+
+
+def _rows_of(sessions: Sequence[str], device: torch.device) -> dict[str, Tensor | slice]:
+    """Return the rows of each session; of a single one a slice, which needs no copy."""
+    rows: dict[str, list[int]] = {}
+    for row, session in enumerate(sessions):
+        rows.setdefault(session, []).append(row)
+    if len(rows) == 1:
+        return dict.fromkeys(rows, slice(None))
+    return {session: torch.tensor(numbers, device=device) for session, numbers in rows.items()}
 
 
 def _make_parts(

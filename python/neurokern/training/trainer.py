@@ -180,9 +180,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             for session in self.windows.sessions:
                 if session.session not in self.model.sessions:
-                    counts = (
-                        session.read(range(session.n_windows)) if self.model.config.needs_counts else None
-                    )
+                    counts = _all_counts(session) if self.model.config.needs_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
                 elif self.model.session_parts(session.session).n_units != session.n_units:
                     known = self.model.session_parts(session.session).n_units
@@ -372,6 +370,10 @@ def _pick_device(name: str) -> torch.device:
             f"TrainingConfig: device {name!r} was asked for but torch sees no GPU; use 'cpu' or 'auto'"
         )
     return device
+
+
+def _all_counts(session: BinnedSession | WindowedRecording) -> np.ndarray:
+    return session.counts if isinstance(session, BinnedSession) else session.bin().counts
 
 
 def _mean_counts(session: BinnedSession | WindowedRecording) -> Tensor:
