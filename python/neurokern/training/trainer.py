@@ -267,8 +267,9 @@ class Trainer:
                 self._save_best()
         self.history.append(row)
         self._write_history()
-        logger.info("step %d of %d: %s", progress.step, self.total_steps, row)
-        return row.get("validation_loss", row["train_loss"])
+        loss = row.get("validation_loss", row["train_loss"])
+        logger.info("step %d of %d: loss %.4f, %.0f s", progress.step, self.total_steps, loss, progress.seconds)
+        return loss
 
     def _done(self) -> bool:
         patience = self.config.patience
