@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neurokern.datasets import BinnedSession, WindowedRecording, sliding_windows, split_session
@@ -163,9 +163,11 @@ def test_no_moment_is_on_two_sides_and_every_window_is_accounted_for(
 
 
 QUARTERS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), max_size=12)
+WITHIN_A_LONG_ONE = {"windows": [(20, 4)], "others": [(0, 36), (4, 4)], "gap": 0.0}
 
 
 @given(windows=QUARTERS, others=QUARTERS, gap=st.sampled_from([0.0, 0.5, 2.0]))
+@example(**WITHIN_A_LONG_ONE)
 def test_windows_of_any_length_are_found_near_as_pair_by_pair(windows, others, gap):
     one = np.array([[start / 4, (start + length) / 4] for start, length in windows]).reshape(-1, 2)
     two = np.array([[start / 4, (start + length) / 4] for start, length in others]).reshape(-1, 2)
