@@ -124,7 +124,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
 
     def fit(self, resume: bool = False) -> pd.DataFrame:
-        """Train to the end and leave the best weights in the model.
+        """Train to the end and leave the best weights in the model and in the folder ``best``.
 
         Parameters
         ----------
@@ -268,7 +268,9 @@ class Trainer:
         self.history.append(row)
         self._write_history()
         loss = row.get("validation_loss", row["train_loss"])
-        logger.info("step %d of %d: loss %.4f, %.0f s", progress.step, self.total_steps, loss, progress.seconds)
+        logger.info(
+            "step %d of %d: loss %.4f, %.0f s", progress.step, self.total_steps, loss, progress.seconds
+        )
         return loss
 
     def _done(self) -> bool:
@@ -343,8 +345,26 @@ class Trainer:
             self._save_best()
         best = load_model(self.folder / "best")
         self.model.load_state_dict(best.state_dict())
+        if self._refit():
+            with replace_checkpoint(self.folder / "best") as temporary:
+                write_model(self.model, temporary)
         self.model.eval()
         return pd.DataFrame(self.history)
+
+    def _refit(self) -> bool:
+        """Estimate the sessions' parts from training and validation windows; says whether it did."""
+        in_closed_form = self.model.config.needs_counts and self.config.session_learning_rate == 0
+        if self.validation is None or not (self.config.refit and in_closed_form):
+            return False
+        train = {session.session: session for session in self.windows.sessions}
+        for held_out in self.validation.windows.sessions:
+            both = (train[held_out.session], held_out)
+            counts = np.concatenate([_all_counts(session) for session in both])
+            if all(session.windows is not None for session in both):
+                starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
+                counts = counts[np.argsort(starts, kind="stable")]
+            self.model.refit_session(held_out.session, counts)
+        return True
 
 
 class _Plan:
