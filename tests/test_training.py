@@ -152,6 +152,28 @@ def test_frozen_parameters_stay_as_they_are(sessions: Sessions, tmp_path: Path) 
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_parts_in_closed_form_end_up_fitted_to_training_and_validation_windows(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    train, validation = sessions
+    small = MtMConfig.small(n_bins=N_BINS, stitch_size=4)
+    config = TrainingConfig.small(max_steps=4, validate_every=2, progress=False)
+    trainer = trainer_of(sessions, tmp_path, config, small)
+    trainer.fit()
+    both = MtM(small)
+    for early, late in zip(train, validation, strict=True):
+        both.add_session(early.session, early.n_units, counts=np.concatenate([early.counts, late.counts]))
+    for session in trainer.model.sessions:
+        ours, expected = (dict(m.session_parts(session).named_parameters()) for m in (trainer.model, both))
+        ours.pop("token"), expected.pop("token")
+        assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    on_disk = load_model(tmp_path).state_dict()
+    assert all(torch.equal(t, on_disk[name]) for name, t in trainer.model.state_dict().items())
+    again = trainer_of(sessions, tmp_path, config, small)
+    again.fit(resume=True)
+    assert all(torch.equal(t, on_disk[name]) for name, t in again.model.state_dict().items())
+
+
 # ---- one seed, one result ----
 
 

@@ -73,7 +73,7 @@ class FactorParts(SessionParts):
         self.register_buffer("scale", torch.ones(n_units))
         self.register_buffer("log_mean", torch.zeros(n_units))
         if counts is not None:
-            self._start_from(counts, config)
+            self.start_from(counts, config)
 
     def read_in(self, counts: Tensor, hidden: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
         """Return the expected factors ``(B, T, stitch_size)`` and the departure from them ``(B, T, N)``."""
@@ -133,8 +133,8 @@ class FactorParts(SessionParts):
         return torch.cholesky_solve(projected.mT, factor).mT
 
     @torch.no_grad()
-    def _start_from(self, counts: NDArray[np.generic], config: MtMConfig) -> None:
-        """Set everything from training counts, in closed form but for the iterations of factor analysis."""
+    def start_from(self, counts: NDArray[np.generic], config: MtMConfig) -> None:
+        """Estimate everything but the token from counts, in closed form but for the factor analysis."""
         weight = 0.5 ** (np.arange(len(counts))[::-1] / config.half_life)
         mean, center = recent_means(counts, weight / weight.sum())
         smooth = self._time_weights(counts.shape[1], causal=False)
