@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from neurokern.checkpoint import load_model
-from neurokern.datasets import BinnedSession, SessionBatchSampler, SpikeWindows
+from neurokern.datasets import (
+    BinnedSession,
+    SessionBatchSampler,
+    SpikeRecording,
+    SpikeWindows,
+    WindowedRecording,
+    sliding_windows,
+)
 from neurokern.models import Masking, MtM, MtMConfig
 from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
 from neurokern.training.optimizer import WeightAverage, parameter_groups
@@ -145,6 +152,28 @@ def test_frozen_parameters_stay_as_they_are(sessions: Sessions, tmp_path: Path) 
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_parts_in_closed_form_end_up_fitted_to_training_and_validation_windows(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    train, validation = sessions
+    small = MtMConfig.small(n_bins=N_BINS, stitch_size=4)
+    config = TrainingConfig.small(max_steps=4, validate_every=2, progress=False)
+    trainer = trainer_of(sessions, tmp_path, config, small)
+    trainer.fit()
+    both = MtM(small)
+    for early, late in zip(train, validation, strict=True):
+        both.add_session(early.session, early.n_units, counts=np.concatenate([early.counts, late.counts]))
+    for session in trainer.model.sessions:
+        ours, expected = (dict(m.session_parts(session).named_parameters()) for m in (trainer.model, both))
+        ours.pop("token"), expected.pop("token")
+        assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    on_disk = load_model(tmp_path).state_dict()
+    assert all(torch.equal(t, on_disk[name]) for name, t in trainer.model.state_dict().items())
+    again = trainer_of(sessions, tmp_path, config, small)
+    again.fit(resume=True)
+    assert all(torch.equal(t, on_disk[name]) for name, t in again.model.state_dict().items())
+
+
 # ---- one seed, one result ----
 
 
@@ -173,6 +202,19 @@ def test_workers_do_not_change_the_result(sessions: Sessions, tmp_path: Path) ->
     for workers in (0, 2):
         config = dataclasses.replace(SHORT, n_workers=workers, max_steps=6)
         trainer = trainer_of(sessions, tmp_path / str(workers), config)
+        runs.append((trainer.model, trainer.fit()))
+    assert_same_run(*runs)
+
+
+@pytest.mark.parametrize("recipe", [MtMConfig.paper(**TINY), MtMConfig.small(n_bins=N_BINS, stitch_size=4)])
+def test_spikes_binned_on_the_way_train_as_counts_binned_before(tmp_path: Path, recipe: MtMConfig) -> None:
+    rng = np.random.default_rng(5)
+    recording = SpikeRecording.from_arrays(np.sort(rng.uniform(0, 20, 4000)), rng.integers(0, 9, 4000))
+    lazy = WindowedRecording(recording, sliding_windows(recording, 0.32, 0.32), bin_size=0.02)
+    config = dataclasses.replace(SHORT, max_steps=4, masking=Masking(schemes=("neuron", "causal")))
+    runs = []
+    for number, session in enumerate((lazy, lazy.bin())):
+        trainer = trainer_of(([session], []), tmp_path / str(number), config, recipe)
         runs.append((trainer.model, trainer.fit()))
     assert_same_run(*runs)
 
@@ -375,11 +417,14 @@ def test_weight_average_is_the_mean_of_the_weights_with_fading_memory() -> None:
     assert average.values["weight"].item() == pytest.approx(0.1 * 2 + 0.9 * 3)
 
 
-def test_bfloat16_trains_to_nearly_the_same_loss(sessions: Sessions, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [MtMConfig.paper(**TINY), MtMConfig.small(n_bins=N_BINS, stitch_size=4)])
+def test_bfloat16_trains_to_nearly_the_same_loss(
+    sessions: Sessions, tmp_path: Path, recipe: MtMConfig
+) -> None:
     losses = []
     for bf16 in (False, True):
         config = dataclasses.replace(SHORT, bf16=bf16)
-        trainer = trainer_of(sessions, tmp_path / str(bf16), config)
+        trainer = trainer_of(sessions, tmp_path / str(bf16), config, recipe)
         losses.append(trainer.fit()["validation_loss"].iloc[-1])
         assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
     assert losses[1] == pytest.approx(losses[0], rel=0.05)  # bfloat16 keeps 8 bits

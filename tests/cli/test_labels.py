@@ -21,13 +21,13 @@ def test_a_column_gives_one_class_per_value_in_ascending_order():
 def test_a_missing_value_drops_the_trial_and_is_said():
     labels = make_labels("choice", trials(choice=[1.0, NAN, -1.0]))
     assert labels.values.tolist() == [1, -1, 0]
-    assert labels.note == "1 trials without a value dropped"
+    assert labels.note == "dropped 1 trials without a value"
 
 
 def test_ties_of_two_columns_compared_by_size_are_dropped_and_said():
     labels = make_labels("left > right", trials(left=[0.5, 0.25, 0.0], right=[0.0, 0.25, 1.0]))
     assert labels.values.tolist() == [1, -1, 0]
-    assert labels.note == "1 trials with equal values dropped"
+    assert labels.note == "dropped 1 trials with equal values"
 
 
 def test_ties_of_two_columns_compared_for_equality_are_kept():
@@ -38,7 +38,7 @@ def test_ties_of_two_columns_compared_for_equality_are_kept():
 def test_one_missing_side_counts_as_zero_and_both_drop_the_trial():
     labels = make_labels("left>right", trials(left=[0.5, NAN, NAN, 0.0], right=[NAN, 0.5, NAN, NAN]))
     assert labels.values.tolist() == [1, 0, -1, -1]
-    assert labels.note == "1 trials without a value, 1 trials with equal values dropped"
+    assert labels.note == "dropped 1 trials without a value and 1 trials with equal values"
 
 
 def test_a_number_on_the_right_keeps_every_trial_that_has_a_value():

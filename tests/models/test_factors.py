@@ -161,6 +161,23 @@ def test_gradients_reach_loadings_noise_and_read_out(model: MtM, counts: np.ndar
     assert model.output_network.weight.grad.abs().sum() > 0
 
 
+def test_a_session_can_be_refitted_to_other_windows_and_keeps_its_token(counts: np.ndarray) -> None:
+    model = MtM(MtMConfig.small(n_bins=N_BINS, stitch_size=N_FACTORS))
+    model.add_session("one", N_UNITS, counts=counts[:50])
+    model.add_session("two", N_UNITS, counts=counts)
+    token = parts_of(model).token.clone()
+    model.refit_session("one", counts)
+    for name in ("loadings", "log_mean", "read_out_weights"):
+        assert torch.equal(getattr(parts_of(model), name), getattr(model.session_parts("two"), name))
+    assert torch.equal(token, parts_of(model).token)
+    with pytest.raises(ValueError, match=r"must have shape \(windows, bins, 24\)"):
+        model.refit_session("one", counts[0])
+    published = MtM()
+    published.add_session("one", N_UNITS)
+    with pytest.raises(ValueError, match="are trained, not estimated"):
+        published.refit_session("one", counts)
+
+
 @pytest.mark.parametrize("n_units", [1, 2])
 def test_sessions_with_fewer_units_than_factors_work(n_units: int) -> None:
     counts = np.random.default_rng(0).poisson(1.0, (20, N_BINS, n_units)).astype(np.uint8)

@@ -354,7 +354,7 @@ def test_adding_a_session_twice_or_with_wrong_sizes_is_an_error() -> None:
         model.add_session("two", 0)
     with pytest.raises(ValueError, match="region for each of 3 units, got 2"):
         model.add_session("two", 3, regions=["CA1", "CA3"])
-    with pytest.raises(ValueError, match=r"counts must have shape \(windows, bins, 3\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(windows, bins, 3\)"):
         model.add_session("two", 3, counts=np.zeros((4, 12, 5)))
     assert model.sessions == ("one",)
 

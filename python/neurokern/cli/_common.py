@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pathlib
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ import pandas as pd
 from neurokern._config import write_text
 
 __all__ = ["Steps", "new_parser", "require_torch", "say", "text_table", "write_csv"]
+
+
+_INDENT = "      "
+_WIDTH = 110
 
 
 def new_parser(
@@ -56,18 +61,19 @@ class Steps:
         begun = time.perf_counter()
         yield
         self.seconds[title] = time.perf_counter() - begun
-        say(f"      {self.seconds[title]:.1f} s")
+        say(f"{_INDENT}{self.seconds[title]:.1f} s")
 
     @staticmethod
     def note(text: str) -> None:
-        """Write a line below the step's title."""
-        say(f"      {text}")
+        """Write text below the step's title, wrapped."""
+        for line in textwrap.wrap(text, _WIDTH - len(_INDENT), subsequent_indent="  "):
+            say(_INDENT + line)
 
-    @classmethod
-    def lines(cls, text: str) -> None:
-        """Write several lines below the step's title."""
+    @staticmethod
+    def lines(text: str) -> None:
+        """Write a table below the step's title, as it is."""
         for line in text.splitlines():
-            cls.note(line)
+            say(_INDENT + line)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> None:
     with steps.step("decode from few labeled windows"):
         few = decode_session(adapted, loaded, parts, args.label, seed=settings.training.seed)
         few.write(out)
-        steps.lines("\n".join(few.lines()))
+        for sentence in few.text:
+            steps.note(sentence)
+        steps.lines(few.as_text())
     with steps.step("write the report"):
         results = RunResults(
             settings=settings,

@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> None:
     with steps.step("decode from few labeled windows"):
         few = decode_session(model, loaded, parts, args.label, seed=settings.training.seed)
         few.write(out)
-        steps.lines("\n".join(few.lines()))
+        for sentence in few.text:
+            steps.note(sentence)
+        steps.lines(few.as_text())
     with steps.step("write the report"):
         results = RunResults(
             settings=settings,
@@ -117,6 +119,7 @@ def run(args: argparse.Namespace) -> None:
 def _settings(args: argparse.Namespace) -> RunSettings:
     """Return the settings, with the flags of windows on top."""
     from neurokern._config import apply_settings
+    from neurokern.cli.sessions import sample_path
     from neurokern.cli.settings import RunSettings, effective_settings, with_data
 
     settings = effective_settings(args, RunSettings())

@@ -65,13 +65,12 @@ class FewShotResult:
         """Balanced accuracy of guessing."""
         return float(self.table["chance"].iloc[0])
 
-    def lines(self) -> list[str]:
-        """Return the result as lines of text."""
+    def as_text(self) -> str:
+        """Return the table as text."""
         wide = self.shown.pivot_table(index="method", columns="shots", values="mean", sort=False)
         rows = [[str(method), *(f"{value:.2f}" for value in row)] for method, row in wide.iterrows()]
         header = ["labeled windows per class", *map(str, wide.columns)]
-        lines = [*self.text, f"balanced accuracy, chance {self.chance:.2f}:"]
-        return [*lines, *text_table(header, rows).splitlines()]
+        return f"balanced accuracy, chance {self.chance:.2f}:\n{text_table(header, rows)}"
 
     def write(self, folder: pathlib.Path) -> pathlib.Path:
         """Write the table and return its path."""
@@ -109,13 +108,9 @@ def decode_label(
     """Decode a label of the trials: support sets from the training windows, queries from the test windows."""
     labels = [make_labels(label, _trials(part)) for part in (parts.train, parts.test)]
     features = [_features(model, part) for part in (parts.train, parts.test)]
-    dropped = " and ".join(
-        f"{one.note} ({where})" for one, where in zip(labels, ("training", "test"), strict=True) if one.note
-    )
     text = (
-        f"Decoded: {label}, with {_class_sizes(labels[0])} in the training windows, from which the labeled "
-        f"windows are drawn, and {_class_sizes(labels[1])} in the test windows, which are decoded."
-        f"{f' {dropped}.' if dropped else ''}",
+        f"Decoded: {label}. Labeled windows are drawn from the training windows "
+        f"({_class_sizes(labels[0])}); the test windows are decoded ({_class_sizes(labels[1])}).",
         f"Features: {_FEATURES_TEXT}",
     )
     values = [one.values for one in labels]
@@ -222,4 +217,5 @@ def _trials(part: BinnedSession) -> pd.DataFrame:
 
 def _class_sizes(labels: Labels) -> str:
     sizes = [int((labels.values == index).sum()) for index in range(len(labels.names))]
-    return ", ".join(f"{size} × {name}" for size, name in zip(sizes, labels.names, strict=True))
+    listed = [f"{size} {name}" for size, name in zip(sizes, labels.names, strict=True)]
+    return ", ".join([*listed, labels.note] if labels.note else listed)

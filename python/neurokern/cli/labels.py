@@ -117,8 +117,9 @@ def _comparison(expression: str, trials: pd.DataFrame, name: str, operator: str,
         reasons.append((int(ties.sum()), "with equal values"))
     truth = _OPERATORS[operator](left, right)
     values = np.where(keep, truth.astype(np.int64), -1)
-    note = ", ".join(f"{count} trials {why} dropped" for count, why in reasons if count)
-    return Labels(expression=expression, values=values, names=(f"not {expression}", expression), note=note)
+    dropped = " and ".join(f"{count} trials {why}" for count, why in reasons if count)
+    note = f"dropped {dropped}" if dropped else ""
+    return Labels(expression=expression, values=values, names=("no", "yes"), note=note)
 
 
 def _classes(expression: str, trials: pd.DataFrame, name: str) -> Labels:
@@ -130,7 +131,7 @@ def _classes(expression: str, trials: pd.DataFrame, name: str) -> Labels:
             f"{name}>0"
         )
     dropped = int((codes < 0).sum())
-    note = f"{dropped} trials without a value dropped" if dropped else ""
+    note = f"dropped {dropped} trials without a value" if dropped else ""
     return Labels(
         expression=expression,
         values=codes.astype(np.int64),

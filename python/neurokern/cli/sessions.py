@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "keep_apart",
     "load_session",
     "load_sessions",
+    "sample_path",
     "split_for_training",
 ]
 
@@ -282,3 +284,8 @@ def _collect_warnings(function: Callable[[], T]) -> tuple[T, list[str]]:
         warnings.simplefilter("always")
         result = function()
     return result, [str(warning.message) for warning in caught]
+
+
+def sample_path() -> pathlib.Path:
+    """Return the file of the recording that ships with the package."""
+    return pathlib.Path(str(importlib.resources.files("neurokern.samples"))) / "ibl_120s.npz"

@@ -102,7 +102,10 @@ def load_alf(
 
 def _choose(root: Path, collections: list[Path], probe: str | None) -> list[Path]:
     if not collections:
-        raise FileNotFoundError(f"load_alf: no spikes.times.npy in {root} or below it")
+        raise FileNotFoundError(
+            f"load_alf: no spikes.times.npy in {root} or below it; for spikes in samples, such as Kilosort's "
+            "spike_times.npy, there is SpikeRecording.from_arrays(samples, clusters, sfreq=...)"
+        )
     if root in collections and probe is None:
         return [root]
     names = {path: path.relative_to(root).as_posix() for path in collections}

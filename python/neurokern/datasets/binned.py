@@ -73,10 +73,8 @@ class BinnedSession:
                     f"BinnedSession: {name} must have shape ({self.n_units},), "
                     f"got {getattr(self, name).shape}"
                 )
-        if self.windows is not None and self.windows.shape != (self.n_windows, 2):
-            raise ValueError(
-                f"BinnedSession: windows must have shape ({self.n_windows}, 2), got {self.windows.shape}"
-            )
+        if self.windows is not None:
+            object.__setattr__(self, "windows", _as_windows(self.windows, self.n_windows))
         if self.trials is not None and len(self.trials) != self.n_windows:
             raise ValueError(
                 f"BinnedSession: {self.n_windows} windows, but {len(self.trials)} rows of trials"
@@ -240,6 +238,17 @@ def index_regions(
     distinct, inverse = np.unique(regions, return_inverse=True)
     numbers = np.array([number_of.get(name, -1) for name in distinct.tolist()], dtype=np.int64)
     return (numbers[inverse] if len(distinct) else np.zeros(0, dtype=np.int64)), vocabulary
+
+
+def _as_windows(windows: ArrayLike, n_windows: int) -> np.ndarray:
+    table = np.asarray(windows, dtype=np.float64)
+    if table.shape != (n_windows, 2):
+        raise ValueError(f"BinnedSession: windows must have shape ({n_windows}, 2), got {table.shape}")
+    if not (table[:, 1] > table[:, 0]).all() or not np.isfinite(table).all():
+        raise ValueError(
+            "BinnedSession: windows must be finite and stop after they start; leave unknown ones out"
+        )
+    return table
 
 
 def _as_rows(indices: ArrayLike) -> np.ndarray:

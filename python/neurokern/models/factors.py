@@ -73,42 +73,43 @@ class FactorParts(SessionParts):
         self.register_buffer("scale", torch.ones(n_units))
         self.register_buffer("log_mean", torch.zeros(n_units))
         if counts is not None:
-            self._start_from(counts, config)
+            self.start_from(counts, config)
 
     def read_in(self, counts: Tensor, hidden: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
         """Return the expected factors ``(B, T, stitch_size)`` and the departure from them ``(B, T, N)``."""
-        values = (counts.sqrt() - self.center) * self.scale
-        visible = values.new_ones(1, 1, 1) if hidden is None else (~hidden).to(values.dtype)
-        values, evidence = self._average_over_time(values, visible, causal)
-        factors = self._expected_factors(values, evidence)
-        departure = factors @ self.read_out_weights
-        return factors, departure + values * self.own_history if causal else departure
+        with torch.autocast(counts.device.type, enabled=False):  # the covariance must stay positive definite
+            values = (counts.to(self.center.dtype).sqrt() - self.center) * self.scale
+            visible = values.new_ones(1, 1, 1) if hidden is None else (~hidden).to(values.dtype)
+            values, evidence = self._average_over_time(values, visible, causal)
+            factors = self._expected_factors(values, evidence)
+            departure = factors @ self.read_out_weights
+            return factors, departure + values * self.own_history if causal else departure
 
     def read_out(self, states: Tensor, bypass: Tensor | None) -> Tensor:
         """Return log-rates: the recent mean, moved by the factors and by what the trunk adds to them."""
         departure = states @ self.read_out_weights
         if bypass is not None:
             departure = departure + bypass
-        departure = departure.float() * (-0.5 * self.log_mean).exp()
+        departure = departure * (-0.5 * self.log_mean).exp()
         above = F.softplus(1.0 + departure - self.rate_floor, beta=SOFTNESS)
         return self.log_mean + (self.rate_floor + above).log()
 
     def _average_over_time(self, values: Tensor, visible: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
         """Return local means over the visible bins, and the share of evidence behind each."""
-        weights = self._time_weights(values.shape[1], causal).to(values)
+        weights = self._time_weights(values.shape[1], causal, values.device).to(values.dtype)
         if visible.shape[1] == 1:  # the same units all along: nothing to make up for
             return (weights / weights.sum(1, keepdim=True)) @ values * visible, visible
         seen = weights @ visible  # (B, T, N or 1)
         averaged = weights @ (values * visible) / seen.clamp(min=1e-3)
-        if causal and seen.shape[2] == 1:  # where nothing was seen, values and factors are 0 with any evidence
+        if causal and seen.shape[2] == 1:  # where nothing was seen, values are 0 and the evidence is moot
             return averaged, visible.new_ones(1, 1, 1)
         if causal:
             return averaged, (seen > 0).to(values.dtype)
         return averaged, seen / weights.sum(1, keepdim=True)
 
-    def _time_weights(self, n_bins: int, causal: bool) -> Tensor:
+    def _time_weights(self, n_bins: int, causal: bool, device: torch.device | None = None) -> Tensor:
         """Weight of the column's bin for the row's: a normal curve, or an exponential memory of the past."""
-        time = torch.arange(n_bins, dtype=torch.float32)
+        time = torch.arange(n_bins, dtype=torch.float32, device=device)
         lag = time[:, None] - time
         if causal:
             return torch.exp(-lag.clamp(min=0) / self.memory) * (lag >= 0)
@@ -121,8 +122,8 @@ class FactorParts(SessionParts):
         # One product for all covariances: each unit adds its outer product as far as it is visible.
         outer = (self.loadings[:, :, None] * self.loadings[:, None, :]).flatten(1)  # (N, D * D)
         covariance = (precision @ outer).unflatten(-1, (n_factors, n_factors))  # (B or 1, T or 1, D, D)
-        covariance = covariance.float() + torch.eye(n_factors, device=values.device)
-        projected = ((values * precision) @ self.loadings).float()  # (B, T, D)
+        covariance = covariance + torch.eye(n_factors, dtype=values.dtype, device=values.device)
+        projected = (values * precision) @ self.loadings  # (B, T, D)
         factor = torch.linalg.cholesky(covariance)
         if covariance.shape[1] > 1:
             return torch.cholesky_solve(projected[..., None], factor)[..., 0]
@@ -132,8 +133,8 @@ class FactorParts(SessionParts):
         return torch.cholesky_solve(projected.mT, factor).mT
 
     @torch.no_grad()
-    def _start_from(self, counts: NDArray[np.generic], config: MtMConfig) -> None:
-        """Set everything from training counts, in closed form but for the iterations of factor analysis."""
+    def start_from(self, counts: NDArray[np.generic], config: MtMConfig) -> None:
+        """Estimate everything but the token from counts, in closed form but for the factor analysis."""
         weight = 0.5 ** (np.arange(len(counts))[::-1] / config.half_life)
         mean, center = recent_means(counts, weight / weight.sum())
         smooth = self._time_weights(counts.shape[1], causal=False)

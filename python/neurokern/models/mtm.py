@@ -235,16 +235,37 @@ class MtM(nn.Module):
             none.
         """
         self._check_session(session, n_units, regions)
-        if counts is not None and (counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0):
-            raise ValueError(
-                f"MtM.add_session: counts must have shape (windows, bins, {n_units}), got {counts.shape}"
-            )
+        if counts is not None:
+            self._check_counts(counts, n_units)
         if counts is None and self.config.needs_counts:
             raise ValueError(
                 f"MtM.add_session: this configuration starts session {session!r} from its spikes; "
                 f"pass counts=, the (windows, bins, units) counts of its training windows"
             )
         self._append(session, _make_parts(self.config, n_units, regions, counts))
+
+    def refit_session(self, session: str, counts: np.ndarray) -> None:
+        """Estimate the parts of a known session anew from more or newer counts; its token stays.
+
+        Parameters
+        ----------
+        session : str
+        counts : array of shape (windows, bins, n_units)
+            In the order of time, as for :meth:`add_session`.
+
+        Raises
+        ------
+        ValueError
+            If the session is unknown, the shape is wrong, or its parts have no closed form
+            (``read_in="linear"``).
+        """
+        parts = self.session_parts(session)
+        if not isinstance(parts, FactorParts):
+            raise ValueError(
+                f"MtM.refit_session: the parts of {session!r} are trained, not estimated from counts"
+            )
+        self._check_counts(counts, parts.n_units)
+        parts.start_from(counts, self.config)
 
     @classmethod
     def with_sessions(
@@ -269,6 +290,12 @@ class MtM(nn.Module):
         if regions is not None and len(regions) != n_units:
             raise ValueError(
                 f"MtM.add_session: regions must name a region for each of {n_units} units, got {len(regions)}"
+            )
+
+    def _check_counts(self, counts: np.ndarray, n_units: int) -> None:
+        if counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0:
+            raise ValueError(
+                f"MtM: counts of the session must have shape (windows, bins, {n_units}), got {counts.shape}"
             )
 
     def _append(self, session: str, parts: SessionParts) -> None:
@@ -351,9 +378,7 @@ class MtM(nn.Module):
             Columns beyond the units of a window's session are 0; what the padding holds never matters.
         """
         counts = batch.counts if counts is None else counts
-        rows_of: dict[str, list[int]] = {}
-        for row, session in enumerate(batch.session):
-            rows_of.setdefault(session, []).append(row)
+        rows_of = _rows_of(batch.session, counts.device)
         all_parts = [self.session_parts(session) for session in rows_of]
         reads, bypasses = [], []
         for (session, rows), parts in zip(rows_of.items(), all_parts, strict=True):
@@ -409,6 +434,16 @@ class MtM(nn.Module):
         if not counts.is_floating_point():
             raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
         return parts
+
+
+def _rows_of(sessions: Sequence[str], device: torch.device) -> dict[str, Tensor | slice]:
+    """Return the rows of each session; of a single one a slice, which needs no copy."""
+    rows: dict[str, list[int]] = {}
+    for row, session in enumerate(sessions):
+        rows.setdefault(session, []).append(row)
+    if len(rows) == 1:
+        return dict.fromkeys(rows, slice(None))
+    return {session: torch.tensor(numbers, device=device) for session, numbers in rows.items()}
 
 
 def _make_parts(

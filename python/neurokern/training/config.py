@@ -42,6 +42,10 @@ class TrainingConfig:
         given.
     gradient_clip : float, optional
         Largest norm of the gradient.
+    refit : bool
+        After the best weights were chosen, estimate what the sessions have in closed form anew from training
+        and validation windows together: where rates drift, the last windows matter most. Only for
+        ``MtMConfig.small`` with a ``session_learning_rate`` of 0.
     ema_decay : float, optional
         Validate and keep an exponential moving average of the weights instead of the last ones.
     masking : Masking
@@ -77,6 +81,7 @@ class TrainingConfig:
     reduction: Literal["sum", "mean"] = "sum"
     rate_power: float | None = None
     gradient_clip: float | None = None
+    refit: bool = False
     ema_decay: float | None = None
     masking: Masking = field(default_factory=Masking)
     validate_every: int | None = None
@@ -123,6 +128,7 @@ class TrainingConfig:
             "rate_power": 0.5,
             "gradient_clip": 1.0,
             "session_learning_rate": 0.0,
+            "refit": True,
             "masking": Masking(ratio=(0.1, 0.5), causal_targets="random-cut", region_choice="sample"),
             "validate_every": 100,
         }

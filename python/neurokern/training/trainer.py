@@ -124,7 +124,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
 
     def fit(self, resume: bool = False) -> pd.DataFrame:
-        """Train to the end and leave the best weights in the model.
+        """Train to the end and leave the best weights in the model and in the folder ``best``.
 
         Parameters
         ----------
@@ -180,9 +180,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             for session in self.windows.sessions:
                 if session.session not in self.model.sessions:
-                    counts = (
-                        session.read(range(session.n_windows)) if self.model.config.needs_counts else None
-                    )
+                    counts = _all_counts(session) if self.model.config.needs_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
                 elif self.model.session_parts(session.session).n_units != session.n_units:
                     known = self.model.session_parts(session.session).n_units
@@ -269,8 +267,11 @@ class Trainer:
                 self._save_best()
         self.history.append(row)
         self._write_history()
-        logger.info("step %d of %d: %s", progress.step, self.total_steps, row)
-        return row.get("validation_loss", row["train_loss"])
+        loss = row.get("validation_loss", row["train_loss"])
+        logger.info(
+            "step %d of %d: loss %.4f, %.0f s", progress.step, self.total_steps, loss, progress.seconds
+        )
+        return loss
 
     def _done(self) -> bool:
         patience = self.config.patience
@@ -344,8 +345,26 @@ class Trainer:
             self._save_best()
         best = load_model(self.folder / "best")
         self.model.load_state_dict(best.state_dict())
+        if self._refit():
+            with replace_checkpoint(self.folder / "best") as temporary:
+                write_model(self.model, temporary)
         self.model.eval()
         return pd.DataFrame(self.history)
+
+    def _refit(self) -> bool:
+        """Estimate the sessions' parts from training and validation windows; says whether it did."""
+        in_closed_form = self.model.config.needs_counts and self.config.session_learning_rate == 0
+        if self.validation is None or not (self.config.refit and in_closed_form):
+            return False
+        train = {session.session: session for session in self.windows.sessions}
+        for held_out in self.validation.windows.sessions:
+            both = (train[held_out.session], held_out)
+            counts = np.concatenate([_all_counts(session) for session in both])
+            if all(session.windows is not None for session in both):
+                starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
+                counts = counts[np.argsort(starts, kind="stable")]
+            self.model.refit_session(held_out.session, counts)
+        return True
 
 
 class _Plan:
@@ -372,6 +391,10 @@ def _pick_device(name: str) -> torch.device:
             f"TrainingConfig: device {name!r} was asked for but torch sees no GPU; use 'cpu' or 'auto'"
         )
     return device
+
+
+def _all_counts(session: BinnedSession | WindowedRecording) -> np.ndarray:
+    return session.counts if isinstance(session, BinnedSession) else session.bin().counts
 
 
 def _mean_counts(session: BinnedSession | WindowedRecording) -> Tensor:
