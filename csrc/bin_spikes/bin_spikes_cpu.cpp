@@ -44,13 +44,18 @@ int64_t first_at_least(const T* times, int64_t n, T value) {
 // True if times[i] <= times[i + 1] for all i in [first, last - 1). NaN is never sorted.
 template <typename T>
 bool is_sorted(const T* times, int64_t first, int64_t last) {
-  constexpr int64_t kStretch = 512;
-  for (int64_t i = first; i + 1 < last;) {
-    const int64_t stop = i + kStretch < last - 1 ? i + kStretch : last - 1;
-    bool fine = true;
-    for (; i < stop; ++i) fine &= times[i] <= times[i + 1];
-    if (!fine) return false;
+  typedef T Times __attribute__((vector_size(64)));
+  constexpr int64_t kStretch = 512;  // looked at before the answer is
+  int64_t i = first;
+  while (i + kStretch < last) {
+    I64 fine = ~I64{};
+    for (const int64_t stop = i + kStretch; i < stop; i += kLanes)
+      fine &= load<Times>(times + i) <= load<Times>(times + i + 1);
+    for (int lane = 0; lane < kLanes; ++lane)
+      if (fine[lane] == 0) return false;
   }
+  for (; i + 1 < last; ++i)
+    if (!(times[i] <= times[i + 1])) return false;
   return true;
 }
 

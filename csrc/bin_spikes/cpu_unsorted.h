@@ -6,12 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "bin_spikes/cpu_blocks.h"
 #include "bin_spikes/cpu_cells.h"
+#include "common/huge_pages.h"
 #include "common/thread_pool.h"
 
 namespace neurokern {
@@ -22,18 +19,6 @@ constexpr int64_t kShareCells =
     65536;  // counters of a block: 256 KiB. bench_bin_spikes: 16k to 131k are alike
 constexpr int64_t kMaxShares = 16384;
 constexpr int kMaxThreads = 64, kMaxTasks = 256;
-
-// Memory that is touched for the first time costs more than the counting, unless it comes in huge pages.
-void* allocate_pages(size_t bytes) {
-  constexpr size_t kHuge = size_t{2} << 20;
-  if (bytes < 2 * kHuge) return malloc(bytes);
-  void* memory = nullptr;
-  if (posix_memalign(&memory, kHuge, bytes) != 0) return nullptr;
-#if defined(MADV_HUGEPAGE)
-  madvise(memory, bytes, MADV_HUGEPAGE);  // advice: a refusal costs time only
-#endif
-  return memory;
-}
 
 // One window, one thread's share of the spikes: the counters they add to, sorted by block of rows. A line of
 // 16 waits per block until it is full, and goes to the block's last chunk; chunks of a block are linked
@@ -58,7 +43,9 @@ struct Shares {
     cursor = static_cast<int64_t*>(calloc(n, sizeof(int64_t)));
     last = static_cast<int64_t*>(malloc(n * sizeof(int64_t)));
     previous = static_cast<int64_t*>(malloc(chunks * sizeof(int64_t)));
-    pool = static_cast<uint32_t*>(allocate_pages(chunks * kChunk * sizeof(uint32_t)));
+    const size_t pool_bytes = chunks * kChunk * sizeof(uint32_t);
+    pool = static_cast<uint32_t*>(malloc(pool_bytes));
+    if (pool != nullptr) advise_huge_pages(pool, static_cast<int64_t>(pool_bytes));
     if (last != nullptr) memset(last, -1, n * sizeof(int64_t));
     return lines && waiting && cursor && last && previous && pool;
   }
