@@ -66,7 +66,8 @@ NK_HD std::int64_t guess_bin(const BinSpikes& p, double start, double t) {
   return !(x > 0) ? 0 : x < static_cast<double>(p.n_bins) ? static_cast<std::int64_t>(x) : p.n_bins - 1;
 }
 NK_HD std::int64_t guess_bin(const BinSpikes& p, std::int64_t start, std::int64_t t) {
-  return (t - start) * p.width_denominator / p.width_numerator;
+  const std::int64_t k = (t - start) * p.width_denominator / p.width_numerator;
+  return k < p.n_bins ? k : p.n_bins - 1;  // on a closed last edge
 }
 
 // The last bin in [low, high) whose edge is at or below t; edge(low) <= t is known.

@@ -101,6 +101,7 @@ inline __attribute__((always_inline)) void rows_of_group(const BinSpikes& p, con
   // How far from the middle of its bin; above 1/2 also for a spike just before the block, cut to row 0.
   const F64 a = magnitude(x[0] - __builtin_convertvector(r[0], F64) - 0.5);
   const F64 b = magnitude(x[1] - __builtin_convertvector(r[1], F64) - 0.5);
+  // The larger of the two, or NaN if b is: a spike beside a NaN must not be missed.
   if (__builtin_expect(!any_above(a > b ? a : b, 0.5 - quotient.slack), 1)) return;
   for (int i = 0; i < kGroup; ++i) {
     const double about = x[i / kLanes][i % kLanes];
@@ -131,7 +132,9 @@ inline __attribute__((always_inline)) void cells_of_group(const Job& job, const 
     const I32 column = columns_of_half<kMapped>(job, units + half * kLanes);
     // unknown() and unmapped() follow each other as kUnknown = -1 and kUnmapped = -2 do.
     const U32 row = reinterpret_cast<U32>(r[half]);
-    const I32 known = column >= 0 ? reinterpret_cast<I32>(row * n_units) + column : unknown - 1 - column;
+    // Unsigned, since lanes that will not be used may overflow.
+    const U32 own = row * n_units + reinterpret_cast<U32>(column);
+    const I32 known = column >= 0 ? reinterpret_cast<I32>(own) : unknown - 1 - column;
     const I32 at = row < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
     memcpy(cell + half * kLanes, &at, sizeof at);
   }

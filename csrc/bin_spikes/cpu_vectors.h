@@ -43,11 +43,12 @@ inline __attribute__((always_inline)) F64 magnitude(F64 x) {
   return reinterpret_cast<F64>(reinterpret_cast<I64>(x) & INT64_MAX);
 }
 
+// True if some lane is above the bound, or NaN.
 inline __attribute__((always_inline)) bool any_above(F64 x, double bound) {
 #if defined(__AVX512F__)
-  return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(x), _mm512_set1_pd(bound), _CMP_GT_OQ) != 0;
+  return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(x), _mm512_set1_pd(bound), _CMP_NLE_UQ) != 0;
 #else
-  const I64 above = x > bound;
+  const I64 above = ~(x <= bound);
 #if defined(__AVX__)
   __m256i part[2];
   memcpy(part, &above, sizeof part);

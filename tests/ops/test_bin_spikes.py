@@ -225,6 +225,20 @@ def test_nan_infinite_and_outside_times_are_not_counted(bin_spikes):
         assert dropped == 6
 
 
+def test_a_spike_just_before_the_start_beside_a_nan_is_not_counted(bin_spikes):
+    times = np.full(40, np.nan)
+    times[:16] = [0.2] * 7 + [-0.01] + [0.3] * 7 + [np.nan]  # eight lie between the two
+    counts = bin_spikes(times, np.zeros(40, np.int64), 0.5, 1.0, n_units=1, sorted=False)
+    np.testing.assert_array_equal(counts[:, 0], [14, 0])
+
+
+def test_a_closed_last_edge_shared_by_many_bins_of_less_than_a_sample(bin_spikes):
+    # At 1 Hz, bins of 1/7 s: bins 8 ... 14 all begin at sample 2, the last edge.
+    counts = bin_spikes(np.array([0, 1, 2]), [0, 0, 0], 1 / 7, 2.0, sfreq=1, closed_last=True)
+    assert counts.sum() == 3
+    assert np.flatnonzero(counts[:, 0]).tolist() == [0, 7, 13]
+
+
 def test_negative_and_unknown_ids_are_not_counted(bin_spikes):
     units = np.array([-1, 0, 2, -(2**40), 2**40, 1])
     counts, dropped = bin_spikes(np.linspace(0, 0.1, 6), units, 0.2, 0.2, n_units=2, return_dropped=True)
