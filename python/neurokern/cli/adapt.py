@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
     require_matplotlib()
     from neurokern.adapters import adapt_session
-    from neurokern.checkpoint import load_model
+    from neurokern.checkpoint import load_model, save_model
     from neurokern.cli.few_shot import check_label, decode_session
     from neurokern.cli.run_report import RunResults, write_run_report
     from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
@@ -81,14 +81,19 @@ def run(args: argparse.Namespace) -> None:
         loaded = load_session(sources[0], settings.windows)
         session = loaded.session
         parts = split_for_training(session, settings.split)
-        describe_sessions([loaded], {session.session: parts})
+        describe_sessions([loaded], {session.session: parts}, steps.note)
         check_label(args.label, parts.train)  # now, not after minutes of training
         if session.session in model.sessions:
             steps.note(f"the model knows {session.session!r} already and goes on from there")
     settings = replace(fit_to_windows(settings, [session]), model=model.config)
     prepare_folder(out, settings)
-    with steps.step(f"adapt ({args.mode}): {settings.training.max_steps} steps without labels"):
+    # Settings that train nothing of a session stitch it in closed form, from training and validation windows.
+    closed_form = args.mode == "stitch" and settings.training.session_learning_rate == 0
+    how = "in closed form" if closed_form else f"{settings.training.max_steps} steps"
+    with steps.step(f"adapt ({args.mode}) {how}, without labels"):
         adapted = adapt_session(model, parts.train, parts.validation, args.mode, settings.training, out)
+        if closed_form:
+            save_model(adapted, out / "best")
     with steps.step("predict hidden spikes of the test windows, beside ridge regression and the unit's mean"):
         splits = {session.session: parts}
         predictors = {session.session: predictors_of(adapted, parts)}
