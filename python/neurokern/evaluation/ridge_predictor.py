@@ -149,7 +149,7 @@ class RidgePredictor:
         check_choice("RidgePredictor.predict", "task", task, tuple(self._fitted))
         fitted = self._fitted[task]
         check_units(self.name, len(fitted.mean), counts)
-        return torch.maximum(fitted.rates(counts.numpy()), self.settings[task].floor * fitted.mean)
+        return torch.maximum(fitted.rates(counts.cpu().numpy()), self.settings[task].floor * fitted.mean)
 
 
 class _Search:
