@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from neurokern.cli._common import Steps, new_parser, require_torch, say
-from neurokern.cli._flags import add_settings_flags
+from neurokern.cli._flags import add_scoring_flags, add_settings_flags
 
 if TYPE_CHECKING:
     from neurokern.cli.sessions import LoadedSession
@@ -29,7 +29,6 @@ from the model fires above its median. Without regions, groups of neighboring un
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the command ``demo``."""
-    from neurokern.cli.labels import LABEL_HELP
 
     parser = new_parser(
         commands,
@@ -44,13 +43,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--data", metavar="PATH", help="your recording instead of the shipped one")
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="by default runs/demo")
-    parser.add_argument("--label", metavar="EXPR", help=LABEL_HELP)
     parser.add_argument("--align", metavar="COLUMN", help="event of the trials that windows are aligned to")
     parser.add_argument("--tmin", type=float, metavar="S", help="start of the window, seconds from the event")
     parser.add_argument("--tmax", type=float, metavar="S", help="end of the window, seconds from the event")
-    parser.add_argument(
-        "--max-units", type=int, default=300, metavar="N", help="units to score (default 300)"
-    )
+    add_scoring_flags(parser, max_units=300)
     add_settings_flags(parser)
     return parser
 
@@ -94,7 +90,9 @@ def run(args: argparse.Namespace) -> None:
         steps.note("bits per spike: mean over units [95 % interval over units]")
         steps.lines(scores_text(scores))
     with steps.step("decode from few labeled windows"):
-        few = decode_session(model, loaded, parts, args.label, seed=settings.training.seed)
+        few = decode_session(
+            model, loaded, parts, args.label, seed=settings.training.seed, episodes=args.episodes
+        )
         few.write(out)
         for sentence in few.text:
             steps.note(sentence)
