@@ -210,11 +210,11 @@ def score_section(
             "intervals say how the mean varies over these units, not over animals or days."
         ),
     )
-    intervals = score_intervals(
-        summary,
-        caption="The table as a picture. Units differ much more than predictors do; the paired difference in the "
-        "table says more than whether two intervals overlap.",
+    caption = (
+        "The table as a picture. Units differ much more than predictors do, so the paired difference in the table "
+        "says more than whether two intervals overlap."
     )
+    intervals = score_intervals(summary, caption=caption)
     parts: list[Figure | Table] = [table, intervals]
     if pairs := pair_scores(scores, rival, model, min_spikes=MIN_SPIKES):
         caption = (
