@@ -211,8 +211,8 @@ def score_section(
         ),
     )
     caption = (
-        "The table as a picture. Units differ much more than predictors do, so the paired difference in the table "
-        "says more than whether two intervals overlap."
+        "The table as a picture. Units differ much more than predictors do, so the paired difference in the "
+        "table says more than whether two intervals overlap."
     )
     intervals = score_intervals(summary, caption=caption)
     parts: list[Figure | Table] = [table, intervals]
