@@ -464,14 +464,14 @@ def test_without_validation_the_last_weights_are_kept(sessions: Sessions, tmp_pa
 
 
 def test_every_window_is_trained_on_once_an_epoch_across_a_resume(sessions: Sessions) -> None:
-    from neurokern.training.trainer import _Plan
+    from neurokern.training.batches import Plan
 
     windows = SpikeWindows(sessions[0])
     sampler = SessionBatchSampler(windows, 8, seed=3)
-    whole = list(_Plan(sampler, 0, 30))
+    whole = list(Plan(sampler, 0, 30))
     assert len(whole) == 30
     assert sorted(item for batch in whole[:12] for item in batch) == list(range(len(windows)))
-    assert list(_Plan(sampler, 17, 30)) == whole[17:]
+    assert list(Plan(sampler, 17, 30)) == whole[17:]
 
 
 # ---- bad input ----

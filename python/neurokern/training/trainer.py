@@ -37,6 +37,7 @@ from neurokern.datasets import (
 )
 from neurokern.models import MtM, poisson_loss
 from neurokern.models.masking import draw_scheme, mask_batch
+from neurokern.training.batches import Plan, all_counts, mean_counts
 from neurokern.training.config import TrainingConfig
 from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, frozen_but, make_optimizer
@@ -110,7 +111,7 @@ class Trainer:
         self.model = model
         self._add_sessions()
         model.to(self.device)
-        self.mean_counts = {s.session: _mean_counts(s) for s in self.windows.sessions}
+        self.mean_counts = {s.session: mean_counts(s) for s in self.windows.sessions}
         self.unit_weights = {name: self._unit_weights(mean) for name, mean in self.mean_counts.items()}
         self.validation: Validation | None = None
         if validation:
@@ -186,7 +187,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             for session in (*self.sessions, *(episode.known for episode in self.episodes)):
                 if session.session not in self.model.sessions:
-                    counts = _all_counts(session) if self.model.config.needs_counts else None
+                    counts = all_counts(session) if self.model.config.needs_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
                 elif self.model.session_parts(session.session).n_units != session.n_units:
                     known = self.model.session_parts(session.session).n_units
@@ -205,7 +206,7 @@ class Trainer:
         return iter(
             DataLoader(
                 self.windows,
-                batch_sampler=_Plan(self.sampler, self.progress.step, self.total_steps),
+                batch_sampler=Plan(self.sampler, self.progress.step, self.total_steps),
                 collate_fn=collate_spikes,
                 num_workers=self.config.n_workers,
                 pin_memory=self.device.type == "cuda",
@@ -368,27 +369,12 @@ class Trainer:
         train = {session.session: session for session in self.sessions}
         for held_out in self.validation.windows.sessions:
             both = (train[held_out.session], held_out)
-            counts = np.concatenate([_all_counts(session) for session in both])
+            counts = np.concatenate([all_counts(session) for session in both])
             if all(session.windows is not None for session in both):
                 starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
                 counts = counts[np.argsort(starts, kind="stable")]
             self.model.refit_session(held_out.session, counts)
         return True
-
-
-class _Plan:
-    """The batches of a run from one step to its end; an epoch is planned when it is reached."""
-
-    def __init__(self, sampler: SessionBatchSampler, step: int, total_steps: int) -> None:
-        self.sampler, self.step, self.total_steps = sampler, step, total_steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, done = divmod(self.step, self.sampler.batches_per_epoch)
-        left = self.total_steps - self.step
-        while left > 0:
-            batches = self.sampler.plan(epoch)[done : done + left]
-            yield from batches
-            left, epoch, done = left - len(batches), epoch + 1, 0
 
 
 def _pick_device(name: str) -> torch.device:
@@ -400,16 +386,3 @@ def _pick_device(name: str) -> torch.device:
             f"TrainingConfig: device {name!r} was asked for but torch sees no GPU; use 'cpu' or 'auto'"
         )
     return device
-
-
-def _all_counts(session: BinnedSession | WindowedRecording) -> np.ndarray:
-    return session.counts if isinstance(session, BinnedSession) else session.bin().counts
-
-
-def _mean_counts(session: BinnedSession | WindowedRecording) -> Tensor:
-    """Return the mean count of each unit per bin, at least half a spike in all windows, ``(n_units,)``."""
-    total = np.zeros(session.n_units)
-    for start in range(0, session.n_windows, 64):
-        rows = np.arange(start, min(start + 64, session.n_windows))
-        total += session.read(rows).sum(axis=(0, 1), dtype=np.float64)
-    return torch.from_numpy(np.maximum(total, 0.5) / (session.n_windows * session.n_bins)).float()
