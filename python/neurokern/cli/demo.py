@@ -27,6 +27,9 @@ from the model fires above its median. Without regions, groups of neighboring un
 """
 
 
+_STEPS = 600  # about a minute on two cores for the shipped recording
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the command ``demo``."""
 
@@ -122,7 +125,8 @@ def _settings(args: argparse.Namespace) -> RunSettings:
     from neurokern.cli.sessions import sample_path
     from neurokern.cli.settings import RunSettings, effective_settings, with_data
 
-    settings = effective_settings(args, RunSettings())
+    recipe = {"training": {"max_steps": _STEPS, "validate_every": _STEPS // 12}}
+    settings = effective_settings(args, apply_settings(RunSettings(), recipe))
     given = {"align": args.align, "tmin": args.tmin, "tmax": args.tmax}
     windows = {name: value for name, value in given.items() if value is not None}
     settings = apply_settings(settings, {"windows": windows}, where="demo")

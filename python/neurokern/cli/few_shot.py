@@ -120,7 +120,7 @@ def decode_label(
     text = (
         f"Decoded: {label}. Labeled windows are drawn from the training windows "
         f"({_class_sizes(labels[0])}); the test windows are decoded ({_class_sizes(labels[1])}).",
-        f"Features: {_FEATURES_TEXT}",
+        f"Features: {_FEATURES_TEXT} For the test windows, {_grain(labels[1].values)}",
     )
     values = [one.values for one in labels]
     return FewShotResult(table=_evaluate(parts, features, values, seed, episodes), label=label, text=text)
@@ -151,9 +151,8 @@ def decode_hidden_group(
         f"units of {group} together fire more than {median:g} spikes in a window, their median over "
         "training windows.",
         f"This {kind} is hidden from the model when features are computed; raw counts are those of all other "
-        "units. "
-        "(In pretraining, on the training windows, the model did see it.) "
-        f"{int(labels[1].sum())} of {len(labels[1])} test windows lie above.",
+        "units. (In pretraining, on the training windows, the model did see it.) "
+        f"{int(labels[1].sum())} of {len(labels[1])} test windows lie above; {_grain(labels[1])}",
     )
     features = [_features_without(model, part, units) for part in (train, test)]
     table = _evaluate(replace(parts, train=train), features, labels, seed, episodes)
@@ -229,6 +228,15 @@ def _busiest_group(train: BinnedSession) -> tuple[str, NDArray[np.bool_]]:
     spikes: Mapping[str, int] = {name: int(total[train.regions == name].sum()) for name in names}
     group = max(names, key=lambda name: spikes[name])
     return group, train.regions == group
+
+
+def _grain(labels: NDArray[np.int64]) -> str:
+    """Say how much one window of the smallest class weighs."""
+    sizes = np.bincount(labels[labels >= 0])
+    sizes = sizes[sizes > 0]
+    return (
+        f"one window more or less is worth up to {1 / (sizes.min() * len(sizes)):.3f} of balanced accuracy."
+    )
 
 
 def _trials(part: BinnedSession) -> pd.DataFrame:
