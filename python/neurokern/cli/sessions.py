@@ -48,6 +48,7 @@ _ALIGN_COLUMNS = (
     "onset",
 )
 _LEAST_TRIALS = 20
+_SHORT_RECORDING = 600.0  # seconds; below, windows overlap so that training sees more of them
 _LEAST_UNITS = 5
 _LEAST_WINDOWS = 20
 
@@ -65,8 +66,8 @@ class WindowSettings:
     tmin, tmax : float, seconds
         Window around the event.
     length, stride : float, seconds
-        Sliding windows, where there are no trials. Validation and test windows are thinned until none
-        overlap.
+        Sliding windows, where there are no trials. Without a stride: a quarter of the length for recordings
+        below ten minutes, else the length. Validation and test windows are thinned until none overlap.
     groups : int
         Depth-ordered groups of units that stand in for regions where the data name none.
     """
@@ -76,7 +77,7 @@ class WindowSettings:
     tmin: float = -0.5
     tmax: float = 1.5
     length: float = 1.0
-    stride: float = 0.25
+    stride: float | None = None
     groups: int = 6
 
 
@@ -184,13 +185,15 @@ def from_recording(recording: SpikeRecording, settings: WindowSettings) -> Loade
     align = _choose_align(recording.trials, settings.align)
     trials: pd.DataFrame | None
     if align is None:
+        overlap = 4 if recording.duration < _SHORT_RECORDING else 1
+        stride = settings.length / overlap if settings.stride is None else settings.stride
         try:
-            windows: np.ndarray = sliding_windows(recording, settings.length, settings.stride)
+            windows: np.ndarray = sliding_windows(recording, settings.length, stride)
         except ValueError as error:
             raise ValueError(f"{error}; set windows.length to a shorter one") from None
         trials = None
         said: list[str] = []
-        how = f"sliding windows of {settings.length:g} s every {settings.stride:g} s"
+        how = f"sliding windows of {settings.length:g} s every {stride:g} s"
     else:
         (windows, trials), said = _collect_warnings(
             lambda: trial_windows(recording, align, settings.tmin, settings.tmax)

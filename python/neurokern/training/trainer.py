@@ -37,7 +37,9 @@ from neurokern.datasets import (
 )
 from neurokern.models import MtM, poisson_loss
 from neurokern.models.masking import draw_scheme, mask_batch
+from neurokern.training.batches import Plan, all_counts, mean_counts
 from neurokern.training.config import TrainingConfig
+from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, frozen_but, make_optimizer
 from neurokern.training.state import Progress, load_training_state, save_training_state
 from neurokern.training.validation import Validation
@@ -89,7 +91,10 @@ class Trainer:
         self.config = config = config or TrainingConfig.paper()
         self.folder = Path(os.path.abspath(folder))
         self.device = _pick_device(config.device)
-        self.windows = SpikeWindows(train)
+        self.sessions = tuple(train)
+        cuts = config.episodes if model.config.needs_counts else ()
+        self.episodes = [e for s in train for e in episodes_of(s, cuts, config.episode_length)]
+        self.windows = SpikeWindows([*train, *(episode.ahead for episode in self.episodes)])
         unknown = set(config.masking.schemes) - set(model.config.schemes)
         if unknown:
             raise ValueError(
@@ -106,12 +111,12 @@ class Trainer:
         self.model = model
         self._add_sessions()
         model.to(self.device)
-        self.mean_counts = {s.session: _mean_counts(s) for s in self.windows.sessions}
+        self.mean_counts = {s.session: mean_counts(s) for s in self.windows.sessions}
         self.unit_weights = {name: self._unit_weights(mean) for name, mean in self.mean_counts.items()}
         self.validation: Validation | None = None
         if validation:
             for session in validation:
-                if session.session not in self.mean_counts:
+                if session.session not in {s.session for s in self.sessions}:
                     raise ValueError(
                         f"Trainer: validation session {session.session!r} is not among those to train on"
                     )
@@ -144,6 +149,8 @@ class Trainer:
         NonFiniteLossError
             If the loss becomes NaN or infinite. The weights before that step are in ``failed``.
         """
+        if not set(self.names) == set(self.model.parameters()):
+            raise ValueError("Trainer.fit: a trainer runs once; make a new one to train on")
         self._start(resume)
         every = self.config.validate_every or self.sampler.batches_per_epoch
         gpus = [self.device] if self.device.type == "cuda" else []
@@ -168,7 +175,7 @@ class Trainer:
 
     def _check_regions(self) -> None:
         by_region = sorted({"intra-region", "inter-region"} & set(self.config.masking.schemes))
-        for session in self.windows.sessions:
+        for session in self.sessions:
             if by_region and not any(session.regions):
                 raise ValueError(
                     f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
@@ -178,9 +185,9 @@ class Trainer:
     def _add_sessions(self) -> None:
         with torch.random.fork_rng([]):
             torch.manual_seed(self.config.seed)
-            for session in self.windows.sessions:
+            for session in (*self.sessions, *(episode.known for episode in self.episodes)):
                 if session.session not in self.model.sessions:
-                    counts = _all_counts(session) if self.model.config.needs_counts else None
+                    counts = all_counts(session) if self.model.config.needs_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
                 elif self.model.session_parts(session.session).n_units != session.n_units:
                     known = self.model.session_parts(session.session).n_units
@@ -199,7 +206,7 @@ class Trainer:
         return iter(
             DataLoader(
                 self.windows,
-                batch_sampler=_Plan(self.sampler, self.progress.step, self.total_steps),
+                batch_sampler=Plan(self.sampler, self.progress.step, self.total_steps),
                 collate_fn=collate_spikes,
                 num_workers=self.config.n_workers,
                 pin_memory=self.device.type == "cuda",
@@ -344,8 +351,11 @@ class Trainer:
         if self.validation is None:
             self._save_best()
         best = load_model(self.folder / "best")
+        for model in (self.model, best):
+            for name in {episode.known.session for episode in self.episodes} & set(model.sessions):
+                model.remove_session(name)
         self.model.load_state_dict(best.state_dict())
-        if self._refit():
+        if self._refit() or self.episodes:
             with replace_checkpoint(self.folder / "best") as temporary:
                 write_model(self.model, temporary)
         self.model.eval()
@@ -356,30 +366,15 @@ class Trainer:
         in_closed_form = self.model.config.needs_counts and self.config.session_learning_rate == 0
         if self.validation is None or not (self.config.refit and in_closed_form):
             return False
-        train = {session.session: session for session in self.windows.sessions}
+        train = {session.session: session for session in self.sessions}
         for held_out in self.validation.windows.sessions:
             both = (train[held_out.session], held_out)
-            counts = np.concatenate([_all_counts(session) for session in both])
+            counts = np.concatenate([all_counts(session) for session in both])
             if all(session.windows is not None for session in both):
                 starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
                 counts = counts[np.argsort(starts, kind="stable")]
             self.model.refit_session(held_out.session, counts)
         return True
-
-
-class _Plan:
-    """The batches of a run from one step to its end; an epoch is planned when it is reached."""
-
-    def __init__(self, sampler: SessionBatchSampler, step: int, total_steps: int) -> None:
-        self.sampler, self.step, self.total_steps = sampler, step, total_steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, done = divmod(self.step, self.sampler.batches_per_epoch)
-        left = self.total_steps - self.step
-        while left > 0:
-            batches = self.sampler.plan(epoch)[done : done + left]
-            yield from batches
-            left, epoch, done = left - len(batches), epoch + 1, 0
 
 
 def _pick_device(name: str) -> torch.device:
@@ -391,16 +386,3 @@ def _pick_device(name: str) -> torch.device:
             f"TrainingConfig: device {name!r} was asked for but torch sees no GPU; use 'cpu' or 'auto'"
         )
     return device
-
-
-def _all_counts(session: BinnedSession | WindowedRecording) -> np.ndarray:
-    return session.counts if isinstance(session, BinnedSession) else session.bin().counts
-
-
-def _mean_counts(session: BinnedSession | WindowedRecording) -> Tensor:
-    """Return the mean count of each unit per bin, at least half a spike in all windows, ``(n_units,)``."""
-    total = np.zeros(session.n_units)
-    for start in range(0, session.n_windows, 64):
-        rows = np.arange(start, min(start + 64, session.n_windows))
-        total += session.read(rows).sum(axis=(0, 1), dtype=np.float64)
-    return torch.from_numpy(np.maximum(total, 0.5) / (session.n_windows * session.n_bins)).float()
