@@ -175,16 +175,15 @@ inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t 
   for (std::int64_t i = 0; i < count; ++i) codes[i] &= units[i];
 }
 
-// BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's
-// value.
+// BERT-style: turns targets that are shown after all into kShownTarget, and flags those with another bin's value.
 inline void draw_replacements(const PhiloxWords& words, std::uint8_t* codes, std::uint8_t* from_other) {
   std::uint8_t not_kept[kBlock], zeroed[kBlock];
   compare_block(words, kReplaceOtherBelow - 1, not_kept);
   compare_block(words, kReplaceZeroBelow - 1, zeroed);
   for (int i = 0; i < kBlock; ++i) {
-    const std::uint8_t target = codes[i] == kTarget ? 0xFF : 0;
-    from_other[i] = target & not_kept[i] & static_cast<std::uint8_t>(~zeroed[i]);
-    codes[i] = (target & static_cast<std::uint8_t>(~not_kept[i])) ? kShownTarget : codes[i];
+    const bool shown = codes[i] == kTarget && !zeroed[i];
+    from_other[i] = shown ? not_kept[i] : 0;
+    codes[i] = shown ? kShownTarget : codes[i];
   }
 }
 
@@ -210,24 +209,31 @@ struct Row {
 
 constexpr std::int64_t kChunk = 1024;
 
-// Replaces targets of the row by BERT's rule: writes the codes anew, and the row's values into `values`.
+// Replaces targets of the row by BERT's rule: writes the codes anew, and the row's values into `values`. All draws
+// come before the first value is fetched: the fetching loop ends where no predictor expects it, and draws that have
+// not begun by then would wait.
 template <class Element>
 inline void replace_row(const MaskRegions& p, const Row<Element>& row, std::uint8_t* codes, Element* values) {
+  constexpr std::int64_t kBlocks = kChunk / kBlock;
+  PhiloxWords words[kBlocks];
+  std::uint64_t other[kBlocks];
+  const std::int64_t n_blocks = (row.count + kBlock - 1) / kBlock;
+  for (std::int64_t k = 0; k < n_blocks; ++k) {
+    std::uint8_t any = 0, from_other[kBlock];
+    for (int i = 0; i < kBlock; ++i) any |= codes[k * kBlock + i] & kTargetBit;
+    other[k] = 0;
+    if (!any) continue;
+    draw_block(p, row.b, kStageReplace, row.first + k * kBlock, row.bin, words[k]);
+    draw_replacements(words[k], codes + k * kBlock, from_other);
+    other[k] = flag_bits(from_other);
+  }
+  __builtin_memcpy(values, row.x, static_cast<std::size_t>(row.count) * sizeof(Element));
   const Element* sample = static_cast<const Element*>(p.x) + row.b * p.x_stride_sample + row.first;
   const std::int64_t n_bins = bins_of(p, row.b);
-  std::uint8_t from_other[kBlock];
-  __builtin_memcpy(values, row.x, static_cast<std::size_t>(row.count) * sizeof(Element));
-  for (std::int64_t block = 0; block < row.count; block += kBlock) {
-    std::uint8_t any = 0;
-    for (int i = 0; i < kBlock; ++i) any |= codes[block + i] & kTargetBit;
-    if (!any) continue;
-    PhiloxWords words;
-    draw_block(p, row.b, kStageReplace, row.first + block, row.bin, words);
-    draw_replacements(words, codes + block, from_other);
-    for (std::uint64_t bits = flag_bits(from_other); bits != 0; bits &= bits - 1) {
-      const int i = __builtin_ctzll(bits);
-      values[block + i] = sample[source_bin(words[i % 4][i / 4], n_bins) * p.x_stride_bin + block + i];
-      codes[block + i] = kShownTarget;
+  for (std::int64_t k = 0; k < n_blocks; ++k) {
+    for (std::uint64_t bits = other[k]; bits != 0; bits &= bits - 1) {
+      const std::int64_t i = k * kBlock + __builtin_ctzll(bits);
+      values[i] = sample[source_bin(words[k][i % 4][i % kBlock / 4], n_bins) * p.x_stride_bin + i];
     }
   }
 }
