@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from neurokern.checkpoint import load_model
-from neurokern.datasets import BinnedSession, SessionBatchSampler, SpikeBatch, SpikeWindows
+from neurokern.datasets import (
+    BinnedSession,
+    SessionBatchSampler,
+    SpikeRecording,
+    SpikeWindows,
+    WindowedRecording,
+    sliding_windows,
+)
 from neurokern.models import Masking, MtM, MtMConfig
 from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
 from neurokern.training.optimizer import WeightAverage, parameter_groups
@@ -93,8 +100,9 @@ def test_training_beats_the_mean_rate_of_each_unit(sessions: Sessions, tmp_path:
         config = TrainingConfig.small(max_steps=100, validate_every=50, progress=False)
     trainer = trainer_of(sessions, tmp_path, config, model)
     history = trainer.fit()
-    assert history["validation_loss"].iloc[-1] < history["validation_loss"].iloc[0]
-    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert history["validation_loss"].min() < history["validation_loss"].iloc[0]
+    if recipe == "paper":  # the small one starts near its best
+        assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[1]
     best = history.loc[history["validation_loss"].idxmin()]
     for scheme in ("neuron", "causal", "inter-region"):
         assert best[f"validation_bits_per_spike_{scheme}"] > 0.05
@@ -116,7 +124,7 @@ def test_metrics_are_written_as_csv(sessions: Sessions, tmp_path: Path) -> None:
     history = trainer_of(sessions, tmp_path).fit()
     written = pd.read_csv(tmp_path / "metrics.csv")
     pd.testing.assert_frame_equal(written, history, check_exact=True)
-    assert written["step"].tolist() == [4, 8, 12, 14]
+    assert written["step"].tolist() == [0, 4, 8, 12, 14]
     losses = [f"validation_loss_{s}" for s in ("neuron", "causal", "inter-region", "intra-region")]
     assert {"epoch", "train_loss", "learning_rate", "seconds", "validation_loss", *losses} <= set(
         written.columns
@@ -142,6 +150,28 @@ def test_frozen_parameters_stay_as_they_are(sessions: Sessions, tmp_path: Path) 
     trainer.fit()
     after = trainer.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_parts_in_closed_form_end_up_fitted_to_training_and_validation_windows(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    train, validation = sessions
+    small = MtMConfig.small(n_bins=N_BINS, stitch_size=4)
+    config = TrainingConfig.small(max_steps=4, validate_every=2, progress=False)
+    trainer = trainer_of(sessions, tmp_path, config, small)
+    trainer.fit()
+    both = MtM(small)
+    for early, late in zip(train, validation, strict=True):
+        both.add_session(early.session, early.n_units, counts=np.concatenate([early.counts, late.counts]))
+    for session in trainer.model.sessions:
+        ours, expected = (dict(m.session_parts(session).named_parameters()) for m in (trainer.model, both))
+        ours.pop("token"), expected.pop("token")
+        assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    on_disk = load_model(tmp_path).state_dict()
+    assert all(torch.equal(t, on_disk[name]) for name, t in trainer.model.state_dict().items())
+    again = trainer_of(sessions, tmp_path, config, small)
+    again.fit(resume=True)
+    assert all(torch.equal(t, on_disk[name]) for name, t in again.model.state_dict().items())
 
 
 # ---- one seed, one result ----
@@ -176,6 +206,19 @@ def test_workers_do_not_change_the_result(sessions: Sessions, tmp_path: Path) ->
     assert_same_run(*runs)
 
 
+@pytest.mark.parametrize("recipe", [MtMConfig.paper(**TINY), MtMConfig.small(n_bins=N_BINS, stitch_size=4)])
+def test_spikes_binned_on_the_way_train_as_counts_binned_before(tmp_path: Path, recipe: MtMConfig) -> None:
+    rng = np.random.default_rng(5)
+    recording = SpikeRecording.from_arrays(np.sort(rng.uniform(0, 20, 4000)), rng.integers(0, 9, 4000))
+    lazy = WindowedRecording(recording, sliding_windows(recording, 0.32, 0.32), bin_size=0.02)
+    config = dataclasses.replace(SHORT, max_steps=4, masking=Masking(schemes=("neuron", "causal")))
+    runs = []
+    for number, session in enumerate((lazy, lazy.bin())):
+        trainer = trainer_of(([session], []), tmp_path / str(number), config, recipe)
+        runs.append((trainer.model, trainer.fit()))
+    assert_same_run(*runs)
+
+
 def test_validation_uses_the_same_masks_every_time(sessions: Sessions, tmp_path: Path) -> None:
     trainer = trainer_of(sessions, tmp_path)
     first, again = (trainer.validation.run(trainer.model, torch.device("cpu")) for _ in range(2))
@@ -194,10 +237,10 @@ def killed_after(trainer: Trainer, n_steps: int) -> None:
     """Run until the process "dies" in the step after ``n_steps``."""
     step = trainer._step
 
-    def dying(batch: SpikeBatch) -> None:
+    def dying(*arguments: object) -> None:
         if trainer.progress.step == n_steps:
             raise Killed
-        step(batch)
+        step(*arguments)
 
     trainer._step = dying  # type: ignore[method-assign]
     with pytest.raises(Killed):
@@ -274,10 +317,10 @@ def test_patience_stops_after_so_many_validations_without_a_better_one(
 ) -> None:
     config = dataclasses.replace(SHORT, patience=2, max_steps=100, validate_every=1)
     trainer = trainer_of(sessions, tmp_path, config)
-    losses = iter([3.0, 2.0, 2.5, 2.0])
+    losses = iter([4.0, 3.0, 2.0, 2.5, 2.0])
     trainer.validation.run = lambda *_: {"loss": next(losses)}  # type: ignore[method-assign]
     history = trainer.fit()
-    assert history["step"].tolist() == [1, 2, 3, 4]
+    assert history["step"].tolist() == [0, 1, 2, 3, 4]
     assert trainer.progress.best_step == 2
 
 
@@ -289,11 +332,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_saves_the_state(
     step = trainer._step
     before: dict[str, torch.Tensor] = {}
 
-    def breaking(batch: SpikeBatch) -> None:
+    def breaking(*arguments: object) -> None:
         if trainer.progress.step == 3:
             trainer.model.positions.data[0, 0] = broken
             before.update(weights_of(trainer.model))
-        step(batch)
+        step(*arguments)
 
     trainer._step = breaking  # type: ignore[method-assign]
     with pytest.raises(
@@ -303,6 +346,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_saves_the_state(
     saved = load_model(tmp_path / "failed").state_dict()
     assert all(torch.equal(before[name], saved[name]) or name == "positions" for name in before)
     assert not (tmp_path / "last").exists()
+    assert load_model(tmp_path / "best").sessions == trainer.model.sessions
 
 
 # ---- options ----
@@ -335,13 +379,28 @@ def test_groups_of_parameters_follow_rate_and_decay() -> None:
     groups = {(g["lr"], g["weight_decay"]): g["params"] for g in parameter_groups(model, config)}
     parts = model.session_parts("one")
     assert {id(p) for p in groups[0.5, 0.25]} == {id(parts.stitch_in.weight), id(parts.stitch_out.weight)}
-    assert {id(p) for p in groups[0.5, 0.0]} == {
-        id(p) for p in (parts.stitch_in.bias, parts.stitch_out.bias, parts.token)
-    }
+    assert {id(p) for p in groups[0.5, 0.0]} == {id(parts.stitch_in.bias), id(parts.stitch_out.bias)}
     plain = {id(p) for p in groups[1e-4, 0.0]}
-    assert {id(model.positions), id(model.prompts), id(model.norm.weight)} <= plain
+    assert {id(model.positions), id(model.prompts), id(model.norm.weight), id(parts.token)} <= plain
     assert sum(len(g) for g in groups.values()) == len(list(model.parameters()))
     assert len(parameter_groups(model, TrainingConfig.paper())) == 1
+    trained = parameter_groups(model, TrainingConfig.paper(session_learning_rate=0.0))
+    assert id(parts.stitch_in.weight) not in {id(p) for group in trained for p in group["params"]}
+
+
+def test_parameters_of_rate_zero_keep_their_values_and_cost_no_gradient(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SHORT, session_learning_rate=0.0, weight_decay=0.5)
+    trainer = trainer_of(sessions, tmp_path, config)
+    parts = trainer.model.session_parts("mouse.1")
+    before = {name: p.clone() for name, p in parts.named_parameters()}
+    trainer.fit()
+    last = load_model(tmp_path / "last").session_parts("mouse.1")
+    changed = [name for name, p in last.named_parameters() if not torch.equal(p, before[name])]
+    assert changed == ["token"]
+    assert parts.stitch_in.weight.grad is None
+    assert all(p.requires_grad for p in trainer.model.parameters())
 
 
 def test_weight_average_is_the_mean_of_the_weights_with_fading_memory() -> None:
@@ -358,11 +417,14 @@ def test_weight_average_is_the_mean_of_the_weights_with_fading_memory() -> None:
     assert average.values["weight"].item() == pytest.approx(0.1 * 2 + 0.9 * 3)
 
 
-def test_bfloat16_trains_to_nearly_the_same_loss(sessions: Sessions, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [MtMConfig.paper(**TINY), MtMConfig.small(n_bins=N_BINS, stitch_size=4)])
+def test_bfloat16_trains_to_nearly_the_same_loss(
+    sessions: Sessions, tmp_path: Path, recipe: MtMConfig
+) -> None:
     losses = []
     for bf16 in (False, True):
         config = dataclasses.replace(SHORT, bf16=bf16)
-        trainer = trainer_of(sessions, tmp_path / str(bf16), config)
+        trainer = trainer_of(sessions, tmp_path / str(bf16), config, recipe)
         losses.append(trainer.fit()["validation_loss"].iloc[-1])
         assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
     assert losses[1] == pytest.approx(losses[0], rel=0.05)  # bfloat16 keeps 8 bits

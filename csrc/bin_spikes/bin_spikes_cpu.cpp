@@ -29,7 +29,10 @@ using std::uint8_t;
 
 constexpr int kLanes = 8;                 // one vector of doubles
 constexpr int kGroup = 16;                // spikes handled together
-constexpr int64_t kBlockCells = 4096;     // sorted: counters of a block, 16 KiB of L1
+#ifndef BC
+#define BC 3200
+#endif
+constexpr int64_t kBlockCells = BC;     // sorted: counters of a block, 16 KiB of L1
 constexpr int64_t kBucketCells = 131072;  // unsorted: counters of a block, half of a 1 MiB L2
 constexpr int64_t kMaxBuckets = 4096;
 constexpr int64_t kStreamBytes = int64_t{4} << 20;  // outputs above it bypass the caches
@@ -41,6 +44,8 @@ typedef uint64_t U64 __attribute__((vector_size(64)));
 typedef int32_t I32 __attribute__((vector_size(32)));
 typedef uint32_t U32 __attribute__((vector_size(32)));
 typedef uint32_t Cells __attribute__((vector_size(64)));  // 16 counters
+typedef int32_t SignedCells __attribute__((vector_size(64)));
+typedef float Floats __attribute__((vector_size(64)));
 
 template <typename Vector, typename T>
 inline __attribute__((always_inline)) Vector load(const T* p) {
@@ -49,22 +54,29 @@ inline __attribute__((always_inline)) Vector load(const T* p) {
   return v;
 }
 
-inline __attribute__((always_inline)) bool any(I64 mask) {
-#if defined(__AVX512DQ__)
-  return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask)) != 0;
-#elif defined(__AVX__)
+inline __attribute__((always_inline)) F64 magnitude(F64 x) {
+  return reinterpret_cast<F64>(reinterpret_cast<I64>(x) & INT64_MAX);
+}
+
+inline __attribute__((always_inline)) bool any_above(F64 x, double bound) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(x), _mm512_set1_pd(bound), _CMP_GT_OQ) != 0;
+#else
+  const I64 above = x > bound;
+#if defined(__AVX__)
   __m256i part[2];
-  memcpy(part, &mask, sizeof part);
+  memcpy(part, &above, sizeof part);
   return _mm256_testz_si256(part[0], part[0]) == 0 || _mm256_testz_si256(part[1], part[1]) == 0;
 #elif defined(__SSE4_1__)
   __m128i part[4];
-  memcpy(part, &mask, sizeof part);
+  memcpy(part, &above, sizeof part);
   const __m128i merged = _mm_or_si128(_mm_or_si128(part[0], part[1]), _mm_or_si128(part[2], part[3]));
   return _mm_testz_si128(merged, merged) == 0;
 #else
   int64_t merged = 0;
-  for (int i = 0; i < kLanes; ++i) merged |= mask[i];
+  for (int i = 0; i < kLanes; ++i) merged |= above[i];
   return merged != 0;
+#endif
 #endif
 }
 
@@ -111,10 +123,11 @@ struct Job {
   bool stream;  // non-temporal stores
 };
 
-template <typename T>
-inline void store_line(void* to, const T& line, bool stream) {
+// Stores a line of 64 bytes to an aligned address; `stream` goes past the caches. Whole lines: parts of one written
+// one after the other cost twice the time.
+inline __attribute__((always_inline)) void store_line(void* to, U64 line, bool stream) {
 #if defined(__AVX512F__)
-  if (stream) return _mm512_stream_si512(static_cast<__m512i*>(to), reinterpret_cast<const __m512i&>(line));
+  if (stream) return _mm512_stream_si512(static_cast<__m512i*>(to), reinterpret_cast<__m512i>(line));
 #elif defined(__AVX__)
   if (stream) {
     for (int i = 0; i < 2; ++i)
@@ -132,29 +145,82 @@ inline void store_line(void* to, const T& line, bool stream) {
   memcpy(to, &line, sizeof line);
 }
 
+typedef uint64_t U64x2 __attribute__((vector_size(16)));
+typedef uint64_t U64x4 __attribute__((vector_size(32)));
+inline __attribute__((always_inline)) U64x4 join(U64x2 a, U64x2 b) { return __builtin_shufflevector(a, b, 0, 1, 2, 3); }
+inline __attribute__((always_inline)) U64 join(U64x4 a, U64x4 b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// How a count becomes an element: one, and sixteen at a time.
 template <typename Out>
 struct Plain {
   typedef Out Element;
+  typedef Out Sixteen __attribute__((vector_size(16 * sizeof(Out))));
   static Out convert(uint32_t count) { return static_cast<Out>(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    // Counts are below 2^31. Without a change of sign the conversion is one instruction, with one it is scalar.
+    if constexpr (Out(-1) > Out(0)) {
+      return __builtin_convertvector(counts, Sixteen);
+    } else {
+      return __builtin_convertvector(reinterpret_cast<SignedCells>(counts), Sixteen);
+    }
+  }
 };
-template <>
-inline float Plain<float>::convert(uint32_t count) {
-  return static_cast<float>(static_cast<int32_t>(count));  // at most 2^24; signed converts faster
-}
 struct Half {
   typedef uint16_t Element;
+  typedef uint16_t Sixteen __attribute__((vector_size(32)));
   static uint16_t convert(uint32_t count) { return half_bits(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    const Cells bits = reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
+    return __builtin_convertvector(counts == 0 ? Cells{} : (bits >> 13) - (112u << 10), Sixteen);
+  }
 };
 struct BFloat16 {
   typedef uint16_t Element;
+  typedef uint16_t Sixteen __attribute__((vector_size(32)));
   static uint16_t convert(uint32_t count) { return bfloat16_bits(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    const Cells bits = reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
+    return __builtin_convertvector(bits >> 16, Sixteen);
+  }
 };
+
+// Sixteen counters, saturated; they are cleared, and the largest seen goes to `top`.
+inline __attribute__((always_inline)) Cells take_cells(uint32_t* cells, uint32_t limit, Cells& top) {
+  const Cells counts = load<Cells>(cells), zero{};
+  memcpy(cells, &zero, sizeof zero);
+  top = top < counts ? counts : top;
+  return counts < limit ? counts : Cells{} + limit;
+}
+
+// Writes 64 bytes, or two lines for elements of 8 bytes; returns how many counters went into them.
+template <typename Format>
+inline __attribute__((always_inline)) int convert_line(uint32_t* cells, void* to, uint32_t limit, Cells& top,
+                                                       bool stream) {
+  constexpr size_t kBytes = sizeof(typename Format::Sixteen);
+  const auto next = [&](int part) { return Format::convert(take_cells(cells + 16 * part, limit, top)); };
+  if constexpr (kBytes == 16) {
+    const U64x4 low = join(reinterpret_cast<U64x2>(next(0)), reinterpret_cast<U64x2>(next(1)));
+    const U64x4 high = join(reinterpret_cast<U64x2>(next(2)), reinterpret_cast<U64x2>(next(3)));
+    store_line(to, join(low, high), stream);
+    return 64;
+  } else if constexpr (kBytes == 32) {
+    store_line(to, join(reinterpret_cast<U64x4>(next(0)), reinterpret_cast<U64x4>(next(1))), stream);
+    return 32;
+  } else {
+    const auto lines = next(0);
+    for (size_t i = 0; i < kBytes; i += sizeof(U64))
+      store_line(static_cast<char*>(to) + i, load<U64>(reinterpret_cast<const char*>(&lines) + i), stream);
+    return 16;
+  }
+}
 
 // Converts n counters to the output type, saturating, and clears them. Returns the largest.
 template <typename Format>
 uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bool stream) {
   using Out = typename Format::Element;
-  constexpr int kLine = 64 / sizeof(Out);
+  constexpr int64_t kPerStep = sizeof(Out) == 8 ? 16 : 64 / sizeof(Out);
   Out* to = static_cast<Out*>(out);
   uint32_t largest = 0;
   int64_t i = 0;
@@ -165,18 +231,9 @@ uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bo
     cells[at] = 0;
   };
   for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i) one(i);
-  uint32_t top[kLine] = {};
-  for (; i + kLine <= n; i += kLine) {
-    alignas(64) Out line[kLine];
-    for (int j = 0; j < kLine; ++j) {
-      const uint32_t count = cells[i + j];
-      top[j] = top[j] < count ? count : top[j];
-      line[j] = Format::convert(count < limit ? count : limit);
-    }
-    memset(cells + i, 0, sizeof(uint32_t) * kLine);
-    store_line(to + i, line, stream);
-  }
-  for (int j = 0; j < kLine; ++j) largest = largest < top[j] ? top[j] : largest;
+  Cells top{};
+  while (i + kPerStep <= n) i += convert_line<Format>(cells + i, to + i, limit, top, stream);
+  for (int j = 0; j < 16; ++j) largest = largest < top[j] ? top[j] : largest;
   for (; i < n; ++i) one(i);
   return largest;
 }
@@ -199,7 +256,7 @@ int64_t element_size(CountType type) {
 }
 
 uint32_t convert_block(const BinSpikes& p, uint32_t* cells, void* out, int64_t n, bool stream) {
-  const uint32_t limit = p.largest_exact > 0xFFFFFFFF ? 0xFFFFFFFF : static_cast<uint32_t>(p.largest_exact);
+  const uint32_t limit = p.largest_exact > 0x7FFFFFFF ? 0x7FFFFFFF : static_cast<uint32_t>(p.largest_exact);
   switch (p.count_type) {
     case CountType::u8:
       return convert_cells<Plain<uint8_t>>(cells, out, n, limit, stream);
@@ -321,34 +378,37 @@ inline __attribute__((always_inline)) void count_group(const Job& job, const Quo
   const uint32_t n_units = static_cast<uint32_t>(p.n_units);
   const int32_t beyond = static_cast<int32_t>(block.beyond()),
                 unknown = static_cast<int32_t>(block.unknown());
-  alignas(64) int32_t cell[kGroup];
-  for (int half = 0; half < kGroup; half += kLanes) {
-    const F64 x = quotient.position(times + half, row);
-    I32 r = __builtin_convertvector(x, I32);
-    if (sizeof(T) == sizeof(double) && quotient.slack > 0) {
-      const F64 fraction = x - __builtin_convertvector(r, F64);
-      const I64 near_edge = (fraction < quotient.slack) | (fraction > 1 - quotient.slack);
-      if (__builtin_expect(any(near_edge), 0)) {
-        for (int i = 0; i < kLanes; ++i) {
-          if (near_edge[i] == 0) continue;
-          const int64_t bin = bin_of(p, quotient.start, times[half + i]);
-          const bool inside = bin >= row && bin < row + rows;
-          r[i] = inside ? static_cast<int32_t>(bin - row) : -1;
-        }
+  F64 x[2];
+  I32 r[2];
+  for (int half = 0; half < 2; ++half) {
+    x[half] = quotient.position(times + half * kLanes, row);
+    r[half] = __builtin_convertvector(x[half], I32);
+  }
+  if (quotient.slack > 0) {
+    // How far from the middle of its bin; above 1/2 also for a spike just before the block, cut to row 0.
+    const F64 a = magnitude(x[0] - __builtin_convertvector(r[0], F64) - 0.5);
+    const F64 b = magnitude(x[1] - __builtin_convertvector(r[1], F64) - 0.5);
+    if (__builtin_expect(any_above(a > b ? a : b, 0.5 - quotient.slack), 0)) {
+      for (int i = 0; i < kGroup; ++i) {
+        const int64_t bin = bin_of(p, quotient.start, times[i]);
+        r[i / kLanes][i % kLanes] = bin >= row && bin < row + rows ? static_cast<int32_t>(bin - row) : -1;
       }
     }
+  }
+  alignas(64) int32_t cell[kGroup];
+  for (int half = 0; half < 2; ++half) {
     I32 column;
     if (kMapped) {
-      const I32 id = Columns<U>::load8(units + half, p.n_ids);
+      const I32 id = Columns<U>::load8(units + half * kLanes, p.n_ids);
       for (int i = 0; i < kLanes; ++i) column[i] = job.columns[id[i]];  // entry -1 is kUnknown
     } else {
-      column = Columns<U>::load8(units + half, p.n_units);
+      column = Columns<U>::load8(units + half * kLanes, p.n_units);
     }
     // unknown() and unmapped() follow each other as kUnknown = -1 and kUnmapped = -2 do.
-    const I32 known = column >= 0 ? reinterpret_cast<I32>(reinterpret_cast<U32>(r) * n_units) + column
-                                  : unknown - 1 - column;
-    const I32 at = reinterpret_cast<U32>(r) < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
-    memcpy(cell + half, &at, sizeof at);
+    const U32 row_of = reinterpret_cast<U32>(r[half]);
+    const I32 known = column >= 0 ? reinterpret_cast<I32>(row_of * n_units) + column : unknown - 1 - column;
+    const I32 at = row_of < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
+    memcpy(cell + half * kLanes, &at, sizeof at);
   }
   for (int i = 0; i < kGroup; ++i) ++block.cells[cell[i]];
 }
@@ -410,22 +470,21 @@ int64_t count_sorted(const Job& job, Quotient<T>& quotient, Block& block, int64_
   const U* units = static_cast<const U*>(p.units);
   const T limit = bin_limit(p, quotient.start, row + rows);
   quotient.set_block(p, row, rows);
-  I64 in_order = ~I64{};
-  typedef T Times __attribute__((vector_size(64)));
-  while (i + kGroup < p.n_spikes) {  // one more spike is read for the order
+  // Order is seen by where spikes fall: all of a group but the last belong into the block, and of the last group those
+  // below the limit. A spike out of place is met again, or missed, by another block, and there shows as `beyond`.
+  const uint32_t& beyond = block.cells[block.beyond()];
+  while (i + kGroup <= p.n_spikes) {
     count_group<kMapped>(job, quotient, block, times + i, units + i, row, static_cast<int32_t>(rows));
-    for (int half = 0; half < kGroup; half += kLanes)
-      in_order &= load<Times>(times + i + half) <= load<Times>(times + i + half + 1);
     if (times[i + kGroup - 1] < limit) {
       i += kGroup;
       continue;
     }
     int inside = 0;
     for (int j = 0; j < kGroup; ++j) inside += times[i + j] < limit;
-    disordered |= any(~in_order);
+    disordered |= beyond != static_cast<uint32_t>(kGroup - inside);
     return i + inside;
   }
-  disordered |= any(~in_order);
+  disordered |= beyond != 0;
   return count_scalar<T, U>(job, block, quotient.start, row, rows, i, disordered);
 }
 

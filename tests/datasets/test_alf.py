@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neurokern.datasets import load_alf, load_recording
+from neurokern.datasets import bin_windows, load_alf, load_recording
 
 SPIKES = {"spikes.times": [0.1, 0.2, 0.3], "spikes.clusters": [2, 0, 2]}
 
@@ -164,6 +164,12 @@ def test_session_folder_of_ibl_is_understood(alf_folder):
         assert (recording.session, recording.subject) == ("KS014_2019-12-03_001", "KS014")
 
 
+@pytest.mark.parametrize("below", ["mouse1", "mouse1/alf", "mouse1/alf/probe00", "mouse1/probe00/pykilosort"])
+def test_session_outside_of_ibl_is_named_by_its_folder(alf_folder, below):
+    recording = load_alf(alf_folder(SPIKES, below) / below)
+    assert (recording.session, recording.subject) == ("mouse1", None)
+
+
 def test_names_given_win_over_the_path(alf_folder):
     recording = load_alf(alf_folder(SPIKES), session="s", subject="m")
     assert (recording.session, recording.subject) == ("s", "m")
@@ -225,7 +231,11 @@ def test_newest_revision_counts(alf_folder):
 
 def test_memory_mapped_times_are_the_same(alf_folder):
     folder = alf_folder(SPIKES)
-    np.testing.assert_array_equal(load_alf(folder, memory_map=True).times, load_alf(folder).times)
+    mapped, loaded = load_alf(folder, memory_map=True), load_alf(folder)
+    np.testing.assert_array_equal(mapped.times, loaded.times)
+    np.testing.assert_array_equal(
+        bin_windows(mapped, [[0.0, 1.0]], 0.5).counts, bin_windows(loaded, [[0.0, 1.0]], 0.5).counts
+    )
 
 
 def test_empty_recording_loads_and_says_so(alf_folder):
@@ -264,7 +274,7 @@ def test_missing_folder_and_missing_files_are_named(alf_folder, tmp_path):
             {"clusters.depths": [1.0, 2.0, 3.0], "clusters.amps": [1.0]},
             "attributes of clusters must have one length",
         ),
-        ({"clusters.depths": [1.0, 2.0]}, r"1 unit ids of spikes have no row .*\[2\]"),
+        ({"clusters.depths": [1.0, 2.0]}, r"1 unit ids of spikes have no row .*are \[2\]"),
         ({"clusters.depths": ["a", "b", "c"]}, "depths of units must be numbers"),
         (
             {"trials.choice": [1, 2], "trials.stimOn_times": [0.1]},

@@ -144,6 +144,14 @@ def test_wider_bins_do_not_wrap():
         session="s",
     )
     assert full.rebin(4).counts.item() == 1020
+    long = BinnedSession(
+        counts=np.full((1, 300, 1), 255, dtype=np.uint8),
+        bin_size=0.1,
+        regions=[""],
+        unit_ids=np.arange(1),
+        session="s",
+    )
+    assert long.rebin(300).counts.item() == 76_500
 
 
 @pytest.mark.parametrize("factor", [0, -2, 3, 1.5])
@@ -165,6 +173,8 @@ def test_factor_must_divide_the_bins(random_session, factor):
         ("regions", ["a"], r"regions must have shape \(2,\), got \(1,\)"),
         ("unit_ids", np.arange(3), r"unit_ids must have shape \(2,\), got \(3,\)"),
         ("windows", np.zeros((3, 2)), r"windows must have shape \(1, 2\)"),
+        ("windows", [[np.nan, 1.0]], "windows must be finite and stop after they start"),
+        ("windows", [[1.0, 1.0]], "windows must be finite and stop after they start"),
         ("trials", pd.DataFrame({"a": [1, 2]}), "1 windows, but 2 rows of trials"),
     ],
 )

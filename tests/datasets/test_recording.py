@@ -126,7 +126,7 @@ def test_bad_ids_are_refused(ids, message):
 
 
 def test_id_without_a_row_is_refused():
-    with pytest.raises(ValueError, match=r"1 unit ids of spikes have no row .*\[8\]"):
+    with pytest.raises(ValueError, match=r"1 unit ids of spikes have no row .*are \[8\]"):
         SpikeRecording.from_arrays([0.1, 0.2], [1, 8], unit_ids=[0, 1])
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neurokern.datasets import BinnedSession, WindowedRecording, sliding_windows, split_session
+from neurokern.datasets.splits import _near
 
 
 def session_of(starts, length):
@@ -58,6 +59,13 @@ def test_gap_keeps_parts_apart():
     assert splits.validation.n_windows == 0
 
 
+def test_window_within_a_longer_one_overlaps_it():
+    session = session_of([0, 1, 2, 3, 4, 5, 6, 7], np.array([1, 1, 1, 1, 9, 1, 1, 1]))
+    splits = split_session(session.select([4, 0, 1, 2, 3, 5, 6, 7]), test=0.1, validation=0.0)
+    assert numbers(splits.test) == [7]
+    assert numbers(splits.train) == [0, 1, 2, 3, 5, 6]
+
+
 def test_session_without_windows_is_split_in_its_order(random_session):
     session = random_session(trials=pd.DataFrame({"number": np.arange(10)}))
     splits = split_session(session)
@@ -80,7 +88,7 @@ def test_random_split_depends_on_the_seed_alone():
 
 def test_random_split_of_a_seed_stays_what_it_was():
     splits = split_session(session_of(np.arange(10), 1.0), by="random", seed=0)
-    assert (numbers(splits.validation), numbers(splits.test)) == ([3], [6, 7])
+    assert (numbers(splits.validation), numbers(splits.test)) == ([3], [2, 7])
 
 
 def test_lazy_sessions_split_alike(random_recording):
@@ -152,3 +160,16 @@ def test_no_moment_is_on_two_sides_and_every_window_is_accounted_for(
     assert splits.test.n_windows == (max(1, round(fractions[0] * len(starts))) if fractions[0] else 0)
     for part in parts:
         assert (np.diff(part.windows[:, 0]) >= 0).all()
+
+
+QUARTERS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), max_size=12)
+WITHIN_A_LONG_ONE = {"windows": [(20, 4)], "others": [(0, 36), (4, 4)], "gap": 0.0}
+
+
+@given(windows=QUARTERS, others=QUARTERS, gap=st.sampled_from([0.0, 0.5, 2.0]))
+@example(**WITHIN_A_LONG_ONE)
+def test_windows_of_any_length_are_found_near_as_pair_by_pair(windows, others, gap):
+    one = np.array([[start / 4, (start + length) / 4] for start, length in windows]).reshape(-1, 2)
+    two = np.array([[start / 4, (start + length) / 4] for start, length in others]).reshape(-1, 2)
+    expected = [any(a < d + gap and c < b + gap for c, d in two.tolist()) for a, b in one.tolist()]
+    assert _near(one, two, gap).tolist() == expected

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from neurokern import bin_spikes
 from neurokern.datasets import (
     SessionBatchSampler,
     SpikeBatch,
@@ -164,15 +165,28 @@ def test_dataset_survives_pickling(random_recording):
     assert_equal_batches(copy.__getitems__([3, 50]), dataset.__getitems__([3, 50]))
 
 
+@pytest.fixture
+def thread_pool():
+    """Start the pool of native threads in this process: a forked worker must not wait for its threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    random = np.random.default_rng(0)
+    bin_spikes(
+        random.uniform(0, 100, 1_000_000), random.integers(100, size=1_000_000), 0.02, 100.0, n_units=100
+    )
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_workers_that_bin_give_the_batches_of_no_workers(random_recording, start_method):
+def test_workers_that_bin_give_the_batches_of_no_workers(random_recording, thread_pool, start_method):
     dataset = lazy_dataset(random_recording)
 
     def batches(**options):
         sampler = SessionBatchSampler(dataset, batch_size=16, seed=1)
         return list(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_spikes, **options))
 
-    alone = batches()  # binning here first starts the thread pool that a forked worker must not inherit
+    alone = batches()
     together = batches(num_workers=2, multiprocessing_context=start_method)
     assert len(alone) == len(together) == 6
     for one, other in zip(alone, together, strict=True):

@@ -354,7 +354,7 @@ def test_adding_a_session_twice_or_with_wrong_sizes_is_an_error() -> None:
         model.add_session("two", 0)
     with pytest.raises(ValueError, match="region for each of 3 units, got 2"):
         model.add_session("two", 3, regions=["CA1", "CA3"])
-    with pytest.raises(ValueError, match=r"counts must have shape \(windows, bins, 3\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(windows, bins, 3\)"):
         model.add_session("two", 3, counts=np.zeros((4, 12, 5)))
     assert model.sessions == ("one",)
 
@@ -371,7 +371,8 @@ def test_small_model_without_counts_says_what_to_pass() -> None:
         ({"n_layers": 0}, "n_layers must be at least 1"),
         ({"dropout": 1.5}, r"dropout must lie in \[0, 1\]"),
         ({"schemes": ()}, "at least one"),
-        ({"input_transform": "log"}, "input_transform must be one of"),
+        ({"read_in": "log"}, "read_in must be one of"),
+        ({"half_life": 0.0}, "half_life must be a finite number above 0"),
     ],
 )
 def test_wrong_configuration_names_the_field(wrong: dict[str, object], message: str) -> None:

@@ -1,8 +1,6 @@
-"""Find and read the files of an ALF folder by the naming rule
-``[_namespace_]object.attribute[.extra...].extension``.
+"""The files of an ALF folder, found by the rule ``[_namespace_]object.attribute[.extra...].extension``.
 
-The rule is that of the International Brain Laboratory's ONE:
-https://int-brain-lab.github.io/ONE/alf_intro.html.
+It is the rule of the International Brain Laboratory: https://int-brain-lab.github.io/ONE/alf_intro.html.
 """
 
 from __future__ import annotations
@@ -26,10 +24,8 @@ NAME = re.compile(
     r"\.(?P<extension>npy|csv|tsv|pqt|parquet)"
 )
 REVISION = re.compile(r"#.*#")
-DEEPEST = (
-    6  # folders below the one given; lab/Subjects/mouse/date/number/alf/probe/sorter is the longest in use
-)
-TABLES = ("table", "metrics")
+# Folders below the one given; the longest path in use is lab/Subjects/mouse/date/number/alf/probe/sorter.
+DEEPEST = 7
 
 
 class AlfFolder:
@@ -72,8 +68,9 @@ class AlfFolder:
 
 
 def find_collections(root: Path, name: str, attribute: str) -> list[Path]:
-    """Return the folders at or below ``root`` that hold ``name.attribute``, sorted; revisions count as their
-    parent.
+    """Return the folders at or below ``root`` that hold ``name.attribute``, sorted; any attribute for "".
+
+    A revision counts as the folder that it revises.
     """
     found = set()
     for folder, subfolders, files in os.walk(root):
@@ -114,8 +111,9 @@ def read_object(function: str, folder: AlfFolder, name: str) -> pd.DataFrame | N
 
 
 def read_table(function: str, folder: AlfFolder, name: str, attribute: str) -> pd.DataFrame | None:
-    """Return a ``.csv``, ``.tsv`` or parquet table, or None if there is none or nothing can read parquet (a
-    warning).
+    """Return a ``.csv``, ``.tsv`` or parquet table, or None if there is none.
+
+    Warns and returns None if it is parquet and nothing can read that.
     """
     file = folder.find(function, name, attribute)
     if file is None or file.suffix == ".npy":
@@ -132,9 +130,7 @@ def read_table(function: str, folder: AlfFolder, name: str, attribute: str) -> p
 
 
 def parents_within(folder: Path, root: Path) -> Iterable[Path]:
-    """Return the folder and its parents: up to ``root``, or up to a folder named ``alf`` if ``root`` lies in
-    one.
-    """
+    """Return the folder and its parents up to ``root``, or to a folder ``alf`` that ``root`` lies in."""
     tops = [p for p in (root, *root.parents) if p.name == "alf"]
     top = tops[0] if tops else root
     return [p for p in (folder, *folder.parents) if p == top or top in p.parents]

@@ -1,6 +1,4 @@
-"""What every spike loader does to raw arrays: check, drop what cannot be used, sort, number the units; and
-say it.
-"""
+"""From raw arrays to clean spikes: check, drop what cannot be used, sort, number the units, and say so."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ LOOKUP_LIMIT = 1 << 24  # ids below this are renumbered by a table, larger ones 
 
 
 def as_vector(function: str, name: str, values: ArrayLike) -> np.ndarray:
-    """Return values as a 1-D array in native byte order; a column (n, 1), as Matlab writes it, is taken as
-    (n,).
-    """
+    """Return values as a 1-D array in native byte order; a column (n, 1), as Matlab writes it, too."""
     array = np.asarray(values)
     if array.ndim == 2 and 1 in array.shape:
         array = array.reshape(-1)
@@ -96,8 +92,7 @@ def rows_of_ids(
     if len(unknown):
         raise ValueError(
             f"{function}: {len(unknown)} unit ids of spikes have no row in the unit table of {len(known)} "
-            "units "
-            f"(the first: {unknown[:5].tolist()})"
+            f"units; the first are {unknown[:5].tolist()}"
         )
     return (
         _with_standard_columns(function, table),
@@ -167,8 +162,7 @@ def _notes_on_units(known: np.ndarray, n_firing: int) -> list[str]:
     notes = []
     if len(known) and known[-1] != len(known) - 1:
         notes.append(
-            f"numbered {len(known)} units 0 to {len(known) - 1}; their ids, up to {known[-1]}, are in "
-            "unit_table"
+            f"numbered {len(known)} units 0 to {len(known) - 1}; unit_table has their ids, up to {known[-1]}"
         )
     if n_firing < len(known):
         notes.append(f"{len(known) - n_firing} of {len(known)} units never fire; they are kept")

@@ -1,4 +1,4 @@
-"""Counts from spikes in the smallest unsigned type that holds them."""
+"""Counts from spikes, and the smallest unsigned type that holds them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,42 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["as_counts", "count_spikes", "smallest_counts"]
+    from neurokern.datasets.recording import SpikeRecording
+
+__all__ = ["as_counts", "count_spikes", "read_spikes", "smallest_counts"]
 
 
-def count_spikes(
-    times: np.ndarray, units: np.ndarray, starts: np.ndarray, n_bins: int, bin_size: float, n_units: int
-) -> np.ndarray:
+def count_spikes(recording: SpikeRecording, starts: np.ndarray, n_bins: int, bin_size: float) -> np.ndarray:
     """Return counts in windows, (n_windows, n_bins, n_units): uint8 if they fit, else uint16 or uint32."""
+    counts = _bin(recording, starts, n_bins, bin_size, "uint8", "saturate")
+    if counts.size and counts.max() == np.iinfo(np.uint8).max:
+        # Wide bins, or units that are not single neurons: 255 may stand for more.
+        return smallest_counts(_bin(recording, starts, n_bins, bin_size, "int32", "raise"))
+    return counts
+
+
+def read_spikes(recording: SpikeRecording, starts: np.ndarray, n_bins: int, bin_size: float) -> np.ndarray:
+    """Return counts in windows as float32, (n_windows, n_bins, n_units)."""
+    return _bin(recording, starts, n_bins, bin_size, "float32", "raise")
+
+
+def _bin(
+    recording: SpikeRecording, starts: np.ndarray, n_bins: int, bin_size: float, dtype: str, overflow: str
+) -> np.ndarray:
     from neurokern.ops import bin_spikes  # brings torch along, which loading alone does not need
 
-    if not len(times) or not n_units:
-        return np.zeros((len(starts), n_bins, n_units), dtype=np.uint8)
-    common = {"windows": starts, "n_units": n_units}
-    try:
-        return np.asarray(
-            bin_spikes(times, units, bin_size, n_bins * bin_size, dtype=np.uint8, overflow="raise", **common)
-        )
-    except OverflowError:  # more than 255 spikes of one unit in one bin: wide bins, or multi-unit activity
-        return smallest_counts(
-            np.asarray(bin_spikes(times, units, bin_size, n_bins * bin_size, dtype=np.int32, **common))
-        )
+    counts = bin_spikes(
+        recording.times,
+        recording.units,
+        bin_size,
+        n_bins * bin_size,
+        windows=starts,
+        n_units=recording.n_units,
+        dtype=dtype,
+        overflow=overflow,
+        sorted=True,  # a recording is; this saves a look at all of it for every batch
+    )
+    return np.asarray(counts)
 
 
 def smallest_counts(counts: np.ndarray) -> np.ndarray:
@@ -41,9 +57,7 @@ def smallest_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def as_counts(function: str, counts: ArrayLike) -> np.ndarray:
-    """Return counts as 3-D unsigned integers, or raise; unsigned ones pass as they are, whole numbers are
-    converted.
-    """
+    """Return counts as 3-D unsigned integers; whole numbers of other types are converted, others refused."""
     array = np.asarray(counts)
     if array.ndim != 3:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""Reading and writing numpy files: nothing is unpickled, a damaged file is a ValueError, a write is whole or
-absent.
-"""
+"""Numpy files: nothing is unpickled, damage is a ValueError, and what is written is whole or absent."""
 
 from __future__ import annotations
 
@@ -32,9 +30,8 @@ def read_npy(function: str, path: Path, memory_map: bool = False) -> np.ndarray:
     except Exception as error:  # numpy's header parser raises a dozen kinds, even of the tokenizer
         if "object" in str(error).lower():
             raise ValueError(
-                f"{function}: {path.name} holds pickled Python objects, which are not loaded because they "
-                "can run "
-                "code; save it again as a numeric or string array"
+                f"{function}: {path.name} holds pickled Python objects, which can run code when they are "
+                "loaded; save it again as a numeric or string array"
             ) from error
         raise ValueError(f"{function}: {path.name} is cut short or not a .npy file ({error})") from error
     return array
@@ -53,9 +50,8 @@ def read_npz(function: str, path: str | os.PathLike[str]) -> dict[str, np.ndarra
     except Exception as error:  # as above, and those of zip and deflate
         if "object arrays" in str(error).lower():
             raise ValueError(
-                f"{function}: {file.name} holds pickled Python objects, which are not loaded because they "
-                "can run "
-                "code; save it again with numeric or string arrays only"
+                f"{function}: {file.name} holds pickled Python objects, which can run code when they are "
+                "loaded; save it again with numeric or string arrays only"
             ) from error
         raise ValueError(f"{function}: {file.name} is cut short or not a .npz file ({error})") from error
 

@@ -29,9 +29,7 @@ def arrays_of_table(function: str, prefix: str, table: pd.DataFrame) -> dict[str
 
 
 def take_prefixed(arrays: Mapping[str, np.ndarray], prefixes: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return the 1-D arrays whose name begins with a prefix, by the rest of the name; (n, 2) ones as two
-    columns.
-    """
+    """Return the columns in arrays whose name begins with a prefix, by the rest of the name."""
     columns: dict[str, np.ndarray] = {}
     for name, values in arrays.items():
         prefix = next((p for p in prefixes if name.startswith(p) and len(name) > len(p)), None)
@@ -41,9 +39,7 @@ def take_prefixed(arrays: Mapping[str, np.ndarray], prefixes: tuple[str, ...]) -
 
 
 def columns_of_array(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Return a 1-D array as one column, (n, 1) too, an (n, 2) or (n, 3) array as ``name_0``, ``name_1``, ...;
-    else none.
-    """
+    """Return (n,) and (n, 1) arrays as one column, (n, 2) and (n, 3) as ``name_0``, ...; others as none."""
     if values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1):
         return {name: values.reshape(-1)}
     if values.ndim == 2 and values.shape[1] in (2, 3):

@@ -102,7 +102,10 @@ def load_alf(
 
 def _choose(root: Path, collections: list[Path], probe: str | None) -> list[Path]:
     if not collections:
-        raise FileNotFoundError(f"load_alf: no spikes.times.npy in {root} or below it")
+        raise FileNotFoundError(
+            f"load_alf: no spikes.times.npy in {root} or below it; for spikes in samples, such as Kilosort's "
+            "spike_times.npy, there is SpikeRecording.from_arrays(samples, clusters, sfreq=...)"
+        )
     if root in collections and probe is None:
         return [root]
     names = {path: path.relative_to(root).as_posix() for path in collections}
@@ -133,7 +136,9 @@ def _names(root: Path, collection: Path) -> tuple[str | None, str]:
     match = SESSION.search(collection.as_posix())
     if match:
         return match["subject"], f"{match['subject']}_{match['date']}_{int(match['number']):03d}"
-    return None, next(part for part in (root.name, *reversed(root.parts[:-1])) if part != "alf")
+    generic = ("alf", "pykilosort", "iblsorter", "ks2_matlab")
+    names = (part for part in reversed(root.parts) if part not in generic and not PROBE.fullmatch(part))
+    return None, next(names, root.name)
 
 
 def _load_collection(folder: AlfFolder, session: str, memory_map: bool) -> SpikeRecording:
@@ -144,9 +149,8 @@ def _load_collection(folder: AlfFolder, session: str, memory_map: bool) -> Spike
     times, clusters = (read_npy("load_alf", path, memory_map) for path in paths.values() if path is not None)
     if times.dtype.kind in "iu":
         raise ValueError(
-            f"load_alf: spikes.times must be seconds in floating point, got {times.dtype}; samples are "
-            "loaded with "
-            "SpikeRecording.from_arrays(samples, clusters, sfreq=...)"
+            f"load_alf: spikes.times must be seconds in floating point, got {times.dtype}; for samples there "
+            "is SpikeRecording.from_arrays(samples, clusters, sfreq=...)"
         )
     units, said = _units(folder)
     notes = [f"loaded revision {folder.revision}"] if folder.revision else []

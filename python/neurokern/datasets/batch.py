@@ -76,9 +76,7 @@ class SpikeBatch:
         return columns < self.n_units[:, None]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpikeBatch:
-        """Return the batch with its tensors on ``device``; ``non_blocking`` copies pinned memory
-        asynchronously.
-        """
+        """Return the batch with its tensors on ``device``; ``non_blocking`` as in :meth:`torch.Tensor.to`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> SpikeBatch:

@@ -70,13 +70,11 @@ class BinnedSession:
         for name in ("regions", "unit_ids"):
             if getattr(self, name).shape != (self.n_units,):
                 raise ValueError(
-                    f"BinnedSession: {name} must have shape ({self.n_units},), got "
-                    f"{getattr(self, name).shape}"
+                    f"BinnedSession: {name} must have shape ({self.n_units},), "
+                    f"got {getattr(self, name).shape}"
                 )
-        if self.windows is not None and self.windows.shape != (self.n_windows, 2):
-            raise ValueError(
-                f"BinnedSession: windows must have shape ({self.n_windows}, 2), got {self.windows.shape}"
-            )
+        if self.windows is not None:
+            object.__setattr__(self, "windows", _as_windows(self.windows, self.n_windows))
         if self.trials is not None and len(self.trials) != self.n_windows:
             raise ValueError(
                 f"BinnedSession: {self.n_windows} windows, but {len(self.trials)} rows of trials"
@@ -102,9 +100,7 @@ class BinnedSession:
 
     @property
     def region_index(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Region of each unit as a number, and the names: int64 of shape (n_units,), -1 where unknown; sorted
-        names.
-        """
+        """Region of each unit, int64 of shape (n_units,), as numbers into the sorted names; -1 if unknown."""
         return index_regions(self.regions)
 
     def read(self, indices: ArrayLike) -> np.ndarray:
@@ -112,9 +108,7 @@ class BinnedSession:
         return self.counts[np.asarray(indices, dtype=np.int64)].astype(np.float32)
 
     def select(self, window_indices: ArrayLike | slice) -> BinnedSession:
-        """Return the session with only these windows (integers, a mask, or a slice, which copies nothing), in
-        order.
-        """
+        """Return the session with only these windows: integers, a mask, or a slice (no copy)."""
         rows = window_indices if isinstance(window_indices, slice) else _as_rows(window_indices)
         return replace(
             self,
@@ -147,17 +141,14 @@ class BinnedSession:
             )
         factor = int(factor)
         groups = self.counts.reshape(self.n_windows, self.n_bins // factor, factor, self.n_units)
-        wide = (
-            np.uint16 if self.counts.dtype == np.uint8 and factor <= 257 else np.uint64
-        )  # 257 * 255 < 2**16
+        fits = self.counts.dtype == np.uint8 and factor <= 257  # 257 * 255 < 2**16
+        wide = np.uint16 if fits else np.uint64
         return replace(
             self, counts=smallest_counts(groups.sum(axis=2, dtype=wide)), bin_size=self.bin_size * factor
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the session as one ``.npz`` that ``load_binned_npz`` reads back; it appears whole or not at
-        all.
-        """
+        """Write one ``.npz`` that ``load_binned_npz`` reads back; the file appears whole or not at all."""
         from neurokern.datasets.binned_npz import save_binned  # binned_npz imports this module
 
         save_binned(self, path)
@@ -165,9 +156,9 @@ class BinnedSession:
     def __repr__(self) -> str:
         """One line with the sizes: the arrays themselves would fill pages."""
         return (
-            f"BinnedSession({self.session!r}: {self.n_windows} windows of {self.n_bins} bins of "
-            f"{self.bin_size:g} s, "
-            f"{self.n_units} units, {len(set(self.regions.tolist()))} regions, {self.counts.dtype})"
+            f"BinnedSession({self.session!r}: {self.n_windows} windows, {self.n_bins} bins "
+            f"of {self.bin_size:g} s, {self.n_units} units, {len(set(self.regions.tolist()))} regions, "
+            f"{self.counts.dtype})"
         )
 
 
@@ -209,9 +200,7 @@ def bin_windows(
     windows = check_windows("bin_windows", recording, windows, bin_size)
     n_bins = bins_per_window("bin_windows", windows, bin_size)
     return BinnedSession(
-        counts=count_spikes(
-            recording.times, recording.units, windows[:, 0], n_bins, bin_size, recording.n_units
-        ),
+        counts=count_spikes(recording, windows[:, 0], n_bins, bin_size),
         bin_size=float(bin_size),
         regions=recording.regions,
         unit_ids=recording.unit_table["id"].to_numpy(),
@@ -233,8 +222,7 @@ def check_windows(
     if outside.any():
         raise ValueError(
             f"{function}: {int(outside.sum())} of {len(table)} windows reach beyond the recording, "
-            f"{recording.start:g} to {recording.stop:g} s; trial_windows and sliding_windows leave such "
-            "windows out"
+            f"{recording.start:g} to {recording.stop:g} s; trial_windows and sliding_windows leave them out"
         )
     return table
 
@@ -250,6 +238,17 @@ def index_regions(
     distinct, inverse = np.unique(regions, return_inverse=True)
     numbers = np.array([number_of.get(name, -1) for name in distinct.tolist()], dtype=np.int64)
     return (numbers[inverse] if len(distinct) else np.zeros(0, dtype=np.int64)), vocabulary
+
+
+def _as_windows(windows: ArrayLike, n_windows: int) -> np.ndarray:
+    table = np.asarray(windows, dtype=np.float64)
+    if table.shape != (n_windows, 2):
+        raise ValueError(f"BinnedSession: windows must have shape ({n_windows}, 2), got {table.shape}")
+    if not (table[:, 1] > table[:, 0]).all() or not np.isfinite(table).all():
+        raise ValueError(
+            "BinnedSession: windows must be finite and stop after they start; leave unknown ones out"
+        )
+    return table
 
 
 def _as_rows(indices: ArrayLike) -> np.ndarray:

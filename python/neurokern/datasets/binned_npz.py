@@ -30,8 +30,7 @@ def load_binned_npz(
     axes: str | None = None,
     session: str | None = None,
 ) -> BinnedSession:
-    """Load counts that are already binned, such as the Steinmetz 2019 sessions, or what
-    ``BinnedSession.save`` wrote.
+    """Load counts that are already binned: a Steinmetz 2019 session, or what ``BinnedSession.save`` wrote.
 
     Parameters
     ----------

@@ -42,8 +42,7 @@ def load_recording(path: str | os.PathLike[str]) -> SpikeRecording | BinnedSessi
         raise FileNotFoundError(f"load_recording: no such file or folder: {source}")
     if source.suffix != ".npz":
         raise ValueError(
-            f"load_recording: {source.name} is neither a folder of ALF files nor a .npz file; for spikes in "
-            "memory "
+            f"load_recording: {source.name} is neither a folder of ALF files nor a .npz file; for arrays "
             "there is SpikeRecording.from_arrays"
         )
     arrays = read_npz("load_recording", source)
@@ -51,8 +50,7 @@ def load_recording(path: str | os.PathLike[str]) -> SpikeRecording | BinnedSessi
         return session_from_arrays("load_recording", arrays, source.stem)
     if not any(name in arrays for name in (*TIMES, *UNITS)):
         raise ValueError(
-            f"load_recording: {source.name} holds {sorted(arrays)}, but neither binned counts ('counts') nor "
-            "spike "
-            f"times ({', '.join(TIMES)}) with unit ids ({', '.join(UNITS)})"
+            f"load_recording: {source.name} holds {sorted(arrays)}, but neither binned counts ('counts') "
+            f"nor spike times ({', '.join(TIMES)}) with unit ids ({', '.join(UNITS)})"
         )
     return recording_from_arrays("load_recording", arrays, source.stem)

@@ -161,9 +161,7 @@ class SpikeRecording:
 
     @property
     def rates(self) -> np.ndarray:
-        """Mean firing rate of each unit in hertz: float64, shape (n_units,); NaN if the recording has no
-        length.
-        """
+        """Mean firing rate of each unit in hertz, float64 of shape (n_units,); NaN in an empty recording."""
         counts = np.bincount(self.units, minlength=self.n_units)
         return counts / self.duration if self.duration > 0 else np.full(self.n_units, np.nan)
 
@@ -175,8 +173,7 @@ class SpikeRecording:
         regions: Sequence[str] | None = None,
         query: str | None = None,
     ) -> SpikeRecording:
-        """Return the recording with only the units that meet every given condition; ``notes`` says which and
-        how many.
+        """Return the recording with only the units that meet every given condition; ``notes`` says so.
 
         Parameters
         ----------
@@ -221,9 +218,7 @@ class SpikeRecording:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the recording as one ``.npz`` that ``load_npz`` reads back; the file appears whole or not at
-        all.
-        """
+        """Write one ``.npz`` that ``load_npz`` reads back; the file appears whole or not at all."""
         from neurokern.datasets.npz import save_recording  # npz imports this module
 
         save_recording(self, path)
@@ -337,8 +332,7 @@ def _keep_rows(recording: SpikeRecording, units: ArrayLike | None) -> np.ndarray
         keep[chosen if chosen.size else chosen.astype(np.int64)] = True
     except IndexError as error:
         raise ValueError(
-            f"SpikeRecording.select_units: units must be rows below {recording.n_units} or a mask of that "
-            "length"
+            f"SpikeRecording.select_units: units must be rows below {recording.n_units}, or a mask as long"
         ) from error
     return keep
 
@@ -356,8 +350,8 @@ def _query_rows(table: pd.DataFrame, query: str) -> np.ndarray:
         rows = table.eval(query)
     except Exception as error:  # pandas raises many kinds, all of them about the query
         raise ValueError(
-            f"SpikeRecording.select_units: cannot evaluate query {query!r} on columns {list(table.columns)}: "
-            f"{error}"
+            f"SpikeRecording.select_units: cannot evaluate query {query!r} on the columns "
+            f"{list(table.columns)}: {error}"
         ) from error
     keep = np.asarray(rows)
     if keep.dtype != bool or keep.shape != (len(table),):

@@ -69,8 +69,7 @@ class SessionBatchSampler(Sampler[list[int]]):
         if not self.batches_per_epoch:
             raise ValueError(
                 f"SessionBatchSampler: {int(self.sizes.sum())} windows in {len(self.sizes)} sessions give no "
-                "batch of "
-                f"{batch_size} with drop_last={drop_last}"
+                f"batch of {batch_size} with drop_last={drop_last}"
             )
 
     @property
@@ -127,8 +126,8 @@ class SessionBatchSampler(Sampler[list[int]]):
         batch = self._drawn or self._start if consumed is None else int(consumed)
         if not 0 <= batch <= self.batches_per_epoch:
             raise ValueError(
-                f"SessionBatchSampler.state_dict: consumed must be 0 to {self.batches_per_epoch}, got "
-                f"{consumed!r}"
+                f"SessionBatchSampler.state_dict: consumed must be 0 to {self.batches_per_epoch}, "
+                f"got {consumed!r}"
             )
         return {"epoch": self.epoch, "batch": batch, **self._identity()}
 

@@ -18,6 +18,7 @@ __all__ = ["Splits", "split_session"]
 
 Session = TypeVar("Session", BinnedSession, WindowedRecording)
 TRAIN, VALIDATION, TEST = 0, 1, 2
+SPLITS = 2**63  # keeps the numbers of splits apart from those that shuffle batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def split_session(
     n_test, n_validation = _share(test, n), _share(validation, n)
     windows = session.windows
     in_time = np.arange(n) if windows is None else np.argsort(windows[:, 0], kind="stable")
-    order = in_time if by == "time" else permutation(n, seed)
+    order = in_time if by == "time" else permutation(n, seed, 0, SPLITS)
     part = np.full(n, TRAIN)
     part[order[max(n - n_test - n_validation, 0) :]] = VALIDATION
     part[order[max(n - n_test, 0) :]] = TEST
@@ -134,6 +135,6 @@ def _check_parts(rows: list[np.ndarray], n: int, test: float, validation: float)
         return
     raise ValueError(
         f"split_session: {n} windows give {sizes[0]} train, {sizes[1]} validation and {sizes[2]} test "
-        "windows, "
-        "once those that overlap another part are dropped; use more windows, less overlap, or by='time'"
+        "windows, once those that overlap another part are dropped; use more windows, "
+        "less overlap, or by='time'"
     )

@@ -82,9 +82,7 @@ class SpikeWindows(Dataset[SpikeSample]):
         return self._read(*self.locate(indices))
 
     def locate(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the session number and the window number of each item, int64; IndexError if there is no such
-        item.
-        """
+        """Return the numbers of each item's session and window, int64; IndexError if there is no item."""
         items = np.asarray(indices, dtype=np.int64)
         items = np.where(items < 0, items + len(self), items)
         if items.size and (items.min() < 0 or items.max() >= len(self)):
@@ -141,9 +139,8 @@ def _check_sessions(sessions: tuple[BinnedSession | WindowedRecording, ...]) -> 
     }
     if different:
         raise ValueError(
-            f"SpikeWindows: all sessions must have the (n_bins, bin_size) of {names[0]!r}, {first}, got "
-            f"{different}; "
-            "rebin them or take windows of one length"
+            f"SpikeWindows: all sessions must have the (n_bins, bin_size) of {names[0]!r}, {first}, "
+            f"got {different}; rebin them or take windows of one length"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from neurokern.datasets._counting import count_spikes
+from neurokern.datasets._counting import read_spikes
 from neurokern.datasets.binned import BinnedSession, bin_windows, check_windows, index_regions
 from neurokern.datasets.recording import SpikeRecording
 from neurokern.datasets.windows import bins_per_window
@@ -107,11 +107,7 @@ class WindowedRecording:
     def read(self, indices: ArrayLike) -> np.ndarray:
         """Return the counts of some windows as float32 of shape (len(indices), n_bins, n_units)."""
         starts = self.windows[np.asarray(indices, dtype=np.int64), 0]
-        recording = self.recording
-        counts = count_spikes(
-            recording.times, recording.units, starts, self.n_bins, self.bin_size, self.n_units
-        )
-        return counts.astype(np.float32)
+        return read_spikes(self.recording, starts, self.n_bins, self.bin_size)
 
     def select(self, window_indices: ArrayLike | slice) -> WindowedRecording:
         """Return the same recording with only these windows (integers, a mask, or a slice)."""

@@ -123,8 +123,8 @@ def bins_per_window(function: str, windows: np.ndarray, bin_size: float) -> int:
     n_bins = round(float(lengths[0]) / bin_size)
     if n_bins < 1 or abs(n_bins * bin_size - lengths[0]) > CLOCK_TOLERANCE:
         raise ValueError(
-            f"{function}: the window length, {lengths[0]:g} s, must be a multiple of bin_size, got "
-            f"{bin_size:g} s"
+            f"{function}: the window length, {lengths[0]:g} s, must be a multiple of bin_size, "
+            f"got {bin_size:g} s"
         )
     return n_bins
 

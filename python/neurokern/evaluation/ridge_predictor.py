@@ -104,7 +104,7 @@ class RidgePredictor:
         floors : sequence of floats
             Least predicted rate, as a fraction of the unit's mean rate.
         refit : bool, default True
-            Once the settings are chosen, fit on training and validation windows together, so that only the test
+            Once the settings are chosen, fit on training and validation windows together, so that only test
             windows stay unused: where rates drift, the last windows before the test matter most. False keeps
             the fit to the training windows, for a comparison with a model that saw no others.
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurokern._check import check_choice, check_fraction
+from neurokern._check import check_choice, check_fraction, check_positive
 from neurokern.models.blocks import EncoderLayer, attention_mask
-from neurokern.models.stitching import SessionParts
+from neurokern.models.factors import FactorParts
+from neurokern.models.stitching import LinearParts, SessionParts
 
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeBatch
@@ -44,21 +45,21 @@ class MtMConfig:
         published model leaves it open; a model that is to run online needs it closed.
     token_std : float
         Standard deviation of positions, prompt and session tokens at the start.
-    input_transform : {"counts", "centered-sqrt"}
-        "counts": as they are, hidden entries 0. "centered-sqrt": square roots, minus the unit's mean, over a
-        power of its spread, so that a hidden entry, still 0, says "average" and not "silent".
+    read_in : {"linear", "factors"}
+        How a session's counts reach the trunk: by a trained linear map (published), or as the expected
+        factors of the visible units, see :class:`neurokern.models.factors.FactorParts`. The options below are
+        for "factors", whose number is ``stitch_size``; it needs the counts of a session when it is added.
+    smoothing, memory : float, bins
+        Standard deviation of the smoothing over time, and time constant of the memory in the scheme "causal".
+    half_life : float, windows
+        Of the weights in each unit's recent mean: rates drift over a session.
     scale_power : float
-        That power, for "centered-sqrt": 1 gives every unit the same say, 0 lets active ones lead.
-    stitch_init : {"default", "pca"}
-        "pca" starts the read-in at the leading principal components of the session's smoothed counts.
-    rate_baseline : bool
-        Predict log-rates relative to each unit's mean, which is then kept beside the weights and not trained.
-    linear_skip : bool
-        Add a linear path from the read-in to the log-rates, starting at zero.
-
-    Notes
-    -----
-    ``centered-sqrt``, ``pca`` and ``rate_baseline`` need the counts of the session when it is added.
+        Counts are divided by their unit's spread to this power: 1 gives every unit the same say, 0 none.
+    noise_factor : float
+        The noise of the units is taken to be so much larger than fitted, against overconfidence: neighboring
+        bins are no independent samples, and sessions are short.
+    rate_floor : float
+        Smallest rate, as a share of the unit's recent mean.
     """
 
     n_bins: int = 100
@@ -74,11 +75,13 @@ class MtMConfig:
     schemes: tuple[str, ...] = SCHEMES
     strict_causal: bool = False
     token_std: float = 1.0
-    input_transform: Literal["counts", "centered-sqrt"] = "counts"
+    read_in: Literal["linear", "factors"] = "linear"
+    smoothing: float = 1.0
+    memory: float = 3.0
+    half_life: float = 20.0
     scale_power: float = 0.5
-    stitch_init: Literal["default", "pca"] = "default"
-    rate_baseline: bool = False
-    linear_skip: bool = False
+    noise_factor: float = 3.5
+    rate_floor: float = 0.3
 
     def __post_init__(self) -> None:
         for name in ("n_bins", "hidden_size", "n_layers", "n_heads", "mlp_size", "stitch_size"):
@@ -91,8 +94,9 @@ class MtMConfig:
             )
         for name in ("input_dropout", "dropout", "output_dropout"):
             check_fraction("MtMConfig", name, getattr(self, name))
-        check_choice("MtMConfig", "input_transform", self.input_transform, ("counts", "centered-sqrt"))
-        check_choice("MtMConfig", "stitch_init", self.stitch_init, ("default", "pca"))
+        check_choice("MtMConfig", "read_in", self.read_in, ("linear", "factors"))
+        for name in ("smoothing", "memory", "half_life", "noise_factor", "rate_floor"):
+            check_positive("MtMConfig", name, getattr(self, name))
         if not self.schemes or len(set(self.schemes)) != len(self.schemes):
             raise ValueError(f"MtMConfig: schemes must be different names, at least one, got {self.schemes}")
 
@@ -115,17 +119,14 @@ class MtMConfig:
             "output_dropout": 0.2,
             "strict_causal": True,
             "token_std": 0.02,
-            "input_transform": "centered-sqrt",
-            "stitch_init": "pca",
-            "rate_baseline": True,
-            "linear_skip": True,
+            "read_in": "factors",
         }
         return cls(**{**recipe, **changes})
 
     @property
     def needs_counts(self) -> bool:
         """Whether adding a session takes its counts."""
-        return self.input_transform != "counts" or self.stitch_init != "default" or self.rate_baseline
+        return self.read_in == "factors"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -194,6 +195,11 @@ class MtM(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(size)
         self.output_dropout = nn.Dropout(config.output_dropout)
+        self.output_network: nn.Module = nn.Identity()
+        if config.read_in == "factors":
+            self.output_network = nn.Linear(size, config.stitch_size)
+            nn.init.zeros_(self.output_network.weight)  # start at what the factors alone predict
+            nn.init.zeros_(self.output_network.bias)
         self.parts = nn.ModuleList()  # by number and not by name: names may hold dots, which torch forbids
         self._index_of: dict[str, int] = {}
 
@@ -229,16 +235,37 @@ class MtM(nn.Module):
             none.
         """
         self._check_session(session, n_units, regions)
-        if counts is not None and (counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0):
-            raise ValueError(
-                f"MtM.add_session: counts must have shape (windows, bins, {n_units}), got {counts.shape}"
-            )
+        if counts is not None:
+            self._check_counts(counts, n_units)
         if counts is None and self.config.needs_counts:
             raise ValueError(
                 f"MtM.add_session: this configuration starts session {session!r} from its spikes; "
                 f"pass counts=, the (windows, bins, units) counts of its training windows"
             )
-        self._append(session, SessionParts(self.config, n_units, regions, counts))
+        self._append(session, _make_parts(self.config, n_units, regions, counts))
+
+    def refit_session(self, session: str, counts: np.ndarray) -> None:
+        """Estimate the parts of a known session anew from more or newer counts; its token stays.
+
+        Parameters
+        ----------
+        session : str
+        counts : array of shape (windows, bins, n_units)
+            In the order of time, as for :meth:`add_session`.
+
+        Raises
+        ------
+        ValueError
+            If the session is unknown, the shape is wrong, or its parts have no closed form
+            (``read_in="linear"``).
+        """
+        parts = self.session_parts(session)
+        if not isinstance(parts, FactorParts):
+            raise ValueError(
+                f"MtM.refit_session: the parts of {session!r} are trained, not estimated from counts"
+            )
+        self._check_counts(counts, parts.n_units)
+        parts.start_from(counts, self.config)
 
     @classmethod
     def with_sessions(
@@ -252,7 +279,7 @@ class MtM(nn.Module):
         model = cls(config)
         for session, n_units, regions in sessions:
             model._check_session(session, n_units, regions)
-            model._append(session, SessionParts(config, n_units, regions))
+            model._append(session, _make_parts(config, n_units, regions))
         return model
 
     def _check_session(self, session: str, n_units: int, regions: Sequence[str] | None) -> None:
@@ -263,6 +290,12 @@ class MtM(nn.Module):
         if regions is not None and len(regions) != n_units:
             raise ValueError(
                 f"MtM.add_session: regions must name a region for each of {n_units} units, got {len(regions)}"
+            )
+
+    def _check_counts(self, counts: np.ndarray, n_units: int) -> None:
+        if counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0:
+            raise ValueError(
+                f"MtM: counts of the session must have shape (windows, bins, {n_units}), got {counts.shape}"
             )
 
     def _append(self, session: str, parts: SessionParts) -> None:
@@ -290,7 +323,7 @@ class MtM(nn.Module):
             Masking scheme: picks the prompt token; "causal" also keeps each bin from seeing later ones.
         hidden : bool tensor broadcastable to (B, T, N), optional
             True where a count is hidden and not just zero. ``MtMConfig.paper()`` cannot tell the two apart
-            and does not need it; with "centered-sqrt" inputs it should be given whenever something is hidden.
+            and does not need it; with "factors" it should be given whenever something is hidden.
 
         Returns
         -------
@@ -302,8 +335,8 @@ class MtM(nn.Module):
         ValueError
             If the session or the scheme is unknown, or ``counts`` does not fit the session.
         """
-        parts, read, states = self._run(counts, session, scheme, hidden)
-        return parts.read_out(self.output_dropout(states), read)  # (B, T, N)
+        parts, bypass, states = self._run(counts, session, scheme, hidden)
+        return parts.read_out(self._output(states), bypass)  # (B, T, N)
 
     def embed(self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None) -> Tensor:
         """Return the trunk's states of the bins, ``(B, T, hidden_size)``; arguments as in :meth:`forward`."""
@@ -345,31 +378,35 @@ class MtM(nn.Module):
             Columns beyond the units of a window's session are 0; what the padding holds never matters.
         """
         counts = batch.counts if counts is None else counts
-        rows_of: dict[str, list[int]] = {}
-        for row, session in enumerate(batch.session):
-            rows_of.setdefault(session, []).append(row)
+        rows_of = _rows_of(batch.session, counts.device)
         all_parts = [self.session_parts(session) for session in rows_of]
-        reads = []
+        reads, bypasses = [], []
         for (session, rows), parts in zip(rows_of.items(), all_parts, strict=True):
             seen = counts[rows, :, : parts.n_units]
             unseen = None if hidden is None else hidden[rows, :, : parts.n_units]
-            reads.append(self._check_input(seen, session).read_in(seen, unseen))
+            read, bypass = self._check_input(seen, session).read_in(seen, unseen, scheme == "causal")
+            reads.append(read)
+            bypasses.append(bypass)
         tokens = [parts.token.expand(len(read), -1) for parts, read in zip(all_parts, reads, strict=True)]
-        states = self.output_dropout(self._encode(torch.cat(reads), torch.cat(tokens), scheme))
-        log_rates = states.new_zeros(counts.shape)
+        states = self._output(self._encode(torch.cat(reads), torch.cat(tokens), scheme))
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        log_rates = torch.zeros(counts.shape, dtype=dtype, device=counts.device)
         by_session = states.split([len(read) for read in reads])
-        for rows, parts, state, read in zip(rows_of.values(), all_parts, by_session, reads, strict=True):
-            log_rates[rows, :, : parts.n_units] = parts.read_out(state, read).to(log_rates.dtype)
+        for rows, parts, state, bypass in zip(rows_of.values(), all_parts, by_session, bypasses, strict=True):
+            log_rates[rows, :, : parts.n_units] = parts.read_out(state, bypass).to(dtype)
         return log_rates
 
     def _run(
         self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None
-    ) -> tuple[SessionParts, Tensor, Tensor]:
-        """Return the session's parts, what they read in and the states of the bins."""
+    ) -> tuple[SessionParts, Tensor | None, Tensor]:
+        """Return the session's parts, what bypasses the trunk, and the states of the bins."""
         parts = self._check_input(counts, session)
-        read = parts.read_in(counts, hidden)  # (B, T, stitch_size)
+        read, bypass = parts.read_in(counts, hidden, scheme == "causal")  # (B, T, stitch_size)
         states = self._encode(read, parts.token.expand(len(counts), -1), scheme)  # (B, T, D)
-        return parts, read, states
+        return parts, bypass, states
+
+    def _output(self, states: Tensor) -> Tensor:
+        return self.output_network(self.output_dropout(states))
 
     def _encode(self, read: Tensor, session_tokens: Tensor, scheme: str) -> Tensor:
         """Run the shared part: ``(B, T, stitch_size)`` and ``(B, D)`` to states ``(B, T, D)``."""
@@ -397,3 +434,21 @@ class MtM(nn.Module):
         if not counts.is_floating_point():
             raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
         return parts
+
+
+def _rows_of(sessions: Sequence[str], device: torch.device) -> dict[str, Tensor | slice]:
+    """Return the rows of each session; of a single one a slice, which needs no copy."""
+    rows: dict[str, list[int]] = {}
+    for row, session in enumerate(sessions):
+        rows.setdefault(session, []).append(row)
+    if len(rows) == 1:
+        return dict.fromkeys(rows, slice(None))
+    return {session: torch.tensor(numbers, device=device) for session, numbers in rows.items()}
+
+
+def _make_parts(
+    config: MtMConfig, n_units: int, regions: Sequence[str] | None, counts: np.ndarray | None = None
+) -> SessionParts:
+    if config.read_in == "factors":
+        return FactorParts(config, n_units, regions, counts)
+    return LinearParts(config, n_units, regions)

@@ -107,9 +107,6 @@ def register(
     if "!)" in schema:
         return
 
-    if "!" in schema:  # torch differentiates no op that writes to its arguments
-        return
-
     def no_gradient(context: Any, *gradients: Any) -> Any:
         raise RuntimeError(f"neurokern::{name} has no gradient; call it under torch.no_grad()")
 

@@ -261,7 +261,7 @@ def _lay_grid(
     else:
         last = arrays.last_time(times)
         n_bins = 0 if last is None else max(bin_of_last(last, grid) + 1, 0)
-    return grid._replace(n_bins=n_bins), starts, None
+    return Grid(bin_size, start, n_bins, rate, edge_tolerance, closed_last), starts, None
 
 
 def _duration(duration: float | None, start: float, stop: float | None) -> float | None:

@@ -1,5 +1,4 @@
-"""Make ``ibl_120s.npz`` from the wheel of ibllib: ``python -m neurokern.samples._convert ibllib-4.1.0-...whl
-[FILE]``.
+"""Make ``ibl_120s.npz`` from the wheel of ibllib: ``python -m neurokern.samples._convert WHEEL [FILE]``.
 
 This is how the packaged recording was made; nothing in the package runs it. The fixture is a pickle, so run
 it only on a wheel whose hash you have checked against PyPI.

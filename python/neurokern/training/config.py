@@ -27,7 +27,8 @@ class TrainingConfig:
     learning_rate, weight_decay : float
         Highest learning rate of the one-cycle schedule, and AdamW's decay.
     session_learning_rate, session_weight_decay : float, optional
-        The same for the read-ins and read-outs of the sessions; those of the trunk when not given.
+        The same for the read-ins and read-outs of the sessions; those of the trunk when not given. A rate of
+        0 keeps them as they started.
     decay : {"all", "matrices"}
         Which weights decay: all (published), or all but biases, norms, positions and tokens.
     warmup, div_factor, final_div_factor : float
@@ -41,6 +42,10 @@ class TrainingConfig:
         given.
     gradient_clip : float, optional
         Largest norm of the gradient.
+    refit : bool
+        After the best weights were chosen, estimate what the sessions have in closed form anew from training
+        and validation windows together: where rates drift, the last windows matter most. Only for
+        ``MtMConfig.small`` with a ``session_learning_rate`` of 0.
     ema_decay : float, optional
         Validate and keep an exponential moving average of the weights instead of the last ones.
     masking : Masking
@@ -76,6 +81,7 @@ class TrainingConfig:
     reduction: Literal["sum", "mean"] = "sum"
     rate_power: float | None = None
     gradient_clip: float | None = None
+    refit: bool = False
     ema_decay: float | None = None
     masking: Masking = field(default_factory=Masking)
     validate_every: int | None = None
@@ -89,11 +95,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_epochs", "checkpoint_every"):
             check_positive("TrainingConfig", name, getattr(self, name))
-        for name in ("max_steps", "validate_every", "patience", "gradient_clip", "session_learning_rate"):
+        for name in ("max_steps", "validate_every", "patience", "gradient_clip"):
             if getattr(self, name) is not None:
                 check_positive("TrainingConfig", name, getattr(self, name))
         for name in ("learning_rate", "div_factor", "final_div_factor"):
             check_positive("TrainingConfig", name, getattr(self, name))
+        for name in ("weight_decay", "session_learning_rate", "session_weight_decay"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"TrainingConfig: {name} must be at least 0, got {getattr(self, name)!r}")
         check_fraction("TrainingConfig", "warmup", self.warmup)
         if self.ema_decay is not None:
             check_fraction("TrainingConfig", "ema_decay", self.ema_decay)
@@ -118,6 +127,8 @@ class TrainingConfig:
             "reduction": "mean",
             "rate_power": 0.5,
             "gradient_clip": 1.0,
+            "session_learning_rate": 0.0,
+            "refit": True,
             "masking": Masking(ratio=(0.1, 0.5), causal_targets="random-cut", region_choice="sample"),
             "validate_every": 100,
         }

@@ -14,18 +14,19 @@ from neurokern.training.config import TrainingConfig
 
 
 def parameter_groups(model: MtM, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Split the parameters by learning rate and decay: trunk and sessions, decaying or not."""
+    """Split the parameters by learning rate and decay; those with rate 0 are left out."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate, decay = config.learning_rate, config.weight_decay
-        if name.startswith("parts."):
+        if name.startswith("parts.") and not name.endswith(".token"):
             rate = rate if config.session_learning_rate is None else config.session_learning_rate
             decay = decay if config.session_weight_decay is None else config.session_weight_decay
         if config.decay == "matrices" and (parameter.ndim < 2 or name in ("positions", "prompts")):
             decay = 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
+        if rate > 0:
+            groups.setdefault((rate, decay), []).append(parameter)
     if not groups:
         raise ValueError("Trainer: every parameter of the model is frozen; there is nothing to train")
     return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
@@ -46,6 +47,21 @@ def make_optimizer(
         final_div_factor=config.final_div_factor,
     )
     return optimizer, scheduler
+
+
+@contextmanager
+def frozen_but(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[list[nn.Parameter]]:
+    """Spare the gradients of what the optimizer does not hold; gives what it does hold."""
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    held = {id(parameter) for parameter in trained}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield trained
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 class WeightAverage:

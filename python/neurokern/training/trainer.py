@@ -38,7 +38,7 @@ from neurokern.datasets import (
 from neurokern.models import MtM, poisson_loss
 from neurokern.models.masking import draw_scheme, mask_batch
 from neurokern.training.config import TrainingConfig
-from neurokern.training.optimizer import WeightAverage, make_optimizer
+from neurokern.training.optimizer import WeightAverage, frozen_but, make_optimizer
 from neurokern.training.state import Progress, load_training_state, save_training_state
 from neurokern.training.validation import Validation
 
@@ -124,7 +124,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
 
     def fit(self, resume: bool = False) -> pd.DataFrame:
-        """Train to the end and leave the best weights in the model.
+        """Train to the end and leave the best weights in the model and in the folder ``best``.
 
         Parameters
         ----------
@@ -149,10 +149,12 @@ class Trainer:
         gpus = [self.device] if self.device.type == "cuda" else []
         quiet = not (self.config.progress and sys.stderr.isatty())
         bar = tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=quiet)
-        with torch.random.fork_rng(gpus), bar:
+        with torch.random.fork_rng(gpus), bar, frozen_but(self.model, self.optimizer) as trained:
             clock = time.perf_counter()
+            if self.validation is not None and not self.history:
+                self._validate()  # what training has to improve on
             for batch in self._batches():
-                self._step(batch.to(self.device, non_blocking=True))
+                self._step(batch.to(self.device, non_blocking=True), trained)
                 bar.update()
                 if self.progress.step % every == 0 or self.progress.step == self.total_steps:
                     bar.set_postfix(loss=self._validate())
@@ -170,7 +172,7 @@ class Trainer:
             if by_region and not any(session.regions):
                 raise ValueError(
                     f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
-                    f"give the units groups in place of regions, or train with Masking(schemes=('neuron', 'causal'))"
+                    f"group its units, or train with Masking(schemes=('neuron', 'causal'))"
                 )
 
     def _add_sessions(self) -> None:
@@ -178,9 +180,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             for session in self.windows.sessions:
                 if session.session not in self.model.sessions:
-                    counts = (
-                        session.read(range(session.n_windows)) if self.model.config.needs_counts else None
-                    )
+                    counts = _all_counts(session) if self.model.config.needs_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
                 elif self.model.session_parts(session.session).n_units != session.n_units:
                     known = self.model.session_parts(session.session).n_units
@@ -206,7 +206,7 @@ class Trainer:
             )
         )
 
-    def _step(self, batch: SpikeBatch) -> None:
+    def _step(self, batch: SpikeBatch, trained: list[nn.Parameter]) -> None:
         config, step = self.config, self.progress.step
         entropy = np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)
         torch.manual_seed(int(entropy[0]))
@@ -221,7 +221,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         if config.gradient_clip is not None:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(trained, config.gradient_clip)
             self._check_finite(float(norm), "norm of the gradient")
         self.optimizer.step()
         self.scheduler.step()
@@ -247,7 +247,7 @@ class Trainer:
         row: dict[str, float] = {
             "step": progress.step,
             "epoch": progress.step / self.sampler.batches_per_epoch,
-            "train_loss": progress.loss_sum / max(progress.loss_count, 1),
+            "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
             "learning_rate": float(self.scheduler.get_last_lr()[0]),
             "seconds": round(progress.seconds, 3),
         }
@@ -267,8 +267,11 @@ class Trainer:
                 self._save_best()
         self.history.append(row)
         self._write_history()
-        logger.info("step %d of %d: %s", progress.step, self.total_steps, row)
-        return row.get("validation_loss", row["train_loss"])
+        loss = row.get("validation_loss", row["train_loss"])
+        logger.info(
+            "step %d of %d: loss %.4f, %.0f s", progress.step, self.total_steps, loss, progress.seconds
+        )
+        return loss
 
     def _done(self) -> bool:
         patience = self.config.patience
@@ -342,8 +345,26 @@ class Trainer:
             self._save_best()
         best = load_model(self.folder / "best")
         self.model.load_state_dict(best.state_dict())
+        if self._refit():
+            with replace_checkpoint(self.folder / "best") as temporary:
+                write_model(self.model, temporary)
         self.model.eval()
         return pd.DataFrame(self.history)
+
+    def _refit(self) -> bool:
+        """Estimate the sessions' parts from training and validation windows; says whether it did."""
+        in_closed_form = self.model.config.needs_counts and self.config.session_learning_rate == 0
+        if self.validation is None or not (self.config.refit and in_closed_form):
+            return False
+        train = {session.session: session for session in self.windows.sessions}
+        for held_out in self.validation.windows.sessions:
+            both = (train[held_out.session], held_out)
+            counts = np.concatenate([_all_counts(session) for session in both])
+            if all(session.windows is not None for session in both):
+                starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
+                counts = counts[np.argsort(starts, kind="stable")]
+            self.model.refit_session(held_out.session, counts)
+        return True
 
 
 class _Plan:
@@ -370,6 +391,10 @@ def _pick_device(name: str) -> torch.device:
             f"TrainingConfig: device {name!r} was asked for but torch sees no GPU; use 'cpu' or 'auto'"
         )
     return device
+
+
+def _all_counts(session: BinnedSession | WindowedRecording) -> np.ndarray:
+    return session.counts if isinstance(session, BinnedSession) else session.bin().counts
 
 
 def _mean_counts(session: BinnedSession | WindowedRecording) -> Tensor:

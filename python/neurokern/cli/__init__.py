@@ -1,0 +1,71 @@
+"""The command line: ``neurokern COMMAND``, one file each. This file parses, runs and reports errors."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from neurokern import __version__
+from neurokern.cli import adapt, demo, env, evaluate, info, train
+
+__all__ = ["main"]
+
+_COMMANDS = (demo, train, evaluate, adapt, info, env)
+_BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
+_INTERRUPTED = 130
+
+_EXAMPLES = """\
+examples:
+  neurokern demo                          the whole path on a shipped recording, about 3 minutes
+  neurokern demo --data my_session/       the same on your own spikes
+  neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
+  neurokern evaluate runs/a --report      masked-prediction scores beside the baselines
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        hint = getattr(args, "interrupted", "")
+        print(f"\nneurokern {args.command}: interrupted{hint}", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if args.debug:
+            raise
+        print(f"neurokern {args.command}: {_one_line(error)}", file=sys.stderr)
+        return _BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="neurokern",
+        description="Spikes to binned counts, a multi-task-masking model, and few-shot decoders.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"neurokern {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        sub = command.add_parser(commands)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or f"{type(error).__name__} without a message (--debug shows where)"

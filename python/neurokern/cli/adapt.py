@@ -1,0 +1,132 @@
+"""``neurokern adapt``: bring a trained model to a new recording, and decode from few labeled windows."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from neurokern.cli._common import Steps, new_parser, require_torch, say
+from neurokern.cli._flags import add_settings_flags
+
+if TYPE_CHECKING:
+    from neurokern.cli.settings import RunSettings
+
+_EXAMPLES = """\
+  neurokern adapt runs/a new_session.npz --out runs/new
+  neurokern adapt runs/a new_session.npz --out runs/new --mode full
+  neurokern adapt runs/a new.npz --out runs/new --label "contrast_left>contrast_right"
+  neurokern adapt runs/a alf/probe00 --out runs/new --set training.max_steps=100
+
+Windows and split are those of RUN unless --set changes them. The folder gets the adapted weights
+(best/), run.yaml, scores.csv, few_shot.csv and report.html; `neurokern evaluate` takes it as a run.
+"""
+_STEPS = 400  # as adapters.adapt_session takes by default
+_VALIDATE_EVERY = 50
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command ``adapt``."""
+    from neurokern.cli.labels import LABEL_HELP
+
+    parser = new_parser(
+        commands,
+        "adapt",
+        run,
+        summary="bring a trained model to a new recording, decode from few labels",
+        description=(
+            "Give a trained model a read-in and a read-out for a recording that it does not know, trained by "
+            "masked prediction without labels; score it beside baselines; decode from few labeled windows."
+        ),
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="folder that `neurokern train` wrote")
+    parser.add_argument("data", metavar="DATA", help="the new recording")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the adapted model")
+    parser.add_argument(
+        "--mode",
+        choices=("stitch", "full"),
+        default="stitch",
+        help="stitch (default): train only the new session's parts; full: all weights, as in the publication",
+    )
+    parser.add_argument("--label", metavar="EXPR", help=LABEL_HELP)
+    parser.add_argument("--max-units", type=int, metavar="N", help="score at most N units")
+    add_settings_flags(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Adapt, score, decode, report."""
+    require_torch("adapt")
+    from neurokern.report.style import require_matplotlib
+
+    require_matplotlib()
+    from neurokern.adapters import adapt_session
+    from neurokern.checkpoint import load_model
+    from neurokern.cli.few_shot import check_label, decode_session
+    from neurokern.cli.run_report import RunResults, write_run_report
+    from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
+    from neurokern.cli.sessions import find_sources, load_session, split_for_training
+    from neurokern.cli.train import describe_sessions, fit_to_windows, prepare_folder
+
+    base, out = pathlib.Path(args.run_folder), pathlib.Path(args.out)
+    settings = _settings(args, base)
+    model = load_model(base)
+    steps = Steps(5)
+    with steps.step("load and bin the recording"):
+        sources = find_sources([args.data])
+        if len(sources) > 1:
+            raise ValueError(f"{args.data} holds {len(sources)} recordings; adapt takes one at a time")
+        loaded = load_session(sources[0], settings.windows)
+        session = loaded.session
+        parts = split_for_training(session, settings.split)
+        describe_sessions([loaded], {session.session: parts})
+        check_label(args.label, parts.train)  # now, not after minutes of training
+        if session.session in model.sessions:
+            steps.note(f"the model knows {session.session!r} already and goes on from there")
+    settings = replace(fit_to_windows(settings, [session]), model=model.config)
+    prepare_folder(out, settings)
+    with steps.step(f"adapt ({args.mode}): {settings.training.max_steps} steps without labels"):
+        adapted = adapt_session(model, parts.train, parts.validation, args.mode, settings.training, out)
+    with steps.step("predict hidden spikes of the test windows, beside ridge regression and the unit's mean"):
+        splits = {session.session: parts}
+        predictors = {session.session: predictors_of(adapted, parts)}
+        scores = score_sessions(predictors, splits, max_units=args.max_units)
+        write_scores(out, scores)
+        steps.note("bits per spike: mean over units [95 % interval over units]")
+        steps.lines(scores_text(scores))
+    with steps.step("decode from few labeled windows"):
+        few = decode_session(adapted, loaded, parts, args.label, seed=settings.training.seed)
+        few.write(out)
+        for sentence in few.text:
+            steps.note(sentence)
+        steps.lines(few.as_text())
+    with steps.step("write the report"):
+        results = RunResults(
+            settings=settings,
+            loaded=[loaded],
+            splits=splits,
+            predictors=predictors,
+            scores=scores,
+            folder=out,
+            few_shot=few,
+            title=f"A trained MtM on a new recording ({_MODE_WORDS[args.mode]})",
+            seconds=steps.seconds,
+        )
+        report = write_run_report(out / "report.html", results)
+    say(f"\nreport   {report.resolve()}")
+    say(f"tables   {out / 'scores.csv'}, {out / 'few_shot.csv'}")
+    say(f"weights  {out / 'best'}")
+
+
+_MODE_WORDS = {"stitch": "trunk frozen", "full": "all weights fine-tuned"}
+
+
+def _settings(args: argparse.Namespace, base: pathlib.Path) -> RunSettings:
+    """Return windows and split of the run, with the recipe of adaptation, and the flags on top."""
+    from neurokern.cli.settings import effective_settings, read_run_settings, with_data
+
+    settings = read_run_settings(base)
+    recipe = replace(settings.training, max_steps=_STEPS, validate_every=_VALIDATE_EVERY)
+    return with_data(effective_settings(args, replace(settings, training=recipe)), [args.data])

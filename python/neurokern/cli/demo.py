@@ -1,0 +1,184 @@
+"""``neurokern demo``: from raw spike times to a trained model, scores, a few-shot decoder and a report."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import time
+from typing import TYPE_CHECKING
+
+from neurokern.cli._common import Steps, new_parser, require_torch, say
+from neurokern.cli._flags import add_settings_flags
+
+if TYPE_CHECKING:
+    from neurokern.cli.sessions import LoadedSession
+    from neurokern.cli.settings import RunSettings
+    from neurokern.datasets import SpikeRecording
+
+_EXAMPLES = """\
+  neurokern demo                                       the recording that ships with the package
+  neurokern demo --data my_session/                    your spikes: an ALF folder or a .npz file
+  neurokern demo --data session.npz --label "contrast_left>contrast_right"
+  neurokern demo --data my_session/ --align goCue_times --tmin -0.2 --tmax 0.8
+  neurokern demo --set training.max_steps=2000         train longer
+
+Without trials the demo takes sliding windows, and decodes whether a group of units that is hidden
+from the model fires above its median. Without regions, groups of neighboring units stand in for them.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command ``demo``."""
+    from neurokern.cli.labels import LABEL_HELP
+
+    parser = new_parser(
+        commands,
+        "demo",
+        run,
+        summary="the whole path on one recording, with a report (about 3 minutes)",
+        description=(
+            "Bin a recording, train a small MtM, score its masked predictions beside baselines, decode from "
+            "few labeled windows, and write report.html."
+        ),
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("--data", metavar="PATH", help="your recording instead of the shipped one")
+    parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="by default runs/demo")
+    parser.add_argument("--label", metavar="EXPR", help=LABEL_HELP)
+    parser.add_argument("--align", metavar="COLUMN", help="event of the trials that windows are aligned to")
+    parser.add_argument("--tmin", type=float, metavar="S", help="start of the window, seconds from the event")
+    parser.add_argument("--tmax", type=float, metavar="S", help="end of the window, seconds from the event")
+    parser.add_argument(
+        "--max-units", type=int, default=300, metavar="N", help="units to score (default 300)"
+    )
+    add_settings_flags(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Go through the steps, saying what each does and finds."""
+    require_torch("demo")
+    from neurokern.report.style import require_matplotlib
+
+    require_matplotlib()
+    import torch
+
+    from neurokern.cli.few_shot import check_label, decode_session
+    from neurokern.cli.run_report import RunResults, write_run_report
+    from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
+    from neurokern.cli.sessions import split_for_training
+    from neurokern.cli.train import fit_to_windows, prepare_folder, train_model
+
+    out = pathlib.Path(args.out)
+    settings = _settings(args)
+    steps = Steps(6)
+    with steps.step("load and bin the spikes"):
+        loaded = _load(args, settings)
+        session = loaded.session
+        check_label(args.label, session)  # now, not after minutes of training
+    with steps.step("split in time: train, then validation, then test"):
+        splits = {session.session: split_for_training(session, settings.split)}
+        parts = splits[session.session]
+        steps.note(f"{len(parts.train)} / {len(parts.validation)} / {len(parts.test)} windows")
+    settings = fit_to_windows(settings, [session])
+    prepare_folder(out, settings, replace=True)
+    with steps.step(f"train MtM, {settings.training.max_steps} steps on {torch.get_num_threads()} threads"):
+        model, _ = train_model(settings, [parts], out)
+        steps.note(f"{sum(p.numel() for p in model.parameters()):,} weights; curves in {out / 'metrics.csv'}")
+    with steps.step("predict hidden spikes of the test windows, beside ridge regression and the unit's mean"):
+        predictors = {session.session: predictors_of(model, parts)}
+        scores = score_sessions(predictors, splits, max_units=args.max_units)
+        write_scores(out, scores)
+        steps.note("bits per spike: mean over units [95 % interval over units]")
+        steps.lines(scores_text(scores))
+    with steps.step("decode from few labeled windows"):
+        few = decode_session(model, loaded, parts, args.label, seed=settings.training.seed)
+        few.write(out)
+        for sentence in few.text:
+            steps.note(sentence)
+        steps.lines(few.as_text())
+    with steps.step("write the report"):
+        results = RunResults(
+            settings=settings,
+            loaded=[loaded],
+            splits=splits,
+            predictors=predictors,
+            scores=scores,
+            folder=out,
+            few_shot=few,
+            title="From raw spikes to a few-shot decoder",
+            seconds=steps.seconds,
+        )
+        report = write_run_report(out / "report.html", results)
+    say(f"\n{sum(steps.seconds.values()):.0f} s in all")
+    say(f"report   {report.resolve()}")
+    say(f"tables   {out / 'scores.csv'}, {out / 'few_shot.csv'}")
+    say(f"weights  {out / 'best'}")
+
+
+def _settings(args: argparse.Namespace) -> RunSettings:
+    """Return the settings, with the flags of windows on top."""
+    from neurokern._config import apply_settings
+    from neurokern.cli.sessions import sample_path
+    from neurokern.cli.settings import RunSettings, effective_settings, with_data
+
+    settings = effective_settings(args, RunSettings())
+    given = {"align": args.align, "tmin": args.tmin, "tmax": args.tmax}
+    windows = {name: value for name, value in given.items() if value is not None}
+    settings = apply_settings(settings, {"windows": windows}, where="demo")
+    return with_data(settings, [args.data]) if args.data else settings
+
+
+def _load(args: argparse.Namespace, settings: RunSettings) -> LoadedSession:
+    """Load the recording, and say what it is, how fast it was binned and what was assumed."""
+    from neurokern.cli.sessions import find_sources, from_recording, load_session
+    from neurokern.samples import load_sample
+
+    if args.data is None:
+        recording = load_sample()
+        Steps.note(
+            "120 s of one Neuropixels recording of the International Brain Laboratory (samples/NOTICE.md)"
+        )
+        loaded = from_recording(recording, settings.windows)
+    else:
+        sources = find_sources([args.data])
+        if len(sources) > 1:
+            Steps.note(
+                f"{len(sources)} recordings found; the demo takes {sources[0].name}, `train` takes all"
+            )
+        loaded = load_session(sources[0], settings.windows)
+    session = loaded.session
+    Steps.note(f"{session.n_units} units; {loaded.how}; {session.n_windows} windows of {session.n_bins} bins")
+    if loaded.recording is not None:
+        Steps.note(_binning_speed(loaded.recording, settings.windows.bin_size))
+    for note in loaded.notes:
+        Steps.note(f"note: {note}")
+    return loaded
+
+
+def _binning_speed(recording: SpikeRecording, bin_size: float) -> str:
+    """Bin the whole recording a few times and say how long the fastest took."""
+    import numpy as np
+
+    from neurokern.ops import bin_spikes
+
+    n_bins = max(int(recording.duration / bin_size), 1)
+    best = float("inf")
+    for _ in range(5):
+        begun = time.perf_counter()
+        bin_spikes(
+            recording.times,
+            recording.units,
+            bin_size,
+            start=recording.start,
+            stop=recording.start + n_bins * bin_size,
+            n_units=recording.n_units,
+            dtype=np.uint16,
+            overflow="saturate",
+        )
+        best = min(best, time.perf_counter() - begun)
+    speed = recording.n_spikes / best / 1e6
+    return (
+        f"bin_spikes: {recording.n_spikes:,} spikes into {n_bins:,} bins x {recording.n_units} units "
+        f"in {best * 1000:.2f} ms ({speed:,.0f} million spikes a second)"
+    )

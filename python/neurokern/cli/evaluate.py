@@ -1,0 +1,84 @@
+"""``neurokern evaluate``: masked-prediction scores of a trained model beside the baselines."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from neurokern.cli._common import new_parser, require_torch, say
+
+_EXAMPLES = """\
+  neurokern evaluate runs/a                     the test windows of the run's own recordings
+  neurokern evaluate runs/a --report            with figures
+  neurokern evaluate runs/a other/copy.npz      only these; the model must know the sessions
+  neurokern evaluate runs/a --max-units 100     score 100 units of each session (faster)
+
+Tasks: co-smoothing (each unit from all others), forward-prediction (the last tenth of a window),
+intra-region (each unit from its own region), inter-region (a region from all others). Baselines,
+fitted on the same training windows: ridge regression tuned on the validation windows, and the
+unit's mean rate.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command ``evaluate``."""
+    parser = new_parser(
+        commands,
+        "evaluate",
+        run,
+        summary="scores on held-out windows, beside the baselines",
+        description="Score a trained model on the test windows of its recordings, in bits per spike.",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="folder that `neurokern train` wrote")
+    parser.add_argument("data", nargs="*", metavar="DATA", help="recordings; by default those of the run")
+    parser.add_argument("--report", action="store_true", help="also write report.html")
+    parser.add_argument("--max-units", type=int, metavar="N", help="score at most N units of each session")
+    parser.add_argument("--out", metavar="FOLDER", help="folder for the tables; by default RUN")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score, print the table, write the files."""
+    require_torch("evaluate")
+    from neurokern.checkpoint import load_model
+    from neurokern.cli.run_report import RunResults, write_run_report
+    from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
+    from neurokern.cli.sessions import load_sessions, split_for_training
+    from neurokern.cli.settings import read_run_settings
+    from neurokern.report.style import require_matplotlib
+
+    if args.report:
+        require_matplotlib()  # now, not after minutes of work
+    folder = pathlib.Path(args.run_folder)
+    out = pathlib.Path(args.out or folder)
+    settings = read_run_settings(folder)
+    model = load_model(folder / "best")
+    loaded = load_sessions(args.data or settings.data, settings.windows)
+    unknown = [one.session.session for one in loaded if one.session.session not in model.sessions]
+    if unknown:
+        raise ValueError(
+            f"the model does not know {', '.join(unknown)} (it knows {', '.join(model.sessions)}); "
+            f"adapt it first: neurokern adapt {folder} DATA"
+        )
+    splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
+    predictors = {}
+    for session, parts in splits.items():
+        say(f"{session}: fitting the baselines on {len(parts.train)} windows")
+        predictors[session] = predictors_of(model, parts)
+    scores = score_sessions(predictors, splits, max_units=args.max_units)
+    say("\nbits per spike on test windows: mean over units [95 % interval over units]")
+    say(scores_text(scores))
+    say()
+    for path in write_scores(out, scores):
+        say(f"table   {path}")
+    if args.report:
+        results = RunResults(
+            settings=settings,
+            loaded=loaded,
+            splits=splits,
+            predictors=predictors,
+            scores=scores,
+            folder=folder,
+        )
+        say(f"report  {write_run_report(out / 'report.html', results)}")

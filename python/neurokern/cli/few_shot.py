@@ -1,0 +1,221 @@
+"""Few-shot decoding: labels of trials or, where there are none, the state of a hidden group of units."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neurokern.adapters import FewShotTask, count_features, evaluate_few_shot, model_features
+from neurokern.cli._common import text_table, write_csv
+from neurokern.cli.labels import Labels, choose_label, make_labels
+from neurokern.cli.sessions import LoadedSession, keep_apart
+from neurokern.datasets import BinnedSession, Splits
+from neurokern.models import MtM
+
+__all__ = ["FewShotResult", "check_label", "decode_hidden_group", "decode_label", "decode_session"]
+
+SHOTS = (1, 2, 5, 10, 20)
+FEATURES = (
+    "MtM states",
+    "MtM rates",
+    "raw counts",
+)  # one number per state, unit and unit: kept small on purpose
+SHOWN = (
+    "MtM states, ridge",
+    "MtM states, lda",
+    "MtM states, logistic",
+    "MtM rates, ridge",
+    "raw counts, ridge",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotResult:
+    """Scores over numbers of labeled windows, with the words that say what was decoded.
+
+    Attributes
+    ----------
+    table : DataFrame
+        As :func:`neurokern.adapters.evaluate_few_shot` returns.
+    label : str
+        What was decoded.
+    text : tuple of str
+        How labels and features were made.
+    """
+
+    table: pd.DataFrame
+    label: str
+    text: tuple[str, ...]
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The rows for figures and terminal; all are in the file."""
+        rows = self.table[self.table["method"].isin(SHOWN)]
+        return rows.sort_values(["method", "shots"], key=_place, kind="stable", ignore_index=True)
+
+    @property
+    def chance(self) -> float:
+        """Balanced accuracy of guessing."""
+        return float(self.table["chance"].iloc[0])
+
+    def as_text(self) -> str:
+        """Return the table as text."""
+        wide = self.shown.pivot_table(index="method", columns="shots", values="mean", sort=False)
+        rows = [[str(method), *(f"{value:.2f}" for value in row)] for method, row in wide.iterrows()]
+        header = ["labeled windows per class", *map(str, wide.columns)]
+        return f"balanced accuracy, chance {self.chance:.2f}:\n{text_table(header, rows)}"
+
+    def write(self, folder: pathlib.Path) -> pathlib.Path:
+        """Write the table and return its path."""
+        return write_csv(folder / "few_shot.csv", self.table.drop(columns="session", errors="ignore"))
+
+
+def _place(column: pd.Series) -> pd.Series:
+    return column.map(SHOWN.index) if column.name == "method" else column
+
+
+def check_label(label: str | None, session: BinnedSession) -> None:
+    """Raise ValueError if ``label`` cannot be decoded from the trials of this session."""
+    if label is None:
+        return
+    if session.trials is None:
+        raise ValueError(f"--label {label!r}: this recording has no trials")
+    make_labels(label, session.trials)
+
+
+def decode_session(
+    model: MtM, loaded: LoadedSession, parts: Splits[BinnedSession], label: str | None, *, seed: int
+) -> FewShotResult:
+    """Decode ``label``, or one that suits the trials, or without any the state of a hidden group of units."""
+    trials = parts.train.trials
+    check_label(label, parts.train)
+    chosen = label or (choose_label(trials) if trials is not None else None)
+    if chosen is None:
+        return decode_hidden_group(model, loaded, parts, seed=seed)
+    return decode_label(model, parts, chosen, seed=seed)
+
+
+def decode_label(
+    model: MtM, parts: Splits[BinnedSession], label: str, *, seed: int, episodes: int = 100
+) -> FewShotResult:
+    """Decode a label of the trials: support sets from the training windows, queries from the test windows."""
+    labels = [make_labels(label, _trials(part)) for part in (parts.train, parts.test)]
+    features = [_features(model, part) for part in (parts.train, parts.test)]
+    text = (
+        f"Decoded: {label}. Labeled windows are drawn from the training windows "
+        f"({_class_sizes(labels[0])}); the test windows are decoded ({_class_sizes(labels[1])}).",
+        f"Features: {_FEATURES_TEXT}",
+    )
+    values = [one.values for one in labels]
+    return FewShotResult(table=_evaluate(parts, features, values, seed, episodes), label=label, text=text)
+
+
+_FEATURES_TEXT = (
+    "MtM states, the trunk's states averaged over the window; MtM rates, the model's log-rates averaged over "
+    "the window; raw counts, each unit's spikes in the window. The model saw no label."
+)
+
+
+def decode_hidden_group(
+    model: MtM, loaded: LoadedSession, parts: Splits[BinnedSession], *, seed: int, episodes: int = 100
+) -> FewShotResult:
+    """Decode from all other units whether a group of units fires above its median.
+
+    The group is hidden from the model when features are computed. It is the one with the most spikes in the
+    training windows.
+    """
+    train, test = keep_apart(parts.train), parts.test
+    group, units = _busiest_group(train)
+    totals = [part.counts[:, :, units].sum(axis=(1, 2), dtype=np.int64) for part in (train, test)]
+    median = float(np.median(totals[0]))
+    labels = [(total > median).astype(np.int64) for total in totals]
+    kind = "group of neighboring units" if loaded.stand_in else "region"
+    text = (
+        f"There are no labeled trials, so the label is made from spikes: whether the {int(units.sum())} "
+        f"units of {group} together fire more than {median:g} spikes in a window, their median over "
+        "training windows.",
+        f"This {kind} is hidden from the model when features are computed; raw counts are those of all other "
+        "units. "
+        "(In pretraining, on the training windows, the model did see it.) "
+        f"{int(labels[1].sum())} of {len(labels[1])} test windows lie above.",
+    )
+    features = [_features_without(model, part, units) for part in (train, test)]
+    table = _evaluate(replace(parts, train=train), features, labels, seed, episodes)
+    return FewShotResult(table=table, label=f"“{group} fires above its median”", text=text)
+
+
+def _evaluate(
+    parts: Splits[BinnedSession],
+    features: list[dict[str, Tensor]],
+    labels: list[NDArray[np.int64]],
+    seed: int,
+    episodes: int,
+) -> pd.DataFrame:
+    """Draw support sets from the first part, queries from the second; a label of -1 takes no part."""
+    values = np.concatenate(labels)
+    kept, n_first = values >= 0, len(labels[0])
+    rows = np.arange(len(values))
+    task = FewShotTask(
+        session=parts.train.session,
+        features={name: torch.cat([one[name] for one in features]) for name in FEATURES},
+        labels=values,
+        support_pool=rows[:n_first][kept[:n_first]],
+        query=rows[n_first:][kept[n_first:]],
+    )
+    smallest = min(np.bincount(values[task.support_pool])[task.classes])
+    shots = [shots for shots in SHOTS if shots <= smallest]
+    if not shots:
+        raise ValueError("few-shot decoding needs at least one labeled training window of each class")
+    return evaluate_few_shot(task, shots=shots, episodes=episodes, seed=seed)
+
+
+def _features(model: MtM, part: BinnedSession) -> dict[str, Tensor]:
+    features = count_features(part) | model_features(model, part)
+    return {name: features[name] for name in FEATURES}
+
+
+@torch.inference_mode()
+def _features_without(model: MtM, part: BinnedSession, units: NDArray[np.bool_]) -> dict[str, Tensor]:
+    """Return features of windows in which ``units`` are hidden, under the inter-region prompt."""
+    hidden = torch.from_numpy(units)[None, None, :]
+    device = next(model.parameters()).device
+    model.eval()
+    states, rates, counts = [], [], []
+    for first in range(0, part.n_windows, 64):
+        seen = torch.from_numpy(part.read(range(first, min(first + 64, part.n_windows)))).masked_fill(
+            hidden, 0.0
+        )
+        arguments = (seen.to(device), part.session, "inter-region", hidden.to(device))
+        states.append(model.embed(*arguments).float().mean(1).cpu())
+        rates.append(model(*arguments).float().mean(1).cpu())
+        counts.append(seen.sum(1)[:, torch.from_numpy(~units)])
+    return {"MtM states": torch.cat(states), "MtM rates": torch.cat(rates), "raw counts": torch.cat(counts)}
+
+
+def _busiest_group(train: BinnedSession) -> tuple[str, NDArray[np.bool_]]:
+    total = train.counts.sum(axis=(0, 1), dtype=np.int64)
+    names = sorted(set(train.regions.tolist()) - {""})
+    if len(names) < 2:
+        raise ValueError("few-shot decoding without trials needs at least two regions or groups of units")
+    spikes: Mapping[str, int] = {name: int(total[train.regions == name].sum()) for name in names}
+    group = max(names, key=lambda name: spikes[name])
+    return group, train.regions == group
+
+
+def _trials(part: BinnedSession) -> pd.DataFrame:
+    if part.trials is None:
+        raise ValueError("decoding a label needs a recording with trials")
+    return part.trials
+
+
+def _class_sizes(labels: Labels) -> str:
+    sizes = [int((labels.values == index).sum()) for index in range(len(labels.names))]
+    listed = [f"{size} {name}" for size, name in zip(sizes, labels.names, strict=True)]
+    return ", ".join([*listed, labels.note] if labels.note else listed)

@@ -1,0 +1,178 @@
+"""``neurokern train``: pretrain MtM on one or many recordings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from neurokern._config import to_mapping, write_text, write_yaml
+from neurokern.cli._common import new_parser, require_torch, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from neurokern.cli.sessions import LoadedSession
+    from neurokern.cli.settings import RunSettings
+    from neurokern.datasets import BinnedSession, Splits
+    from neurokern.models import MtM
+
+_EXAMPLES = """\
+  neurokern train sessions/ --out runs/a
+  neurokern train alf/probe00 more.npz --out runs/b --set training.max_steps=500
+  neurokern train sessions/ --out runs/a --resume           go on after an interruption
+  neurokern train --config runs/a/run.yaml --out runs/c     the same run again, same result
+
+The folder gets run.yaml (every setting, the data included), environment.json, metrics.csv, best/ (the
+weights with the lowest validation loss) and last/ (to resume from). On a CPU, run.yaml and the same
+number of threads give the same weights bit for bit.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command ``train``."""
+    parser = new_parser(
+        commands,
+        "train",
+        run,
+        summary="pretrain MtM on recordings",
+        description=(
+            "Train MtM by multi-task masking. DATA are ALF folders, .npz files of spike times or of counts, "
+            "or folders of them. The last windows of each recording are held out for validation and test."
+        ),
+        examples=_EXAMPLES,
+    )
+    from neurokern.cli._flags import add_settings_flags
+
+    parser.add_argument("data", nargs="*", metavar="DATA", help="recordings, or folders of recordings")
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder for the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    add_settings_flags(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Load, split, train, and say where the result is."""
+    require_torch("train")
+    from neurokern.cli.sessions import load_sessions, split_for_training
+
+    folder = pathlib.Path(args.out)
+    settings = _settings(args, folder)
+    loaded = load_sessions(settings.data, settings.windows)
+    splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
+    settings = fit_to_windows(settings, [one.session for one in loaded])
+    describe_sessions(loaded, splits)
+    prepare_folder(folder, settings, resume=args.resume)
+    args.interrupted = f"; go on with: neurokern train --out {folder} --resume"
+    _, history = train_model(settings, list(splits.values()), folder, resume=args.resume)
+    last = history.iloc[-1]
+    say(f"trained {int(last['step'])} steps; validation loss {history['validation_loss'].min():.4f}")
+    say(f"weights   {folder / 'best'}")
+    say(f"settings  {folder / 'run.yaml'}")
+    say(f"next      neurokern evaluate {folder} --report")
+
+
+def _settings(args: argparse.Namespace, folder: pathlib.Path) -> RunSettings:
+    from neurokern.cli.settings import RunSettings, effective_settings, read_run_settings, with_data
+
+    stored = args.resume and (folder / "run.yaml").is_file()
+    defaults = read_run_settings(folder) if stored else RunSettings()
+    settings = with_data(effective_settings(args, defaults), args.data)
+    if not settings.data:
+        raise ValueError("no DATA given: name recordings, or a --config file that names them")
+    return settings
+
+
+def fit_to_windows(settings: RunSettings, sessions: Sequence[BinnedSession]) -> RunSettings:
+    """Return the settings with as many positions in the model as the windows have bins."""
+    bins = {session.session: session.n_bins for session in sessions}
+    if len(set(bins.values())) > 1:
+        listed = ", ".join(f"{name}: {count}" for name, count in bins.items())
+        raise ValueError(f"windows of all sessions must have the same number of bins, got {listed}")
+    return replace(settings, model=replace(settings.model, n_bins=next(iter(bins.values()))))
+
+
+def describe_sessions(loaded: Sequence[LoadedSession], splits: dict[str, Splits[BinnedSession]]) -> None:
+    """Say what each session holds, how it was windowed and split, and what was assumed."""
+    for one in loaded:
+        session, parts = one.session, splits[one.session.session]
+        sizes = (len(part) for part in (parts.train, parts.validation, parts.test))
+        counts = " / ".join(map(str, sizes))
+        say(
+            f"{session.session}: {session.n_units} units, {len(set(session.regions.tolist()))} regions; "
+            f"{one.how}; {counts} train / validation / test windows of {session.n_bins} bins"
+        )
+        for note in one.notes:
+            say(f"  note: {note}")
+
+
+def prepare_folder(
+    folder: pathlib.Path, settings: RunSettings, *, resume: bool = False, replace: bool = False
+) -> None:
+    """Write run.yaml and environment.json.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run and neither ``resume`` nor ``replace`` is given, or ``replace`` is and it
+        holds something else than a run.
+    """
+    from neurokern._environment import describe_environment
+
+    if replace and folder.exists():
+        _clear_run(folder)
+    if (folder / "run.yaml").exists() and not resume:
+        raise ValueError(f"{folder} holds a run already; choose another --out, or go on with --resume")
+    write_yaml(folder / "run.yaml", settings)
+    write_text(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+
+
+def _clear_run(folder: pathlib.Path) -> None:
+    """Delete what an earlier run left in its folder, and nothing else."""
+    if not (folder / "run.yaml").is_file():
+        if any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no earlier run; choose another --out")
+        return
+    for name in ("last", "best", "failed"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+    (folder / "metrics.csv").unlink(missing_ok=True)
+    (folder / "run.yaml").unlink()
+
+
+def train_model(
+    settings: RunSettings,
+    splits: Sequence[Splits[BinnedSession]],
+    folder: pathlib.Path,
+    *,
+    resume: bool = False,
+) -> tuple[MtM, pd.DataFrame]:
+    """Train a new model on the sessions' training windows; return it with its history."""
+    import torch
+
+    from neurokern.models import MtM
+    from neurokern.training import Trainer
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(settings.training.seed)  # the weights at the start
+        model = MtM(settings.model)
+    trainer = Trainer(
+        model,
+        [parts.train for parts in splits],
+        [parts.validation for parts in splits if len(parts.validation)],
+        settings.training,
+        folder,
+    )
+    history = trainer.fit(resume=resume)
+    return model, history
+
+
+def settings_text(settings: RunSettings) -> str:
+    """Return the settings as YAML, for terminal and report."""
+    import yaml
+
+    return yaml.safe_dump(to_mapping(settings), sort_keys=False, default_flow_style=None).rstrip()
