@@ -66,6 +66,18 @@ def test_result_has_the_kind_of_the_input():
     np.testing.assert_array_equal(scores.numpy(), bits_per_spike(rates, counts))
 
 
+def test_scores_are_the_same_on_every_device(device):
+    rates, counts = random_case(8)
+    conditions = np.arange(7) % 3
+    on_device = [torch.from_numpy(array).to(device) for array in (rates, counts)]
+    for score in (bits_per_spike, poisson_d2, r2):
+        result = score(*on_device)
+        assert result.device.type == device
+        np.testing.assert_allclose(result.cpu(), score(rates, counts), rtol=1e-12)
+    psth = psth_r2(*on_device, torch.from_numpy(conditions).to(device))
+    np.testing.assert_allclose(psth.cpu(), psth_r2(rates, counts, conditions), rtol=1e-12)
+
+
 def test_read_only_and_broadcast_arrays_are_accepted():
     counts = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.uint16)
     rates = np.broadcast_to(np.array([0.5, 0.5], dtype=np.float32), counts.shape)

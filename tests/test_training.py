@@ -22,6 +22,7 @@ from neurokern.datasets import (
 )
 from neurokern.models import Masking, MtM, MtMConfig
 from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
+from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, parameter_groups
 
 N_BINS = 16
@@ -165,13 +166,37 @@ def test_parts_in_closed_form_end_up_fitted_to_training_and_validation_windows(
         both.add_session(early.session, early.n_units, counts=np.concatenate([early.counts, late.counts]))
     for session in trainer.model.sessions:
         ours, expected = (dict(m.session_parts(session).named_parameters()) for m in (trainer.model, both))
-        ours.pop("token"), expected.pop("token")
         assert all(torch.equal(ours[name], expected[name]) for name in expected)
     on_disk = load_model(tmp_path).state_dict()
     assert all(torch.equal(t, on_disk[name]) for name, t in trainer.model.state_dict().items())
     again = trainer_of(sessions, tmp_path, config, small)
     again.fit(resume=True)
     assert all(torch.equal(t, on_disk[name]) for name, t in again.model.state_dict().items())
+
+
+def test_episodes_know_the_windows_up_to_a_cut_and_train_on_those_after_it(sessions: Sessions) -> None:
+    session = sessions[0][0]
+    early, late = episodes_of(session, (0.4, 0.8), 0.3)
+    assert [e.known.n_windows for e in (early, late)] == [18, 36]
+    assert np.array_equal(early.known.counts, session.counts[:18])
+    assert np.array_equal(early.ahead.counts, session.counts[18:32])
+    assert np.array_equal(late.ahead.counts, session.counts[36:])
+    assert early.known.session == early.ahead.session == "mouse.1 (first 18 windows)"
+    assert episodes_of(session.select([0]), (0.4, 0.8), 0.3) == []
+
+
+def test_episodes_are_gone_from_the_trained_model(sessions: Sessions, tmp_path: Path) -> None:
+    small = MtMConfig.small(n_bins=N_BINS, stitch_size=4)
+    config = TrainingConfig.small(max_steps=30, validate_every=10, learning_rate=3e-3, progress=False)
+    trainer = trainer_of(sessions, tmp_path, config, small)
+    assert len(trainer.model.sessions) == 2 + 2 * 4
+    history = trainer.fit()
+    assert history["validation_loss"].min() < history["validation_loss"].iloc[0]
+    assert trainer.model.sessions == load_model(tmp_path).sessions == ("mouse.1", "mouse.2")
+    with pytest.raises(ValueError, match="a trainer runs once"):
+        trainer.fit(resume=True)
+    published = trainer_of(sessions, tmp_path / "paper", config)
+    assert published.episodes == []
 
 
 # ---- one seed, one result ----

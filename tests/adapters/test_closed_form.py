@@ -48,6 +48,18 @@ def test_labels_may_be_words_and_tensors_float32(probe):
 
 
 @pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("n_features", [4, 60])
+def test_read_outs_are_the_same_on_every_device(probe, n_features, device):
+    features, labels = clouds(10, n_features, n_classes=3)
+    there = probe().fit(torch.from_numpy(features).to(device), labels)
+    here = probe().fit(features, labels)
+    decision = there.decision(torch.from_numpy(features).to(device))
+    assert decision.device.type == device
+    np.testing.assert_allclose(decision.cpu(), here.decision(features), atol=1e-4)
+    assert there.predict(torch.from_numpy(features).to(device)).tolist() == here.predict(features).tolist()
+
+
+@pytest.mark.parametrize("probe", PROBES)
 def test_one_sample_per_class_is_enough(probe):
     support = np.array([[0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
     fitted = probe().fit(support, ["a", "b", "c"])

@@ -105,6 +105,15 @@ def test_the_strongest_penalty_wins_a_tie():
     assert fit_ridge(X, np.round(Y), ALPHAS).alphas.tolist() == [max(ALPHAS)] * 3
 
 
+@pytest.mark.parametrize("shape", [(25, 6), (6, 25)])
+def test_fits_are_the_same_on_every_device(shape, device):
+    X, Y = problem(*shape)
+    fit = fit_ridge(torch.from_numpy(X).to(device), Y, ALPHAS)
+    assert fit.weights.device.type == device
+    np.testing.assert_allclose(fit.weights.cpu(), fit_ridge(X, Y, ALPHAS).weights, atol=1e-9)
+    np.testing.assert_allclose(fit.predict(X).cpu(), fit_ridge(X, Y, ALPHAS).predict(X), atol=1e-8)
+
+
 def test_shared_alpha_is_the_one_with_the_best_mean_score():
     X, Y = problem(20, 15, n_targets=6)
     fit = fit_ridge(X, Y, ALPHAS, shared_alpha=True)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from synthetic_sessions import make_session, poisson_session
 
-from neurokern.evaluation import TASKS, UnitMeanPredictor, evaluate_masked_prediction, summarize
+from neurokern.evaluation import TASKS, MtMPredictor, UnitMeanPredictor, evaluate_masked_prediction
 from neurokern.metrics import bits_per_spike, psth_r2, r2
+from neurokern.models import MtM, MtMConfig
 
 
 class Spy:
@@ -222,25 +223,14 @@ def test_bad_arguments_are_refused(session, arguments, message):
         evaluate_masked_prediction(Spy(), session, **arguments)
 
 
-def test_summary_averages_units_and_leaves_rare_ones_out():
-    table = pd.DataFrame(
-        {
-            "predictor": "p",
-            "task": ["a"] * 4 + ["b"],
-            "session": ["x", "x", "y", "y", "y"],
-            "n_spikes": [10, 30, 2, 0, 5],
-            "bits_per_spike": [1.0, 2.0, -9.0, np.nan, 4.0],
-        }
-    )
-    summary = summarize(table, min_spikes=5).set_index("task")
-    assert summary.loc["a", "mean"] == 1.5
-    assert summary.loc["a", "median"] == 1.5
-    assert summary.loc["a", "pooled"] == pytest.approx((10 + 60) / 40)
-    assert (summary.loc["a", "n_units"], summary.loc["a", "n_left_out"]) == (2, 2)
-    assert 1 <= summary.loc["a", "low"] <= summary.loc["a", "high"] <= 2
-    assert summary.loc["b", "low"] == summary.loc["b", "high"] == 4
-    per_session = summarize(table, ("predictor", "task", "session"))
-    assert per_session["mean"].tolist() == [1.5, -9.0, 4.0]
-    assert np.isnan(summarize(table, min_spikes=100)["mean"]).all()
-    with pytest.raises(ValueError, match="depth"):
-        summarize(table, ("depth",))
+def test_a_model_is_scored_on_every_task_and_unit():
+    session, _ = poisson_session(12, 10, 5)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "n_layers": 1, "n_heads": 2, "mlp_size": 16, "stitch_size": 4}
+    model = MtM(MtMConfig.small(n_bins=10, **sizes))
+    model.add_session("monday", 5, session.regions.tolist(), session.counts)
+    table = evaluate_masked_prediction(MtMPredictor(model, "monday"), session, batch_size=5)
+    assert len(table) == 4 * 5
+    assert np.isfinite(table.loc[table["n_spikes"] > 0, "bits_per_spike"]).all()
+    again = evaluate_masked_prediction(MtMPredictor(model, "monday"), session)
+    np.testing.assert_allclose(again["bits_per_spike"], table["bits_per_spike"], atol=1e-4)

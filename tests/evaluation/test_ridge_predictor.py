@@ -88,7 +88,8 @@ def test_forward_weights_equal_one_fit_per_unit_with_doubled_own_features():
     session, _ = poisson_session(15, 20, 4)
     model = ForwardRidge(session, None, 1)
     alpha, own = 0.5, 3.0
-    shared, own_weights = model.weights(alpha, own)
+    shared, own_weights = model.weights(alpha, [1.0, own])[1]
+    shared = model._axes @ shared
     past = past_means(session.counts[:, :18], 4.0).double().numpy()  # 0.08 s are 4 bins
     past = (past - past.mean(0)) / (past.std(0) + 1e-3)
     mean = model.mean.double().numpy()

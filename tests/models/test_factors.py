@@ -150,6 +150,21 @@ def test_rates_stay_above_their_floor(model: MtM) -> None:
     assert (model.predict_rates(torch.zeros_like(x), "one", "neuron") >= lowest).all()
 
 
+def test_less_evidence_draws_the_factors_toward_zero(model: MtM, counts: np.ndarray) -> None:
+    x = torch.from_numpy(counts[160:164].astype(np.float32))
+    sure, unsure = (parts_of(model).read_in(x, None, False, evidence)[0].norm() for evidence in (1.0, 0.1))
+    assert unsure < 0.9 * sure
+
+
+def test_calibration_is_a_gain_and_an_offset_of_departures(model: MtM) -> None:
+    parts = parts_of(model)
+    departure = torch.zeros(1, N_BINS, N_UNITS) + 0.4 * (0.5 * parts.log_mean).exp()  # 40 % above the mean
+    nothing = torch.zeros(1, N_BINS, N_FACTORS)
+    rates = parts.read_out(nothing, departure, torch.tensor([np.log(2.0), 0.0, 0.1, 0.0])).exp()
+    expected = (1 + 2 * 0.4 + 0.1) * parts.log_mean.exp()
+    torch.testing.assert_close(rates, expected.expand_as(rates), rtol=1e-4, atol=0)
+
+
 def test_gradients_reach_loadings_noise_and_read_out(model: MtM, counts: np.ndarray) -> None:
     x = torch.from_numpy(counts[160:164].astype(np.float32))
     model.zero_grad()
@@ -162,7 +177,7 @@ def test_gradients_reach_loadings_noise_and_read_out(model: MtM, counts: np.ndar
 
 
 def test_a_session_can_be_refitted_to_other_windows_and_keeps_its_token(counts: np.ndarray) -> None:
-    model = MtM(MtMConfig.small(n_bins=N_BINS, stitch_size=N_FACTORS))
+    model = MtM(MtMConfig.small(n_bins=N_BINS, stitch_size=N_FACTORS, session_tokens=True))
     model.add_session("one", N_UNITS, counts=counts[:50])
     model.add_session("two", N_UNITS, counts=counts)
     token = parts_of(model).token.clone()

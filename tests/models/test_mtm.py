@@ -233,6 +233,24 @@ def test_a_session_can_be_added_to_a_trained_model_without_touching_the_others()
     assert model(torch.ones(1, 12, 9), "mouse.2/2024-07-14", "neuron").shape == (1, 12, 9)
 
 
+def test_a_removed_session_is_unknown_and_the_others_keep_their_parts() -> None:
+    model = tiny_model({"one": 5, "two": 5, "three": 5})
+    counts = torch.ones(1, 12, 5)
+    before = [model(counts, name, "neuron") for name in ("one", "three")]
+    model.remove_session("two")
+    assert model.sessions == ("one", "three")
+    assert all(map(torch.equal, before, (model(counts, name, "neuron") for name in ("one", "three"))))
+    with pytest.raises(ValueError, match="'two' is unknown"):
+        model.remove_session("two")
+
+
+def test_without_session_tokens_all_sessions_share_one() -> None:
+    model = tiny_model({"one": 5, "two": 5}, session_tokens=False)
+    assert model.session_parts("one").token is None
+    model(torch.ones(1, 12, 5), "two", "neuron").sum().backward()
+    assert model.common_token.grad is not None
+
+
 def test_new_session_takes_the_type_of_the_model() -> None:
     model = tiny_model({}).double()
     model.add_session("one", 4)
@@ -371,6 +389,7 @@ def test_small_model_without_counts_says_what_to_pass() -> None:
         ({"n_layers": 0}, "n_layers must be at least 1"),
         ({"dropout": 1.5}, r"dropout must lie in \[0, 1\]"),
         ({"schemes": ()}, "at least one"),
+        ({"evidence": (1.0, 2.0)}, "evidence must have a number above 0 for each of"),
         ({"read_in": "log"}, "read_in must be one of"),
         ({"half_life": 0.0}, "half_life must be a finite number above 0"),
     ],

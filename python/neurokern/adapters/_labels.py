@@ -26,7 +26,7 @@ class Scaler:
         if not standardize:
             return cls(torch.zeros_like(features[0]), torch.ones_like(features[0]))
         mean = features.mean(0)
-        spread = features.std(0, correction=0)
+        spread = (features - mean).square().mean(0).sqrt()
         varies = spread > 1e-6 * mean.abs()
         return cls(mean, torch.where(varies, spread, torch.ones_like(spread)))
 
@@ -64,7 +64,8 @@ def check_features(function: str, features: Features, n_features: int | None = N
             f"{function}: features must have shape (samples, {wanted}) and hold something, "
             f"got {tuple(values.shape)}"
         )
-    if not torch.isfinite(values).all():
+    low, high = values.aminmax()
+    if not (low > -torch.inf and high < torch.inf):  # NaN fails both
         raise ValueError(f"{function}: features must be finite, got NaN or infinity")
     return values.detach()
 

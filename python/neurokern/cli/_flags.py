@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_settings_flags"]
+__all__ = ["LABEL_HELP", "add_scoring_flags", "add_settings_flags"]
+
+LABEL_HELP = (
+    "what to decode: COLUMN of the trials (each value is a class), or a comparison COLUMN>COLUMN or "
+    "COLUMN>NUMBER (also <, >=, <=, ==, !=), such as contrast_left>contrast_right. With < or > between two "
+    "columns, trials with equal values are dropped."
+)
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser, *, max_units: int | None = None) -> None:
+    """Add ``--label``, ``--max-units`` and ``--episodes``."""
+    parser.add_argument("--label", metavar="EXPR", help=LABEL_HELP)
+    parser.add_argument(
+        "--max-units",
+        type=int,
+        default=max_units,
+        metavar="N",
+        help=f"score at most N units ({max_units or 'all'})",
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=100, metavar="N", help="random draws of few-shot examples (100)"
+    )
 
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:

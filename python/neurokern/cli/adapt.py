@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neurokern.cli._common import Steps, new_parser, require_torch, say
-from neurokern.cli._flags import add_settings_flags
+from neurokern.cli._flags import add_scoring_flags, add_settings_flags
 
 if TYPE_CHECKING:
     from neurokern.cli.settings import RunSettings
 
 _EXAMPLES = """\
-  neurokern adapt runs/a new_session.npz --out runs/new
+  neurokern adapt runs/a new_session.npz               into runs/a-new_session
   neurokern adapt runs/a new_session.npz --out runs/new --mode full
   neurokern adapt runs/a new.npz --out runs/new --label "contrast_left>contrast_right"
   neurokern adapt runs/a alf/probe00 --out runs/new --set training.max_steps=100
@@ -28,7 +28,6 @@ _VALIDATE_EVERY = 50
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the command ``adapt``."""
-    from neurokern.cli.labels import LABEL_HELP
 
     parser = new_parser(
         commands,
@@ -43,15 +42,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("run_folder", metavar="RUN", help="folder that `neurokern train` wrote")
     parser.add_argument("data", metavar="DATA", help="the new recording")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the adapted model")
+    parser.add_argument("--out", metavar="FOLDER", help="folder for the adapted model (RUN-NAME by default)")
     parser.add_argument(
         "--mode",
         choices=("stitch", "full"),
         default="stitch",
         help="stitch (default): train only the new session's parts; full: all weights, as in the publication",
     )
-    parser.add_argument("--label", metavar="EXPR", help=LABEL_HELP)
-    parser.add_argument("--max-units", type=int, metavar="N", help="score at most N units")
+    add_scoring_flags(parser)
     add_settings_flags(parser)
     return parser
 
@@ -63,14 +61,15 @@ def run(args: argparse.Namespace) -> None:
 
     require_matplotlib()
     from neurokern.adapters import adapt_session
-    from neurokern.checkpoint import load_model
+    from neurokern.checkpoint import load_model, save_model
     from neurokern.cli.few_shot import check_label, decode_session
     from neurokern.cli.run_report import RunResults, write_run_report
     from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
     from neurokern.cli.sessions import find_sources, load_session, split_for_training
     from neurokern.cli.train import describe_sessions, fit_to_windows, prepare_folder
 
-    base, out = pathlib.Path(args.run_folder), pathlib.Path(args.out)
+    base = pathlib.Path(args.run_folder)
+    out = pathlib.Path(args.out or f"{base}-{pathlib.Path(args.data).stem}")
     settings = _settings(args, base)
     model = load_model(base)
     steps = Steps(5)
@@ -81,14 +80,19 @@ def run(args: argparse.Namespace) -> None:
         loaded = load_session(sources[0], settings.windows)
         session = loaded.session
         parts = split_for_training(session, settings.split)
-        describe_sessions([loaded], {session.session: parts})
+        describe_sessions([loaded], {session.session: parts}, steps.note)
         check_label(args.label, parts.train)  # now, not after minutes of training
         if session.session in model.sessions:
             steps.note(f"the model knows {session.session!r} already and goes on from there")
     settings = replace(fit_to_windows(settings, [session]), model=model.config)
     prepare_folder(out, settings)
-    with steps.step(f"adapt ({args.mode}): {settings.training.max_steps} steps without labels"):
+    # Settings that train nothing of a session stitch it in closed form, from training and validation windows.
+    closed_form = args.mode == "stitch" and settings.training.session_learning_rate == 0
+    how = "in closed form" if closed_form else f"{settings.training.max_steps} steps"
+    with steps.step(f"adapt ({args.mode}) {how}, without labels"):
         adapted = adapt_session(model, parts.train, parts.validation, args.mode, settings.training, out)
+        if closed_form:
+            save_model(adapted, out / "best")
     with steps.step("predict hidden spikes of the test windows, beside ridge regression and the unit's mean"):
         splits = {session.session: parts}
         predictors = {session.session: predictors_of(adapted, parts)}
@@ -97,7 +101,9 @@ def run(args: argparse.Namespace) -> None:
         steps.note("bits per spike: mean over units [95 % interval over units]")
         steps.lines(scores_text(scores))
     with steps.step("decode from few labeled windows"):
-        few = decode_session(adapted, loaded, parts, args.label, seed=settings.training.seed)
+        few = decode_session(
+            adapted, loaded, parts, args.label, seed=settings.training.seed, episodes=args.episodes
+        )
         few.write(out)
         for sentence in few.text:
             steps.note(sentence)

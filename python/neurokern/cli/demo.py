@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from neurokern.cli._common import Steps, new_parser, require_torch, say
-from neurokern.cli._flags import add_settings_flags
+from neurokern.cli._flags import add_scoring_flags, add_settings_flags
 
 if TYPE_CHECKING:
     from neurokern.cli.sessions import LoadedSession
@@ -29,7 +29,6 @@ from the model fires above its median. Without regions, groups of neighboring un
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the command ``demo``."""
-    from neurokern.cli.labels import LABEL_HELP
 
     parser = new_parser(
         commands,
@@ -44,13 +43,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--data", metavar="PATH", help="your recording instead of the shipped one")
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="by default runs/demo")
-    parser.add_argument("--label", metavar="EXPR", help=LABEL_HELP)
     parser.add_argument("--align", metavar="COLUMN", help="event of the trials that windows are aligned to")
     parser.add_argument("--tmin", type=float, metavar="S", help="start of the window, seconds from the event")
     parser.add_argument("--tmax", type=float, metavar="S", help="end of the window, seconds from the event")
-    parser.add_argument(
-        "--max-units", type=int, default=300, metavar="N", help="units to score (default 300)"
-    )
+    add_scoring_flags(parser, max_units=300)
     add_settings_flags(parser)
     return parser
 
@@ -73,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     settings = _settings(args)
     steps = Steps(6)
     with steps.step("load and bin the spikes"):
-        loaded = _load(args, settings)
+        loaded = _load(settings)
         session = loaded.session
         check_label(args.label, session)  # now, not after minutes of training
     with steps.step("split in time: train, then validation, then test"):
@@ -82,7 +78,9 @@ def run(args: argparse.Namespace) -> None:
         steps.note(f"{len(parts.train)} / {len(parts.validation)} / {len(parts.test)} windows")
     settings = fit_to_windows(settings, [session])
     prepare_folder(out, settings, replace=True)
-    with steps.step(f"train MtM, {settings.training.max_steps} steps on {torch.get_num_threads()} threads"):
+    with steps.step(
+        f"train MtM, {settings.training.max_steps} steps; CPU threads: {torch.get_num_threads()}"
+    ):
         model, _ = train_model(settings, [parts], out)
         steps.note(f"{sum(p.numel() for p in model.parameters()):,} weights; curves in {out / 'metrics.csv'}")
     with steps.step("predict hidden spikes of the test windows, beside ridge regression and the unit's mean"):
@@ -92,7 +90,9 @@ def run(args: argparse.Namespace) -> None:
         steps.note("bits per spike: mean over units [95 % interval over units]")
         steps.lines(scores_text(scores))
     with steps.step("decode from few labeled windows"):
-        few = decode_session(model, loaded, parts, args.label, seed=settings.training.seed)
+        few = decode_session(
+            model, loaded, parts, args.label, seed=settings.training.seed, episodes=args.episodes
+        )
         few.write(out)
         for sentence in few.text:
             steps.note(sentence)
@@ -126,27 +126,17 @@ def _settings(args: argparse.Namespace) -> RunSettings:
     given = {"align": args.align, "tmin": args.tmin, "tmax": args.tmax}
     windows = {name: value for name, value in given.items() if value is not None}
     settings = apply_settings(settings, {"windows": windows}, where="demo")
-    return with_data(settings, [args.data]) if args.data else settings
+    return with_data(settings, [args.data or str(sample_path())])
 
 
-def _load(args: argparse.Namespace, settings: RunSettings) -> LoadedSession:
+def _load(settings: RunSettings) -> LoadedSession:
     """Load the recording, and say what it is, how fast it was binned and what was assumed."""
-    from neurokern.cli.sessions import find_sources, from_recording, load_session
-    from neurokern.samples import load_sample
+    from neurokern.cli.sessions import find_sources, load_session
 
-    if args.data is None:
-        recording = load_sample()
-        Steps.note(
-            "120 s of one Neuropixels recording of the International Brain Laboratory (samples/NOTICE.md)"
-        )
-        loaded = from_recording(recording, settings.windows)
-    else:
-        sources = find_sources([args.data])
-        if len(sources) > 1:
-            Steps.note(
-                f"{len(sources)} recordings found; the demo takes {sources[0].name}, `train` takes all"
-            )
-        loaded = load_session(sources[0], settings.windows)
+    sources = find_sources(settings.data)
+    if len(sources) > 1:
+        Steps.note(f"{len(sources)} recordings found; the demo takes {sources[0].name}, `train` takes all")
+    loaded = load_session(sources[0], settings.windows)
     session = loaded.session
     Steps.note(f"{session.n_units} units; {loaded.how}; {session.n_windows} windows of {session.n_bins} bins")
     if loaded.recording is not None:

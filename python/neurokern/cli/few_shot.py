@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurokern.adapters import FewShotTask, count_features, evaluate_few_shot, model_features
+from neurokern.adapters import (
+    DEFAULT_ADAPTERS,
+    FewShotTask,
+    count_features,
+    evaluate_few_shot,
+    model_features,
+)
 from neurokern.cli._common import text_table, write_csv
 from neurokern.cli.labels import Labels, choose_label, make_labels
 from neurokern.cli.sessions import LoadedSession, keep_apart
@@ -22,11 +28,8 @@ from neurokern.models import MtM
 __all__ = ["FewShotResult", "check_label", "decode_hidden_group", "decode_label", "decode_session"]
 
 SHOTS = (1, 2, 5, 10, 20)
-FEATURES = (
-    "MtM states",
-    "MtM rates",
-    "raw counts",
-)  # one number per state, unit and unit: kept small on purpose
+EPISODES = 100
+FEATURES = ("MtM states", "MtM rates", "raw counts")
 SHOWN = (
     "MtM states, ridge",
     "MtM states, lda",
@@ -91,19 +94,25 @@ def check_label(label: str | None, session: BinnedSession) -> None:
 
 
 def decode_session(
-    model: MtM, loaded: LoadedSession, parts: Splits[BinnedSession], label: str | None, *, seed: int
+    model: MtM,
+    loaded: LoadedSession,
+    parts: Splits[BinnedSession],
+    label: str | None,
+    *,
+    seed: int,
+    episodes: int = EPISODES,
 ) -> FewShotResult:
     """Decode ``label``, or one that suits the trials, or without any the state of a hidden group of units."""
     trials = parts.train.trials
     check_label(label, parts.train)
     chosen = label or (choose_label(trials) if trials is not None else None)
     if chosen is None:
-        return decode_hidden_group(model, loaded, parts, seed=seed)
-    return decode_label(model, parts, chosen, seed=seed)
+        return decode_hidden_group(model, loaded, parts, seed=seed, episodes=episodes)
+    return decode_label(model, parts, chosen, seed=seed, episodes=episodes)
 
 
 def decode_label(
-    model: MtM, parts: Splits[BinnedSession], label: str, *, seed: int, episodes: int = 100
+    model: MtM, parts: Splits[BinnedSession], label: str, *, seed: int, episodes: int = EPISODES
 ) -> FewShotResult:
     """Decode a label of the trials: support sets from the training windows, queries from the test windows."""
     labels = [make_labels(label, _trials(part)) for part in (parts.train, parts.test)]
@@ -124,7 +133,7 @@ _FEATURES_TEXT = (
 
 
 def decode_hidden_group(
-    model: MtM, loaded: LoadedSession, parts: Splits[BinnedSession], *, seed: int, episodes: int = 100
+    model: MtM, loaded: LoadedSession, parts: Splits[BinnedSession], *, seed: int, episodes: int = EPISODES
 ) -> FewShotResult:
     """Decode from all other units whether a group of units fires above its median.
 
@@ -173,7 +182,20 @@ def _evaluate(
     shots = [shots for shots in SHOTS if shots <= smallest]
     if not shots:
         raise ValueError("few-shot decoding needs at least one labeled training window of each class")
-    return evaluate_few_shot(task, shots=shots, episodes=episodes, seed=seed)
+    # Logistic regression is fitted by iteration, so it gets one kind of features; support sets are the same.
+    states = replace(task, features={"MtM states": task.features["MtM states"]})
+    tables = [
+        evaluate_few_shot(
+            one,
+            {name: DEFAULT_ADAPTERS[name] for name in names},
+            shots=shots,
+            episodes=episodes,
+            control_episodes=min(20, episodes),
+            seed=seed,
+        )
+        for one, names in ((task, ("ridge", "lda")), (states, ("logistic",)))
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _features(model: MtM, part: BinnedSession) -> dict[str, Tensor]:

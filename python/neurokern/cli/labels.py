@@ -10,13 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["LABEL_HELP", "Labels", "choose_label", "make_labels"]
-
-LABEL_HELP = (
-    "what to decode: COLUMN of the trials (each value is a class), or a comparison COLUMN>COLUMN, "
-    "COLUMN>NUMBER (also <, >=, <=, ==, !=), such as contrast_left>contrast_right. With < and > between two "
-    "columns, trials with equal values are dropped."
-)
+__all__ = ["Labels", "choose_label", "make_labels"]
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*$")
 _COLUMN = re.compile(r"^\s*(\w+)\s*$")

@@ -23,6 +23,7 @@ from neurokern.models import SCHEMES
 from neurokern.models.masking import mask_batch
 from neurokern.report import Section, write_page
 from neurokern.report.sections import (
+    MIN_SPIKES,
     data_section,
     few_shot_section,
     masking_section,
@@ -30,6 +31,7 @@ from neurokern.report.sections import (
     score_section,
     training_section,
 )
+from neurokern.report.summary import verdict
 
 __all__ = ["RunResults", "co_smoothing_rates", "write_run_report"]
 
@@ -89,6 +91,7 @@ def _lede(results: RunResults) -> list[str]:
         "All scores "
         f"are on windows held out from training. {limits}".strip()
     ]
+    lede.append(verdict(results.scores, min_spikes=MIN_SPIKES))
     if any(one.stand_in for one in results.loaded):
         lede.append(
             "These data name no brain regions. Groups of neighboring units stand in for them, so "

@@ -18,23 +18,22 @@ from neurokern.evaluation import (
     evaluate_masked_prediction,
     summarize,
 )
-from neurokern.report.summary import wide_scores
+from neurokern.report.sections import MIN_SPIKES
+from neurokern.report.summary import score_rows
 
 if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, Splits
     from neurokern.evaluation import Predictor
     from neurokern.models import MtM
 
-__all__ = ["MIN_SPIKES", "predictors_of", "score_sessions", "scores_text", "write_scores"]
-
-MIN_SPIKES = 10  # units with fewer spikes in the scored bins have a score per spike that is mostly chance
+__all__ = ["predictors_of", "score_sessions", "scores_text", "write_scores"]
 
 
-def predictors_of(model: MtM, splits: Splits[BinnedSession], tasks: Sequence[str] = TASKS) -> list[Predictor]:
-    """Return the model and the baselines for one session, the baselines fitted on its training windows."""
+def predictors_of(model: MtM, splits: Splits[BinnedSession]) -> list[Predictor]:
+    """Return the model and the baselines for one session, fitted on its training and validation windows."""
     return [
         MtMPredictor(model, splits.train.session),
-        RidgePredictor.fit(splits.train, splits.validation, tasks),
+        RidgePredictor.fit(splits.train, splits.validation, possible_tasks(splits.train)),
         UnitMeanPredictor.fit(splits.train),
     ]
 
@@ -66,7 +65,7 @@ def possible_tasks(session: BinnedSession) -> tuple[str, ...]:
 
 def scores_text(scores: pd.DataFrame) -> str:
     """Return bits per spike as a text table: one row per task, mean over units and interval per predictor."""
-    header, rows, _ = wide_scores(summarize(scores, min_spikes=MIN_SPIKES))
+    header, rows, _ = score_rows(scores, MIN_SPIKES)
     return text_table(header, rows)
 
 

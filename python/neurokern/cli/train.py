@@ -6,7 +6,7 @@ import argparse
 import json
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -96,18 +96,22 @@ def fit_to_windows(settings: RunSettings, sessions: Sequence[BinnedSession]) -> 
     return replace(settings, model=replace(settings.model, n_bins=next(iter(bins.values()))))
 
 
-def describe_sessions(loaded: Sequence[LoadedSession], splits: dict[str, Splits[BinnedSession]]) -> None:
+def describe_sessions(
+    loaded: Sequence[LoadedSession],
+    splits: Mapping[str, Splits[BinnedSession]],
+    write: Callable[[str], None] = say,
+) -> None:
     """Say what each session holds, how it was windowed and split, and what was assumed."""
     for one in loaded:
         session, parts = one.session, splits[one.session.session]
         sizes = (len(part) for part in (parts.train, parts.validation, parts.test))
         counts = " / ".join(map(str, sizes))
-        say(
+        write(
             f"{session.session}: {session.n_units} units, {len(set(session.regions.tolist()))} regions; "
             f"{one.how}; {counts} train / validation / test windows of {session.n_bins} bins"
         )
         for note in one.notes:
-            say(f"  note: {note}")
+            write(f"note: {note}")
 
 
 def prepare_folder(

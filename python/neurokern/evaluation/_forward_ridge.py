@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,6 +66,7 @@ class ForwardRidge:
         target = torch.cat(targets).double()  # (samples, units)
         self._axes = principal_axes(standardized.flatten(1))
         scores = standardized.flatten(1) @ self._axes  # (samples, rank)
+        self._axes = self._axes.float()
         # All that the solutions for any penalty need: products of scores S, own features Z and targets Y.
         self._n_samples, n_units, n_memories = standardized.shape
         self._ss = scores.square().sum(0)
@@ -72,23 +75,27 @@ class ForwardRidge:
         self._zz = torch.einsum("snl,snm->nlm", standardized, standardized)
         self._zy = torch.einsum("snm,sn->nm", standardized, target)
 
-    def weights(self, alpha: float, own: float) -> tuple[Tensor, Tensor]:
-        """Weights of all features, ``(units * memories, units)``, and own ones, ``(units, memories)``."""
+    def weights(self, alpha: float, owns: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+        """Weights of the scores ``(rank, units)`` and own ones ``(units, memories)`` for each ``own``."""
         penalty = alpha * self._n_samples
         diagonal = (self._ss + penalty)[:, None]  # (rank, 1)
         divided = self._sz / diagonal  # (units, rank, memories)
-        system = own**2 * (self._zz - self._sz.mT @ divided)
-        system.diagonal(dim1=1, dim2=2).add_(penalty)
-        right = own * (self._zy - torch.einsum("nrm,rn->nm", divided, self._sy))
-        own_weights = own * torch.linalg.solve(system, right)
-        shared = self._sy / diagonal - torch.einsum("nrm,nm->rn", divided, own_weights)
-        return (self._axes @ shared).float(), own_weights.float()
+        system = self._zz - self._sz.mT @ divided
+        right = self._zy - torch.einsum("nrm,rn->nm", divided, self._sy)
+        solutions = []
+        for own in owns:
+            penalized = own**2 * system
+            penalized.diagonal(dim1=1, dim2=2).add_(penalty)
+            own_weights = own**2 * torch.linalg.solve(penalized, right)
+            shared = self._sy / diagonal - torch.einsum("nrm,nm->rn", divided, own_weights)
+            solutions.append((shared.float(), own_weights.float()))
+        return solutions
 
     def rates(self, counts: np.ndarray, weights: tuple[Tensor, Tensor]) -> Tensor:
         """Rates, ``(windows, bins, units)``, not floored; bins that are not hidden get the mean rate."""
         shared, own = weights
         features = (past_means(counts[:, : self._first], self._memory) - self._center) / self._scale
-        departure = features.flatten(1) @ shared + (features * own).sum(2)
+        departure = features.flatten(1) @ self._axes @ shared + (features * own).sum(2)
         hidden = (self.mean + self.mean.sqrt() * departure)[:, None, :] * self._profile
         rates = self.mean.expand(counts.shape).clone()
         rates[:, self._first :] = hidden

@@ -71,10 +71,10 @@ class UnitRidge:
             solved["intra-region"] = self._within_regions(alpha)
         return {task: weights.float() for task, weights in solved.items()}
 
-    def rates(self, counts: np.ndarray, weights: Tensor) -> Tensor:
-        """Rates, ``(windows, bins, units)``, not floored."""
-        departure = self.features(counts) @ weights
-        return (self.mean + self.mean.sqrt() * departure).view(counts.shape)
+    def rates(self, features: Tensor, weights: Tensor) -> Tensor:
+        """Rates, ``(windows, bins, units)``, not floored, from what :meth:`features` returned."""
+        departure = features @ weights
+        return (self.mean + self.mean.sqrt() * departure).unflatten(0, (-1, len(self._smoother)))
 
     def _within_regions(self, alpha: float) -> Tensor:
         n_units = len(self.mean)

@@ -14,7 +14,7 @@ from neurokern._check import check_choice
 from neurokern.datasets import BinnedSession
 from neurokern.evaluation.predictors import Predictor
 from neurokern.evaluation.tasks import TASKS, n_forward_bins, queries_of, sample_units
-from neurokern.metrics import bits_per_spike, bootstrap_interval, poisson_d2, psth_r2, r2
+from neurokern.metrics import bits_per_spike, poisson_d2, psth_r2, r2
 
 _CHUNK_ELEMENTS = 1 << 22  # windows x bins x units given to a predictor at a time (16 MiB as float32)
 
@@ -99,58 +99,6 @@ def evaluate_masked_prediction(
                 rates = run.hiding_units(task, hidden, scored, bar)[:, :, asked]
             tables.append(_score(predictor.name, test, task, asked, rates, counts[:, first:, asked], labels))
     return pd.concat(tables, ignore_index=True)
-
-
-def summarize(
-    table: pd.DataFrame,
-    by: Sequence[str] = ("predictor", "task"),
-    *,
-    score: str = "bits_per_spike",
-    min_spikes: int = 1,
-    confidence: float = 0.95,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Average a score over units, with bootstrap intervals over units.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of :func:`evaluate_masked_prediction`, or several of them concatenated.
-    by : sequence of str, default ("predictor", "task")
-        One row of the result for each combination; add "session" or "region" for finer tables.
-    score : str, default "bits_per_spike"
-        Column to average.
-    min_spikes : int, default 1
-        Units with fewer spikes in the scored bins are left out and counted in ``n_left_out``. The published
-        average takes every unit that fired at all; rare units make it noisy.
-    confidence, n_bootstrap, seed
-        As in :func:`neurokern.metrics.bootstrap_interval`.
-
-    Returns
-    -------
-    summary : DataFrame
-        Columns ``by``, then ``mean, low, high, median, pooled, n_units, n_left_out``. ``pooled`` weighs units
-        by their spikes: for bits per spike it is the total information over the total number of spikes.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing.
-    """
-    missing = [column for column in (*by, score, "n_spikes") if column not in table.columns]
-    if missing:
-        raise ValueError(f"summarize: table must have the columns {missing}, got {list(table.columns)}")
-    rows = []
-    for key, group in table.groupby(list(by), sort=False):
-        kept = group[(group["n_spikes"] >= min_spikes) & group[score].notna()]
-        values, weights = kept[score].to_numpy(), kept["n_spikes"].to_numpy()
-        interval = bootstrap_interval(values, confidence=confidence, n_bootstrap=n_bootstrap, seed=seed)
-        center = (values.mean(), *interval, np.median(values)) if len(values) else (np.nan,) * 4
-        pooled = values @ weights / weights.sum() if weights.sum() else np.nan
-        rows.append((*key, *center, pooled, len(kept), len(group) - len(kept)))
-    columns = [*by, "mean", "low", "high", "median", "pooled", "n_units", "n_left_out"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 class _Run:

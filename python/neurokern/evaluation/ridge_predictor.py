@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from neurokern.evaluation.tasks import TASKS, n_forward_bins
 from neurokern.metrics import bits_per_spike
 
 _CUTS = (1, 5)  # forward prediction: samples per window that are tried
-_OWN = (2.0, 5.0, 15.0)  # forward prediction: sizes of a unit's own features against others' that are tried
+_OWN = (5.0, 15.0, 45.0)  # forward prediction: sizes of a unit's own features against others' that are tried
 _MIN_SPIKES = 10  # units with fewer validation spikes say too little to choose a penalty by
 
 
@@ -73,7 +73,7 @@ class RidgePredictor:
 
     def __init__(self, source: BinnedSession, settings: dict[str, RidgeSettings]) -> None:
         self.settings = settings
-        self._fitted = {task: _solve(source, task, chosen) for task, chosen in settings.items()}
+        self._fitted = _fit_tasks(source, settings)
 
     @classmethod
     def fit(
@@ -129,26 +129,27 @@ class RidgePredictor:
         if unit_tasks:
             for sigma, half_life in itertools.product(smoothing, half_lives):
                 model = UnitRidge(train, sigma, half_life)
+                features = model.features(validation.counts)
                 for alpha in alphas:
                     settings = RidgeSettings(alpha=alpha, half_life=half_life, smoothing=sigma)
                     for task, weights in model.weights(unit_tasks, alpha).items():
-                        search.try_rates(task, settings, model.rates(validation.counts, weights), model.mean)
+                        search.try_rates(task, settings, model.rates(features, weights), model.mean)
         if "forward-prediction" in tasks:
             for half_life, n_cuts in itertools.product(half_lives, _CUTS):
                 forward = ForwardRidge(train, half_life, n_cuts)
-                for alpha, own in itertools.product(alphas, _OWN):
-                    settings = RidgeSettings(alpha=alpha, half_life=half_life, n_cuts=n_cuts, own=own)
-                    rates = forward.rates(validation.counts, forward.weights(alpha, own))
-                    search.try_rates("forward-prediction", settings, rates, forward.mean)
+                for alpha in alphas:
+                    for own, solution in zip(_OWN, forward.weights(alpha, _OWN), strict=True):
+                        settings = RidgeSettings(alpha=alpha, half_life=half_life, n_cuts=n_cuts, own=own)
+                        rates = forward.rates(validation.counts, solution)
+                        search.try_rates("forward-prediction", settings, rates, forward.mean)
         return cls(_joined(train, validation) if refit else train, search.best)
 
     def predict(self, counts: Tensor, task: str, hidden: Tensor) -> Tensor:
         """Return rates, ``(B, T, N)``; those of hidden entries do not depend on the counts there."""
         check_choice("RidgePredictor.predict", "task", task, tuple(self._fitted))
-        model, weights = self._fitted[task]
-        check_units(self.name, len(model.mean), counts)
-        rates = model.rates(counts.numpy(), weights)  # type: ignore[arg-type]
-        return torch.maximum(rates, self.settings[task].floor * model.mean)
+        fitted = self._fitted[task]
+        check_units(self.name, len(fitted.mean), counts)
+        return torch.maximum(fitted.rates(counts.cpu().numpy()), self.settings[task].floor * fitted.mean)
 
 
 class _Search:
@@ -172,14 +173,36 @@ class _Search:
                 self.best[task] = replace(settings, floor=floor, validation_score=score)
 
 
-def _solve(
-    source: BinnedSession, task: str, settings: RidgeSettings
-) -> tuple[UnitRidge, Tensor] | tuple[ForwardRidge, tuple[Tensor, Tensor]]:
-    if settings.smoothing is None:
-        forward = ForwardRidge(source, settings.half_life, settings.n_cuts)
-        return forward, forward.weights(settings.alpha, settings.own)
-    model = UnitRidge(source, settings.smoothing, settings.half_life)
-    return model, model.weights([task], settings.alpha)[task]
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Features and weights of one task."""
+
+    mean: Tensor  # (units,)
+    rates: Callable[[np.ndarray], Tensor]  # of counts (windows, bins, units), not floored
+
+
+def _fit_tasks(source: BinnedSession, settings: dict[str, RidgeSettings]) -> dict[str, _Fitted]:
+    models: dict[tuple[float, float | None], UnitRidge] = {}
+    fitted = {}
+    for task, chosen in settings.items():
+        if chosen.smoothing is None:
+            fitted[task] = _fit_forward(ForwardRidge(source, chosen.half_life, chosen.n_cuts), chosen)
+            continue
+        key = (chosen.smoothing, chosen.half_life)
+        if key not in models:
+            models[key] = UnitRidge(source, *key)
+        fitted[task] = _fit_units(models[key], task, chosen)
+    return fitted
+
+
+def _fit_forward(model: ForwardRidge, chosen: RidgeSettings) -> _Fitted:
+    weights = model.weights(chosen.alpha, [chosen.own])[0]
+    return _Fitted(model.mean, lambda counts: model.rates(counts, weights))
+
+
+def _fit_units(model: UnitRidge, task: str, chosen: RidgeSettings) -> _Fitted:
+    weights = model.weights([task], chosen.alpha)[task]
+    return _Fitted(model.mean, lambda counts: model.rates(model.features(counts), weights))
 
 
 def _joined(train: BinnedSession, validation: BinnedSession) -> BinnedSession:

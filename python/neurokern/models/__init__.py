@@ -1,8 +1,9 @@
 """The MtM model, its masking schemes and its loss."""
 
+from neurokern.models.config import SCHEMES, MtMConfig
 from neurokern.models.losses import poisson_loss
 from neurokern.models.masking import MaskedWindows, Masking, draw_scheme, mask_batch
-from neurokern.models.mtm import SCHEMES, MtM, MtMConfig
+from neurokern.models.mtm import MtM
 
 __all__ = [
     "SCHEMES",

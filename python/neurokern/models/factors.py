@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neurokern.models.stitching import SessionParts
 
 if TYPE_CHECKING:
-    from neurokern.models.mtm import MtMConfig
+    from neurokern.models.config import MtMConfig
 
 CHUNK = 64  # windows at a time, so that a session of any length takes little memory
 MIN_SPREAD = 0.02  # of smoothed square roots: below it a unit's few spikes would be blown up to outliers
@@ -28,6 +28,7 @@ PRIOR_WINDOWS = 2.0  # weight of the session's mean rate against its recent mean
 SPIKES_OF_SILENCE = 0.5  # in all windows: a unit that was silent may yet fire
 ITERATIONS = 30
 RIDGE = 0.02  # of the mean variance, added to the covariance before factors are sought
+TYPICAL_LOG_MEAN, SPREAD_OF_LOG_MEANS = -3.0, 1.5  # of counts per bin: calibration sees numbers around 0
 SOFTNESS = 6.0  # of the corner where the rate meets its floor
 
 
@@ -75,22 +76,34 @@ class FactorParts(SessionParts):
         if counts is not None:
             self.start_from(counts, config)
 
-    def read_in(self, counts: Tensor, hidden: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
+    def read_in(
+        self, counts: Tensor, hidden: Tensor | None, causal: bool, evidence: float = 1.0
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the expected factors ``(B, T, stitch_size)`` and the departure from them ``(B, T, N)``."""
         with torch.autocast(counts.device.type, enabled=False):  # the covariance must stay positive definite
             values = (counts.to(self.center.dtype).sqrt() - self.center) * self.scale
             visible = values.new_ones(1, 1, 1) if hidden is None else (~hidden).to(values.dtype)
-            values, evidence = self._average_over_time(values, visible, causal)
-            factors = self._expected_factors(values, evidence)
+            values, share = self._average_over_time(values, visible, causal)
+            factors = self._expected_factors(values, share * evidence)
             departure = factors @ self.read_out_weights
             return factors, departure + values * self.own_history if causal else departure
 
-    def read_out(self, states: Tensor, bypass: Tensor | None) -> Tensor:
-        """Return log-rates: the recent mean, moved by the factors and by what the trunk adds to them."""
+    def read_out(self, states: Tensor, bypass: Tensor | None, calibration: Tensor | None = None) -> Tensor:
+        """Return log-rates: the recent mean, moved by the factors and by what the trunk adds to them.
+
+        ``calibration`` holds logarithm of a gain, its slope on the unit's log mean, an offset, and its slope.
+        """
         departure = states @ self.read_out_weights
         if bypass is not None:
             departure = departure + bypass
         departure = departure * (-0.5 * self.log_mean).exp()
+        if calibration is not None:
+            activity = (self.log_mean - TYPICAL_LOG_MEAN) / SPREAD_OF_LOG_MEANS
+            gain, offset = (
+                calibration[0] + calibration[1] * activity,
+                calibration[2] + calibration[3] * activity,
+            )
+            departure = departure * gain.exp() + offset
         above = F.softplus(1.0 + departure - self.rate_floor, beta=SOFTNESS)
         return self.log_mean + (self.rate_floor + above).log()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neurokern import ops
 from neurokern._check import check_choice, check_fraction
-from neurokern.models.mtm import SCHEMES
+from neurokern.models.config import SCHEMES
 
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeBatch
@@ -36,8 +36,8 @@ class Masking:
     causal_ratio : float
         Share of bins that "causal" hides.
     causal_targets : {"bins", "random-cut", "last-bins"}
-        What "causal" hides: any bins (published); everything from a random bin on; or the last ``horizon``
-        bins.
+        What "causal" hides: any bins (published); everything from some bin on, drawn in half of the windows
+        and before the last ``horizon`` in the others; or always those last bins.
     horizon : float
         Share of the window that is to be predicted after a cut, at least one bin.
     region_choice : {"batch", "sample"}
@@ -169,8 +169,11 @@ def _hide_after_cut(batch: SpikeBatch, masking: Masking, generator: np.random.Ge
     n_windows, n_bins, n_units = counts.shape
     horizon = min(max(1, round(masking.horizon * n_bins)), n_bins)
     last = n_bins - horizon
-    first = last if masking.causal_targets == "last-bins" else min(n_bins // 3, last)
-    cut = torch.from_numpy(generator.integers(first, last + 1, (n_windows, 1, 1))).to(counts.device)
+    cuts = np.full((n_windows, 1, 1), last)
+    if masking.causal_targets == "random-cut":
+        anywhere = generator.integers(min(2 * n_bins // 5, last), last + 1, cuts.shape)
+        cuts = np.where(generator.random(cuts.shape) < 0.5, anywhere, cuts)
+    cut = torch.from_numpy(cuts).to(counts.device)
     time = torch.arange(n_bins, device=counts.device)[None, :, None]
     hidden = time >= cut  # (B, T, 1)
     valid = torch.arange(n_units, device=counts.device) < batch.n_units.to(counts.device)[:, None, None]

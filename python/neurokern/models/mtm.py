@@ -2,143 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurokern._check import check_choice, check_fraction, check_positive
+from neurokern._check import check_choice
 from neurokern.models.blocks import EncoderLayer, attention_mask
+from neurokern.models.config import MtMConfig
 from neurokern.models.factors import FactorParts
 from neurokern.models.stitching import LinearParts, SessionParts
 
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeBatch
-
-SCHEMES = ("neuron", "causal", "inter-region", "intra-region")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MtMConfig:
-    """Sizes and options of an :class:`MtM`; checked when made. Start from :meth:`paper` or :meth:`small`.
-
-    Parameters
-    ----------
-    n_bins : int
-        Most time bins of a window (size of the table of positions). Shorter windows are accepted.
-    hidden_size, n_layers, n_heads, mlp_size : int
-        The trunk.
-    stitch_size : int
-        Width of a session's read-in ``Linear(n_units, stitch_size)``.
-    embed_size : int or None
-        Width of the softsign network between read-in and trunk; None for one linear layer.
-    input_dropout, dropout, output_dropout : float
-        On the tokens, three times in each layer, and on what the read-out sees.
-    schemes : tuple of str
-        Masking schemes that have a prompt token, in the order of their tokens.
-    strict_causal : bool
-        Close the way from the future to the past through the prefix tokens in the scheme "causal". The
-        published model leaves it open; a model that is to run online needs it closed.
-    token_std : float
-        Standard deviation of positions, prompt and session tokens at the start.
-    read_in : {"linear", "factors"}
-        How a session's counts reach the trunk: by a trained linear map (published), or as the expected
-        factors of the visible units, see :class:`neurokern.models.factors.FactorParts`. The options below are
-        for "factors", whose number is ``stitch_size``; it needs the counts of a session when it is added.
-    smoothing, memory : float, bins
-        Standard deviation of the smoothing over time, and time constant of the memory in the scheme "causal".
-    half_life : float, windows
-        Of the weights in each unit's recent mean: rates drift over a session.
-    scale_power : float
-        Counts are divided by their unit's spread to this power: 1 gives every unit the same say, 0 none.
-    noise_factor : float
-        The noise of the units is taken to be so much larger than fitted, against overconfidence: neighboring
-        bins are no independent samples, and sessions are short.
-    rate_floor : float
-        Smallest rate, as a share of the unit's recent mean.
-    """
-
-    n_bins: int = 100
-    hidden_size: int = 512
-    n_layers: int = 5
-    n_heads: int = 8
-    mlp_size: int = 1024
-    stitch_size: int = 668
-    embed_size: int | None = 1336
-    input_dropout: float = 0.2
-    dropout: float = 0.4
-    output_dropout: float = 0.0
-    schemes: tuple[str, ...] = SCHEMES
-    strict_causal: bool = False
-    token_std: float = 1.0
-    read_in: Literal["linear", "factors"] = "linear"
-    smoothing: float = 1.0
-    memory: float = 3.0
-    half_life: float = 20.0
-    scale_power: float = 0.5
-    noise_factor: float = 3.5
-    rate_floor: float = 0.3
-
-    def __post_init__(self) -> None:
-        for name in ("n_bins", "hidden_size", "n_layers", "n_heads", "mlp_size", "stitch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"MtMConfig: {name} must be at least 1, got {getattr(self, name)}")
-        if self.hidden_size % self.n_heads:
-            raise ValueError(
-                f"MtMConfig: hidden_size must be a multiple of n_heads, "
-                f"got hidden_size={self.hidden_size} and n_heads={self.n_heads}"
-            )
-        for name in ("input_dropout", "dropout", "output_dropout"):
-            check_fraction("MtMConfig", name, getattr(self, name))
-        check_choice("MtMConfig", "read_in", self.read_in, ("linear", "factors"))
-        for name in ("smoothing", "memory", "half_life", "noise_factor", "rate_floor"):
-            check_positive("MtMConfig", name, getattr(self, name))
-        if not self.schemes or len(set(self.schemes)) != len(self.schemes):
-            raise ValueError(f"MtMConfig: schemes must be different names, at least one, got {self.schemes}")
-
-    @classmethod
-    def paper(cls, **changes: Any) -> MtMConfig:
-        """Return the published model, NDT1-stitch with prompts (arXiv:2407.14668): 100 bins of 20 ms."""
-        return cls(**changes)
-
-    @classmethod
-    def small(cls, **changes: Any) -> MtMConfig:
-        """Return a model for hundreds of units and hundreds of trials, trained on a CPU."""
-        recipe: dict[str, Any] = {
-            "hidden_size": 128,
-            "n_layers": 3,
-            "n_heads": 4,
-            "mlp_size": 256,
-            "stitch_size": 64,
-            "embed_size": None,
-            "dropout": 0.2,
-            "output_dropout": 0.2,
-            "strict_causal": True,
-            "token_std": 0.02,
-            "read_in": "factors",
-        }
-        return cls(**{**recipe, **changes})
-
-    @property
-    def needs_counts(self) -> bool:
-        """Whether adding a session takes its counts."""
-        return self.read_in == "factors"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
-        return {**dataclasses.asdict(self), "schemes": list(self.schemes)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MtMConfig:
-        """Return the config that :meth:`to_dict` described; unknown names are an error."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"MtMConfig: unknown settings {unknown}; known are {sorted(known)}")
-        return cls(**{**values, "schemes": tuple(values.get("schemes", SCHEMES))})
 
 
 class MtM(nn.Module):
@@ -200,6 +79,13 @@ class MtM(nn.Module):
             self.output_network = nn.Linear(size, config.stitch_size)
             nn.init.zeros_(self.output_network.weight)  # start at what the factors alone predict
             nn.init.zeros_(self.output_network.bias)
+            start = torch.zeros(len(config.schemes), 4)
+            start[:, 0] = torch.tensor(
+                [0.0 if name == "causal" else math.log(config.gain) for name in config.schemes]
+            )
+            self.calibration = nn.Parameter(start)
+        if not config.session_tokens:
+            self.common_token = nn.Parameter(torch.randn(size) * config.token_std)
         self.parts = nn.ModuleList()  # by number and not by name: names may hold dots, which torch forbids
         self._index_of: dict[str, int] = {}
 
@@ -266,6 +152,13 @@ class MtM(nn.Module):
             )
         self._check_counts(counts, parts.n_units)
         parts.start_from(counts, self.config)
+
+    def remove_session(self, session: str) -> None:
+        """Forget a session, or raise a ValueError if it is unknown; the others keep their parts."""
+        gone = self.session_parts(session)
+        kept = [name for name in self._index_of if name != session]
+        self.parts = nn.ModuleList(parts for parts in self.parts if parts is not gone)
+        self._index_of = {name: number for number, name in enumerate(kept)}
 
     @classmethod
     def with_sessions(
@@ -336,7 +229,7 @@ class MtM(nn.Module):
             If the session or the scheme is unknown, or ``counts`` does not fit the session.
         """
         parts, bypass, states = self._run(counts, session, scheme, hidden)
-        return parts.read_out(self._output(states), bypass)  # (B, T, N)
+        return parts.read_out(self._output(states), bypass, self._calibration(scheme))  # (B, T, N)
 
     def embed(self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None) -> Tensor:
         """Return the trunk's states of the bins, ``(B, T, hidden_size)``; arguments as in :meth:`forward`."""
@@ -384,16 +277,18 @@ class MtM(nn.Module):
         for (session, rows), parts in zip(rows_of.items(), all_parts, strict=True):
             seen = counts[rows, :, : parts.n_units]
             unseen = None if hidden is None else hidden[rows, :, : parts.n_units]
-            read, bypass = self._check_input(seen, session).read_in(seen, unseen, scheme == "causal")
+            self._check_input(seen, session)
+            read, bypass = parts.read_in(seen, unseen, scheme == "causal", self._evidence(scheme))
             reads.append(read)
             bypasses.append(bypass)
-        tokens = [parts.token.expand(len(read), -1) for parts, read in zip(all_parts, reads, strict=True)]
+        tokens = [self._token(parts, len(read)) for parts, read in zip(all_parts, reads, strict=True)]
         states = self._output(self._encode(torch.cat(reads), torch.cat(tokens), scheme))
         dtype = torch.promote_types(states.dtype, torch.float32)
         log_rates = torch.zeros(counts.shape, dtype=dtype, device=counts.device)
+        calibration = self._calibration(scheme)
         by_session = states.split([len(read) for read in reads])
         for rows, parts, state, bypass in zip(rows_of.values(), all_parts, by_session, bypasses, strict=True):
-            log_rates[rows, :, : parts.n_units] = parts.read_out(state, bypass).to(dtype)
+            log_rates[rows, :, : parts.n_units] = parts.read_out(state, bypass, calibration).to(dtype)
         return log_rates
 
     def _run(
@@ -401,16 +296,28 @@ class MtM(nn.Module):
     ) -> tuple[SessionParts, Tensor | None, Tensor]:
         """Return the session's parts, what bypasses the trunk, and the states of the bins."""
         parts = self._check_input(counts, session)
-        read, bypass = parts.read_in(counts, hidden, scheme == "causal")  # (B, T, stitch_size)
-        states = self._encode(read, parts.token.expand(len(counts), -1), scheme)  # (B, T, D)
+        read, bypass = parts.read_in(counts, hidden, scheme == "causal", self._evidence(scheme))
+        states = self._encode(read, self._token(parts, len(counts)), scheme)  # (B, T, D)
         return parts, bypass, states
+
+    def _token(self, parts: SessionParts, n_windows: int) -> Tensor:
+        token = self.common_token if parts.token is None else parts.token
+        return token.expand(n_windows, -1)
+
+    def _evidence(self, scheme: str) -> float:
+        check_choice("MtM", "scheme", scheme, self.config.schemes)
+        return self.config.evidence[self.config.schemes.index(scheme)] if self.config.evidence else 1.0
+
+    def _calibration(self, scheme: str) -> Tensor | None:
+        if self.config.read_in != "factors":
+            return None
+        return self.calibration[self.config.schemes.index(scheme)]
 
     def _output(self, states: Tensor) -> Tensor:
         return self.output_network(self.output_dropout(states))
 
     def _encode(self, read: Tensor, session_tokens: Tensor, scheme: str) -> Tensor:
         """Run the shared part: ``(B, T, stitch_size)`` and ``(B, D)`` to states ``(B, T, D)``."""
-        check_choice("MtM", "scheme", scheme, self.config.schemes)
         n_windows, n_bins, _ = read.shape
         prompt = self.prompts[self.config.schemes.index(scheme)].expand(n_windows, -1)
         bins = self.token_network(read) + self.positions[:n_bins]  # (B, T, D)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from neurokern.models.mtm import MtMConfig
+    from neurokern.models.config import MtMConfig
 
 
 class SessionParts(nn.Module):
@@ -27,13 +27,17 @@ class SessionParts(nn.Module):
         super().__init__()
         self.n_units = n_units
         self.regions = None if regions is None else tuple(map(str, regions))
-        self.token = nn.Parameter(torch.randn(config.hidden_size) * config.token_std)
+        self.token: nn.Parameter | None = None
+        if config.session_tokens:
+            self.token = nn.Parameter(torch.randn(config.hidden_size) * config.token_std)
 
-    def read_in(self, counts: Tensor, hidden: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
+    def read_in(
+        self, counts: Tensor, hidden: Tensor | None, causal: bool, evidence: float = 1.0
+    ) -> tuple[Tensor, Tensor | None]:
         """Map counts ``(B, T, N)`` to the trunk's input ``(B, T, stitch_size)`` and to what bypasses it."""
         raise NotImplementedError
 
-    def read_out(self, states: Tensor, bypass: Tensor | None) -> Tensor:
+    def read_out(self, states: Tensor, bypass: Tensor | None, calibration: Tensor | None = None) -> Tensor:
         """Map the trunk's output ``(B, T, D)`` and what bypassed it to log-rates ``(B, T, N)``."""
         raise NotImplementedError
 
@@ -46,10 +50,12 @@ class LinearParts(SessionParts):
         self.stitch_in = nn.Linear(n_units, config.stitch_size)
         self.stitch_out = nn.Linear(config.hidden_size, n_units)
 
-    def read_in(self, counts: Tensor, hidden: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
+    def read_in(
+        self, counts: Tensor, hidden: Tensor | None, causal: bool, evidence: float = 1.0
+    ) -> tuple[Tensor, Tensor | None]:
         """Map counts; a hidden count is a 0 like any other."""
         return self.stitch_in(counts if hidden is None else counts.masked_fill(hidden, 0.0)), None
 
-    def read_out(self, states: Tensor, bypass: Tensor | None) -> Tensor:
+    def read_out(self, states: Tensor, bypass: Tensor | None, calibration: Tensor | None = None) -> Tensor:
         """Map states to log-rates."""
         return self.stitch_out(states)

@@ -20,7 +20,7 @@ from neurokern.report.result_figures import (
     score_intervals,
     unit_scatter,
 )
-from neurokern.report.summary import pair_scores, wide_scores
+from neurokern.report.summary import pair_scores, score_rows
 
 __all__ = [
     "MIN_SPIKES",
@@ -193,24 +193,28 @@ def score_section(
 ) -> Section:
     """Show masked-prediction scores beside the baselines: table, intervals, unit by unit."""
     summary = summarize(scores, min_spikes=MIN_SPIKES)
-    header, rows, strong = wide_scores(summary)
+    header, rows, strong = score_rows(scores, MIN_SPIKES, model=model, rival=rival)
     table = Table(
         header=header,
         rows=rows,
         strong=strong,
         caption=(
             "Bits per spike on held-out windows: mean over units [95 % bootstrap interval over units], best "
-            "in bold. 0 is a constant rate at the unit's own mean over the very windows that are scored, "
-            "which no constant "
-            "can beat; so the unit's mean over training windows lies below 0. Units with fewer than "
-            f"{MIN_SPIKES} "
-            "spikes in the scored bins are left out. The intervals say how the mean varies over these units, "
-            "not over animals or days."
+            "in bold. "
+            f"{model} − {rival} is the mean difference over the same units. 0 is a constant rate at the "
+            "unit's own "
+            "mean over the very windows that are scored, which no constant can beat; so the unit's mean over "
+            "training "
+            f"windows lies below 0. Units with fewer than {MIN_SPIKES} spikes in the scored bins are left "
+            "out. The "
+            "intervals say how the mean varies over these units, not over animals or days."
         ),
     )
-    intervals = score_intervals(
-        summary, caption="The table as a picture. Intervals that overlap do not rank."
+    caption = (
+        "The table as a picture. Units differ much more than predictors do, so the paired difference in the "
+        "table says more than whether two intervals overlap."
     )
+    intervals = score_intervals(summary, caption=caption)
     parts: list[Figure | Table] = [table, intervals]
     if pairs := pair_scores(scores, rival, model, min_spikes=MIN_SPIKES):
         caption = (

@@ -1,4 +1,4 @@
-"""Tables of scores as text and pairs, from what the evaluation returns."""
+"""Tables of scores as text, pairs and sentences, from what the evaluation returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["pair_scores", "wide_scores"]
+from neurokern.evaluation import summarize
+from neurokern.metrics import bootstrap_interval
+
+__all__ = ["pair_scores", "paired_differences", "score_rows", "verdict"]
 
 _KEYS = ["session", "task", "unit"]
 
@@ -34,13 +37,29 @@ def pair_scores(
     return pairs
 
 
-def wide_scores(summary: pd.DataFrame) -> tuple[list[str], list[list[str]], frozenset[tuple[int, int]]]:
-    """Return a summary as header, rows of text (one per task), and the cells with the highest mean.
+def paired_differences(
+    scores: pd.DataFrame, model: str = "MtM", rival: str = "ridge", *, min_spikes: int = 1
+) -> dict[str, tuple[float, float, float]]:
+    """Return, for each task, the mean over units of model minus rival, and its 95 % bootstrap interval."""
+    differences = {}
+    for task, (ours, theirs) in pair_scores(scores, model, rival, min_spikes=min_spikes).items():
+        gain = (ours - theirs)[np.isfinite(ours - theirs)]
+        if len(gain) > 1:
+            low, high = bootstrap_interval(gain, seed=0)
+            differences[task] = (float(gain.mean()), float(low), float(high))
+    return differences
 
-    ``summary`` is what ``neurokern.evaluation.summarize`` returns, by predictor and task.
+
+def score_rows(
+    scores: pd.DataFrame, min_spikes: int, *, model: str = "MtM", rival: str = "ridge"
+) -> tuple[list[str], list[list[str]], frozenset[tuple[int, int]]]:
+    """Return scores as header, rows of text (one per task), and the cells with the highest mean.
+
+    One column per predictor, one for the paired difference of model and rival, one for the number of units.
     """
+    summary = summarize(scores, min_spikes=min_spikes)
+    differences = paired_differences(scores, model, rival, min_spikes=min_spikes)
     predictors = list(dict.fromkeys(summary["predictor"]))
-    header = ["task", *predictors, "units"]
     rows: list[list[str]] = []
     strong = set()
     for number, (task, group) in enumerate(summary.groupby("task", sort=False)):
@@ -48,14 +67,36 @@ def wide_scores(summary: pd.DataFrame) -> tuple[list[str], list[list[str]], froz
         means = by_name["mean"].to_numpy(float)
         intervals = by_name[["low", "high"]].to_numpy(float)
         cells = [_cell(mean, *interval) for mean, interval in zip(means, intervals, strict=True)]
-        rows.append([str(task), *cells, str(int(group["n_units"].max()))])
+        difference = _cell(*differences[str(task)], sign=True) if str(task) in differences else ""
+        rows.append([str(task), *cells, difference, str(int(group["n_units"].max()))])
         if np.isfinite(means).any():
             strong.add((number, 1 + int(np.nanargmax(means))))
-    return header, rows, frozenset(strong)
+    return ["task", *predictors, f"{model} − {rival}", "units"], rows, frozenset(strong)
 
 
-def _cell(mean: float, low: float, high: float) -> str:
+def verdict(scores: pd.DataFrame, *, min_spikes: int, model: str = "MtM", rival: str = "ridge") -> str:
+    """Return a sentence: at which tasks the model beats the rival, loses to it, or neither is shown."""
+    better: list[str] = []
+    worse: list[str] = []
+    undecided: list[str] = []
+    for task, (_, low, high) in paired_differences(scores, model, rival, min_spikes=min_spikes).items():
+        (better if low > 0 else worse if high < 0 else undecided).append(task)
+    parts = [
+        f"{model} predicts better than {rival} at {_listed(better)}" if better else "",
+        f"{rival} predicts better than {model} at {_listed(worse)}" if worse else "",
+        f"neither is shown to be better at {_listed(undecided)}" if undecided else "",
+    ]
+    said = "; ".join(part for part in parts if part)
+    return f"{said[:1].upper()}{said[1:]} (paired over units, 95 % intervals)." if said else ""
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _cell(mean: float, low: float, high: float, *, sign: bool = False) -> str:
     if not np.isfinite(mean):
         return "no score"
-    interval = f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) else ""
-    return f"{mean:.3f}{interval}"
+    form = "+.3f" if sign else ".3f"
+    interval = f" [{low:{form}}, {high:{form}}]" if np.isfinite(low) else ""
+    return f"{mean:{form}}{interval}".replace("-", "−")

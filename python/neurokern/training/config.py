@@ -46,6 +46,12 @@ class TrainingConfig:
         After the best weights were chosen, estimate what the sessions have in closed form anew from training
         and validation windows together: where rates drift, the last windows matter most. Only for
         ``MtMConfig.small`` with a ``session_learning_rate`` of 0.
+    episodes : tuple of float
+        Train on parts of sessions too, with ``MtMConfig.small``: for each of these shares, a copy of the
+        session knows its windows up to there and is trained on those that follow. What is estimated in closed
+        form fits its own windows too well; from episodes the trunk learns how it does on later ones.
+    episode_length : float
+        How much follows, as a share of the session's windows.
     ema_decay : float, optional
         Validate and keep an exponential moving average of the weights instead of the last ones.
     masking : Masking
@@ -82,6 +88,8 @@ class TrainingConfig:
     rate_power: float | None = None
     gradient_clip: float | None = None
     refit: bool = False
+    episodes: tuple[float, ...] = ()
+    episode_length: float = 0.3
     ema_decay: float | None = None
     masking: Masking = field(default_factory=Masking)
     validate_every: int | None = None
@@ -106,6 +114,11 @@ class TrainingConfig:
         check_fraction("TrainingConfig", "warmup", self.warmup)
         if self.ema_decay is not None:
             check_fraction("TrainingConfig", "ema_decay", self.ema_decay)
+        for share in (*self.episodes, self.episode_length):
+            if not 0 < share < 1:
+                raise ValueError(
+                    f"TrainingConfig: episodes and their length must lie in (0, 1), got {share!r}"
+                )
         check_choice("TrainingConfig", "decay", self.decay, ("all", "matrices"))
         check_choice("TrainingConfig", "reduction", self.reduction, ("sum", "mean"))
 
@@ -118,18 +131,19 @@ class TrainingConfig:
     def small(cls, **changes: Any) -> TrainingConfig:
         """Return the recipe for ``MtMConfig.small``: hundreds of trials, minutes on a CPU."""
         recipe: dict[str, Any] = {
-            "batch_size": 32,
+            "batch_size": 16,
             "max_steps": 1500,
             "learning_rate": 1e-3,
             "weight_decay": 0.05,
             "decay": "matrices",
             "final_div_factor": 100.0,
             "reduction": "mean",
-            "rate_power": 0.5,
+            "rate_power": 0.25,
             "gradient_clip": 1.0,
             "session_learning_rate": 0.0,
             "refit": True,
-            "masking": Masking(ratio=(0.1, 0.5), causal_targets="random-cut", region_choice="sample"),
+            "episodes": (0.4, 0.55, 0.7, 0.85),
+            "masking": Masking(ratio=(0.05, 0.3), causal_targets="random-cut", region_choice="sample"),
             "validate_every": 100,
         }
         return cls(**{**recipe, **changes})
@@ -138,7 +152,7 @@ class TrainingConfig:
         """Return plain values that JSON and YAML can hold."""
         values = dataclasses.asdict(self)
         masking = {k: list(v) if isinstance(v, tuple) else v for k, v in values["masking"].items()}
-        return {**values, "masking": masking}
+        return {**values, "episodes": list(self.episodes), "masking": masking}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
@@ -146,4 +160,5 @@ class TrainingConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"TrainingConfig: unknown settings {unknown}; known are {sorted(known)}")
-        return cls(**{**values, "masking": Masking.from_dict(values.get("masking", {}))})
+        masking = Masking.from_dict(values.get("masking", {}))
+        return cls(**{**values, "episodes": tuple(values.get("episodes", ())), "masking": masking})

@@ -23,7 +23,9 @@ def parameter_groups(model: MtM, config: TrainingConfig) -> list[dict[str, Any]]
         if name.startswith("parts.") and not name.endswith(".token"):
             rate = rate if config.session_learning_rate is None else config.session_learning_rate
             decay = decay if config.session_weight_decay is None else config.session_weight_decay
-        if config.decay == "matrices" and (parameter.ndim < 2 or name in ("positions", "prompts")):
+        if config.decay == "matrices" and (
+            parameter.ndim < 2 or name in ("positions", "prompts", "calibration")
+        ):
             decay = 0.0
         if rate > 0:
             groups.setdefault((rate, decay), []).append(parameter)

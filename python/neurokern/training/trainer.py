@@ -38,6 +38,7 @@ from neurokern.datasets import (
 from neurokern.models import MtM, poisson_loss
 from neurokern.models.masking import draw_scheme, mask_batch
 from neurokern.training.config import TrainingConfig
+from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, frozen_but, make_optimizer
 from neurokern.training.state import Progress, load_training_state, save_training_state
 from neurokern.training.validation import Validation
@@ -89,7 +90,10 @@ class Trainer:
         self.config = config = config or TrainingConfig.paper()
         self.folder = Path(os.path.abspath(folder))
         self.device = _pick_device(config.device)
-        self.windows = SpikeWindows(train)
+        self.sessions = tuple(train)
+        cuts = config.episodes if model.config.needs_counts else ()
+        self.episodes = [e for s in train for e in episodes_of(s, cuts, config.episode_length)]
+        self.windows = SpikeWindows([*train, *(episode.ahead for episode in self.episodes)])
         unknown = set(config.masking.schemes) - set(model.config.schemes)
         if unknown:
             raise ValueError(
@@ -111,7 +115,7 @@ class Trainer:
         self.validation: Validation | None = None
         if validation:
             for session in validation:
-                if session.session not in self.mean_counts:
+                if session.session not in {s.session for s in self.sessions}:
                     raise ValueError(
                         f"Trainer: validation session {session.session!r} is not among those to train on"
                     )
@@ -144,6 +148,8 @@ class Trainer:
         NonFiniteLossError
             If the loss becomes NaN or infinite. The weights before that step are in ``failed``.
         """
+        if not set(self.names) == set(self.model.parameters()):
+            raise ValueError("Trainer.fit: a trainer runs once; make a new one to train on")
         self._start(resume)
         every = self.config.validate_every or self.sampler.batches_per_epoch
         gpus = [self.device] if self.device.type == "cuda" else []
@@ -168,7 +174,7 @@ class Trainer:
 
     def _check_regions(self) -> None:
         by_region = sorted({"intra-region", "inter-region"} & set(self.config.masking.schemes))
-        for session in self.windows.sessions:
+        for session in self.sessions:
             if by_region and not any(session.regions):
                 raise ValueError(
                     f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
@@ -178,7 +184,7 @@ class Trainer:
     def _add_sessions(self) -> None:
         with torch.random.fork_rng([]):
             torch.manual_seed(self.config.seed)
-            for session in self.windows.sessions:
+            for session in (*self.sessions, *(episode.known for episode in self.episodes)):
                 if session.session not in self.model.sessions:
                     counts = _all_counts(session) if self.model.config.needs_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
@@ -344,8 +350,11 @@ class Trainer:
         if self.validation is None:
             self._save_best()
         best = load_model(self.folder / "best")
+        for model in (self.model, best):
+            for name in {episode.known.session for episode in self.episodes} & set(model.sessions):
+                model.remove_session(name)
         self.model.load_state_dict(best.state_dict())
-        if self._refit():
+        if self._refit() or self.episodes:
             with replace_checkpoint(self.folder / "best") as temporary:
                 write_model(self.model, temporary)
         self.model.eval()
@@ -356,7 +365,7 @@ class Trainer:
         in_closed_form = self.model.config.needs_counts and self.config.session_learning_rate == 0
         if self.validation is None or not (self.config.refit and in_closed_form):
             return False
-        train = {session.session: session for session in self.windows.sessions}
+        train = {session.session: session for session in self.sessions}
         for held_out in self.validation.windows.sessions:
             both = (train[held_out.session], held_out)
             counts = np.concatenate([_all_counts(session) for session in both])

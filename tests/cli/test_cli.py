@@ -1,0 +1,305 @@
+"""The commands as a user runs them: what they write, what they print, and how they fail."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from neurokern.cli import main
+
+SMALL = [
+    "model.hidden_size=16",
+    "model.n_layers=1",
+    "model.n_heads=2",
+    "model.mlp_size=16",
+    "model.stitch_size=4",
+    "training.batch_size=8",
+    "training.max_steps=6",
+    "training.validate_every=3",
+    "training.checkpoint_every=2",
+]
+
+
+def small(*settings):
+    """Return the flags of a tiny model that trains for six steps."""
+    return [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def fails(capsys, *arguments):
+    """Run a command that must fail on its input; return its one line of error."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("neurokern")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_env_prints_versions_and_instruction_set(capsys):
+    assert run("env") == 0
+    assert "instruction set" in capsys.readouterr().out
+
+
+def test_env_as_json_names_libraries_threads_and_cuda(capsys):
+    assert run("env", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["libraries"]["numpy"] == np.__version__
+    assert facts["cpu"]["isa"] in facts["cpu"]["available"]
+    assert facts["threads"]["cpus"] >= 1
+    assert isinstance(facts["cuda"]["built"], bool)
+
+
+def test_env_runs_without_torch():
+    hide_torch = (
+        "import sys; sys.modules['torch'] = None; from neurokern.cli import main; sys.exit(main(['env']))"
+    )
+    done = subprocess.run([sys.executable, "-c", hide_torch], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch not installed" in done.stdout
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "neurokern", "--version"], capture_output=True, text=True, check=False
+    )
+    assert re.fullmatch(r"neurokern \d+\.\d+.*\n", done.stdout)
+
+
+@pytest.mark.parametrize("command", ["env", "info", "demo", "train", "evaluate", "adapt"])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0
+    assert f"examples:\n  neurokern {command}" in capsys.readouterr().out
+
+
+def test_info_describes_spike_times_without_trials(recording_folder, capsys):
+    assert run("info", recording_folder) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"trials +none", shown)
+    assert "of 12 units" in shown
+
+
+def test_info_describes_binned_counts_and_never_names_the_subject(binned_file, capsys):
+    assert run("info", binned_file, "--json") == 0
+    shown = capsys.readouterr().out
+    assert "Somebody" not in shown
+    facts = json.loads(shown)[0]
+    assert (facts["windows"], facts["bins"], facts["units"]) == (40, 20, 10)
+    assert facts["regions"] == {"CA1": 5, "VISp": 5}
+
+
+def test_info_takes_a_folder_of_recordings(recording_folder, binned_file, capsys):
+    assert run("info", recording_folder.parent) == 0
+    shown = capsys.readouterr().out
+    assert "alf_60s" in shown
+    assert "binned_a.npz" in shown
+
+
+def test_a_missing_path_is_named_in_one_line(capsys):
+    assert "nowhere" in fails(capsys, "info", "nowhere")
+
+
+def test_a_folder_without_recordings_says_what_is_expected(tmp_path, capsys):
+    assert "spikes.times.npy" in fails(capsys, "info", tmp_path)
+
+
+def test_a_truncated_file_is_named_in_one_line(recording_folder, capsys):
+    file = recording_folder / "spikes.times.npy"
+    file.write_bytes(file.read_bytes()[:100])
+    assert "spikes.times.npy" in fails(capsys, "info", recording_folder)
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(FileNotFoundError):
+        run("info", "nowhere", "--debug")
+
+
+def test_an_unknown_setting_names_the_nearest_one(recording_folder, tmp_path, capsys):
+    error = fails(
+        capsys, "train", recording_folder, "--out", tmp_path / "run", "--set", "training.max_step=3"
+    )
+    assert "did you mean training.max_steps?" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recording_that_is_too_short_says_what_is_needed(tmp_path, capsys):
+    np.savez(tmp_path / "short.npz", times=np.linspace(0, 1.9, 50), units=np.arange(50) % 10)
+    error = fails(capsys, "train", tmp_path / "short.npz", "--out", tmp_path / "run")
+    assert "at least 20 are needed" in error
+
+
+def test_a_recording_with_too_few_units_says_what_is_needed(tmp_path, capsys):
+    np.savez(tmp_path / "few.npz", times=np.linspace(0, 60, 500), units=np.arange(500) % 2)
+    error = fails(capsys, "train", tmp_path / "few.npz", "--out", tmp_path / "run")
+    assert "has 2 units; at least 5 are needed" in error
+
+
+def test_two_recordings_of_one_name_are_refused(binned_file, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    copy = tmp_path / "other" / binned_file.name
+    copy.write_bytes(binned_file.read_bytes())
+    assert "binned_a" in fails(capsys, "train", binned_file, copy, "--out", tmp_path / "run")
+
+
+def test_evaluate_needs_a_run_folder(tmp_path, capsys):
+    assert "holds no run.yaml" in fails(capsys, "evaluate", tmp_path)
+
+
+@pytest.fixture
+def trained(binned_file, tmp_path):
+    """A run on the binned file."""
+    folder = tmp_path / "run"
+    assert run("train", binned_file, "--out", folder, *small()) == 0
+    return folder
+
+
+def weights(folder):
+    return (folder / "best" / "model.safetensors").read_bytes()
+
+
+def test_train_stores_its_whole_configuration(trained, binned_file):
+    settings = yaml.safe_load((trained / "run.yaml").read_text())
+    assert settings["data"] == [str(binned_file.resolve())]
+    assert settings["training"]["max_steps"] == 6
+    assert settings["model"]["n_bins"] == 20
+    assert (trained / "environment.json").is_file()
+
+
+def test_a_run_is_reproduced_from_its_folder(trained, tmp_path):
+    assert run("train", "--config", trained / "run.yaml", "--out", tmp_path / "again") == 0
+    assert weights(tmp_path / "again") == weights(trained)
+
+
+def test_another_seed_gives_another_model(trained, tmp_path):
+    assert run("train", "--config", trained / "run.yaml", "--out", tmp_path / "b", "--seed", "7") == 0
+    assert weights(tmp_path / "b") != weights(trained)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(trained, binned_file, capsys):
+    before = weights(trained)
+    assert "holds a run already" in fails(capsys, "train", binned_file, "--out", trained, *small())
+    assert weights(trained) == before
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(trained, binned_file, tmp_path, capsys, monkeypatch):
+    from neurokern.training import Trainer
+
+    steps = Trainer._step
+
+    def stop_at_step_five(trainer, *batch):
+        if trainer.progress.step == 4:
+            raise KeyboardInterrupt
+        steps(trainer, *batch)
+
+    folder = tmp_path / "stopped"
+    monkeypatch.setattr(Trainer, "_step", stop_at_step_five)
+    assert run("train", binned_file, "--out", folder, *small()) == 130
+    assert f"neurokern train --out {folder} --resume" in capsys.readouterr().err
+    monkeypatch.setattr(Trainer, "_step", steps)
+    assert run("train", "--out", folder, "--resume") == 0
+    assert weights(folder) == weights(trained)
+
+
+def test_evaluate_writes_scores_of_model_and_baselines(trained, capsys):
+    assert run("evaluate", trained) == 0
+    assert "co-smoothing" in capsys.readouterr().out
+    scores = pd.read_csv(trained / "scores_per_unit.csv")
+    assert set(scores["predictor"]) == {"MtM", "ridge", "unit mean"}
+    assert set(scores["task"]) == {"co-smoothing", "forward-prediction", "intra-region", "inter-region"}
+    assert "subject" not in scores
+    summary = pd.read_csv(trained / "scores.csv")
+    assert len(summary) == 12
+    assert np.isfinite(summary["mean"]).all()
+
+
+def test_evaluate_refuses_a_session_that_the_model_does_not_know(trained, recording_folder, capsys):
+    error = fails(capsys, "evaluate", trained, recording_folder, "--max-units", "3")
+    assert "does not know alf_60s" in error
+    assert "neurokern adapt" in error
+
+
+def test_a_checkpoint_cut_short_is_named(trained, capsys):
+    file = trained / "best" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    assert "model.safetensors" in fails(capsys, "evaluate", trained)
+
+
+@pytest.mark.parametrize("mode", ["stitch", "full"])
+def test_adapt_brings_the_model_to_a_new_recording(trained, binned_file, tmp_path, mode):
+    pytest.importorskip("matplotlib")
+    new = tmp_path / "binned_b.npz"
+    new.write_bytes(binned_file.read_bytes())
+    out = tmp_path / "adapted"
+    label = ("--label", "contrast_left>contrast_right")
+    assert (
+        run("adapt", trained, new, "--out", out, "--mode", mode, *label, "--episodes", "3", *small()[-6:])
+        == 0
+    )
+    few = pd.read_csv(out / "few_shot.csv")
+    assert {"MtM states, ridge", "raw counts, ridge"} <= set(few["method"])
+    assert few["mean"].between(0, 1).all()
+    assert "contrast_left&gt;contrast_right" in (out / "report.html").read_text()
+    assert run("evaluate", out) == 0  # the folder is a run like any other
+
+
+def test_adapt_checks_the_label_before_it_starts(trained, binned_file, tmp_path, capsys):
+    error = fails(capsys, "adapt", trained, binned_file, "--out", tmp_path / "x", "--label", "contrast")
+    assert "they have contrast_left, contrast_right" in error
+    assert not (tmp_path / "x").exists()
+
+
+def test_demo_goes_from_spike_times_to_a_report(recording_folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "demo"
+    assert (
+        run("demo", "--data", recording_folder, "--out", out, "--episodes", "3", *small("windows.groups=3"))
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "they stand in for brain regions" in shown
+    assert "million spikes a second" in shown
+    assert str(out / "report.html") in shown
+    page = (out / "report.html").read_text()
+    for heading in (
+        "The data",
+        "What the model is asked",
+        "Training",
+        "Masked prediction",
+        "Few-shot decoding",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    assert "stand in for" in page
+    assert (
+        run("demo", "--data", recording_folder, "--out", out, "--episodes", "3", *small("windows.groups=3"))
+        == 0
+    )  # may be repeated
+
+
+def test_demo_aligns_to_trials_and_uses_real_regions(trials_folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "demo"
+    flags = ("--tmin", "-0.2", "--tmax", "0.6")
+    assert run("demo", "--data", trials_folder, "--out", out, *flags, "--episodes", "3", *small()) == 0
+    shown = capsys.readouterr().out
+    assert "-0.2 to 0.6 s around stimOn_times" in shown
+    assert "Decoded: choice" in shown
+    assert "stand in" not in (out / "report.html").read_text()
+
+
+def test_demo_leaves_a_folder_alone_that_is_no_run(recording_folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    error = fails(capsys, "demo", "--data", recording_folder, "--out", tmp_path / "mine", *small())
+    assert "holds no earlier run" in error
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
