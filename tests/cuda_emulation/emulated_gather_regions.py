@@ -31,13 +31,17 @@ def core_on_emulated_cuda() -> SimpleNamespace:
 
 def gather_emulated(x: Any, samples: Any, units: Any, positions: Any, n_rows: int) -> Any:
     """Do what ``torch.ops.neurokern.gather_regions`` does on a GPU, into memory that holds rubbish at first."""
-    rows = x.new_full((len(samples), x.shape[1]), 77) if positions is None else x.new_zeros((n_rows, x.shape[1]))
+    rows = (
+        x.new_full((len(samples), x.shape[1]), 77) if positions is None else x.new_zeros((n_rows, x.shape[1]))
+    )
     arguments = _row_kernel._row_arguments(x, rows, (samples, units, positions), gather=True)
     emulated_module("gather_regions").gather_regions(arguments, 0)
     return rows
 
 
-def scatter_emulated(rows: Any, samples: Any, units: Any, positions: Any, n_samples: int, n_units: int) -> Any:
+def scatter_emulated(
+    rows: Any, samples: Any, units: Any, positions: Any, n_samples: int, n_units: int
+) -> Any:
     """Do what ``torch.ops.neurokern.scatter_regions`` does on a GPU."""
     x = rows.new_zeros((n_samples, rows.shape[1], n_units))
     arguments = _row_kernel._row_arguments(x, rows, (samples, units, positions), gather=False)

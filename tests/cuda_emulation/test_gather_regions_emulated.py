@@ -71,9 +71,7 @@ def test_more_entries_than_a_block_of_threads(inplace):
     native = mask_regions(x, torch.arange(1000) % 7, "intra-region", **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_library, "core", core_on_emulated_cuda())
-        emulated = mask_regions(
-            x.clone(), torch.arange(1000) % 7, "intra-region", inplace=inplace, **options
-        )
+        emulated = mask_regions(x.clone(), torch.arange(1000) % 7, "intra-region", inplace=inplace, **options)
     assert_same(native, emulated)
 
 
