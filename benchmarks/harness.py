@@ -1,7 +1,7 @@
 """Compare implementations on the same input in the same run: correct first, then fast.
 
-Candidates take turns (``a b c a b c ...``), so that a busy moment hits all of them; what counts is the process's CPU
-time, since other jobs stretch the wall clock. One thread, unless a benchmark says otherwise.
+Candidates take turns (``a b c a b c ...``), so that a busy moment hits all of them; what counts is the
+process's CPU time, since other jobs stretch the wall clock. One thread, unless a benchmark says otherwise.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Row:
 def interleave(
     candidates: dict[str, Callable[[], Any]], *, repeats: int = 7, budget: float = 60.0
 ) -> dict[str, Timing]:
-    """Time all candidates in turns, after one warm-up each; a candidate drops out past its share of ``budget`` s."""
+    """Time all candidates in turns, after one warm-up each, until their share of ``budget`` is spent."""
     spent = {name: [] for name in candidates}  # type: dict[str, list[float]]
     for run in candidates.values():
         run()
@@ -125,8 +125,8 @@ def as_table(rows: list[Row]) -> str:
         per_item = "" if row.per_item is None else f"{row.per_item:.2f}"
         differing = "" if row.differing is None else f"{row.differing:,}"
         lines.append(
-            f"| {row.workload} | {row.candidate} | {row.timing.median * 1e3:.1f} | {row.timing.best * 1e3:.1f} "
-            f"| {per_item} | {row.ratio:.2f} | {differing} |"
+            f"| {row.workload} | {row.candidate} | {row.timing.median * 1e3:.1f} "
+            f"| {row.timing.best * 1e3:.1f} | {per_item} | {row.ratio:.2f} | {differing} |"
         )
     return "\n".join(lines)
 

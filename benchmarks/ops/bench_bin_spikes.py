@@ -1,9 +1,11 @@
 """bin_spikes against what people use: the same spikes, one thread, correctness beside time.
 
     python benchmarks/ops/bench_bin_spikes.py                       # table; --json FILE keeps the numbers
-    python -m pytest benchmarks/ops/bench_bin_spikes.py             # the same candidates under pytest-benchmark
+    python -m pytest benchmarks/ops/bench_bin_spikes.py             # the same candidates under
+    pytest-benchmark
 
-Spikes lie on a 30 kHz clock, as recorded ones do; "differing" counts cells that disagree with integer arithmetic.
+Spikes lie on a 30 kHz clock, as recorded ones do; "differing" counts cells that disagree with integer
+arithmetic.
 """
 
 from __future__ import annotations

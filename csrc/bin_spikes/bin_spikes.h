@@ -33,18 +33,18 @@ struct BinSpikes {
 };
 
 struct BinSpikesReport {
-  std::int64_t in_range;  // spikes inside a window, once per window
-  std::int64_t unknown;   // of those: id negative or beyond the table
-  std::int64_t unmapped;  // of those: dropped by unit_map
+  std::int64_t outside;   // without `starts`: spikes in no bin
+  std::int64_t unknown;   // spikes in a bin, once per window: id negative or beyond the table
+  std::int64_t unmapped;  // the same: dropped by unit_map
   std::int64_t largest;   // largest single count, before saturation
   std::int64_t out_of_memory;
 };
 
 NK_DECLARE_KERNEL(void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report))
 
-// On the GPU the report is 5 int64 on the device. `totals` is (n_windows * n_bins * n_units,) int32 scratch;
-// it may be `counts` itself if count_type is i32. Everything goes on `stream`; nothing is allocated, nothing
-// waits.
+// On the GPU the report is five int64 on the device, the last of which is scratch. `totals` is (n_windows *
+// n_bins * n_units,) int32 scratch; it may be `counts` itself if count_type is i32. Everything goes on
+// `stream`; nothing is allocated, nothing waits.
 void bin_spikes_cuda(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, void* stream);
 
 }  // namespace neurokern

@@ -75,9 +75,9 @@ void bind_bin_spikes(py::module_& m) {
           NK_DISPATCH(bin_spikes_cpu, p, n_threads, &report);
         }
         if (report.out_of_memory != 0) throw std::bad_alloc();
-        return py::make_tuple(report.in_range, report.unknown, report.unmapped, report.largest);
+        return py::make_tuple(report.outside, report.unknown, report.unmapped, report.largest);
       },
-      py::arg("problem"), py::arg("n_threads"), "Returns (in_range, unknown, unmapped, largest).");
+      py::arg("problem"), py::arg("n_threads"), "Returns (outside, unknown, unmapped, largest).");
 #endif
 }
 

@@ -1,9 +1,10 @@
 // Counting on the GPU. Counts are integers added by atomics, so that neither the order of the spikes nor that
-// of the threads shows in the result. Five kernels follow each other on the stream; none waits for the host:
-//   clear   totals and report to zero
-//   order   are the spikes sorted? (only with windows)
-//   count   one window, or unsorted spikes: a thread per spike; sorted spikes and windows: a block row per
-//   window tally   sums, and the largest count convert to the output type, saturating
+// of the threads shows in the result. Kernels follow each other on the stream; none waits for the host:
+//   clear_totals     totals and report to zero
+//   check_order      are the spikes sorted? (only with windows)
+//   count_by_window  sorted spikes: a block of threads per window
+//   count_by_spike   one window, or unsorted spikes: a thread per spike
+//   convert_totals   to the output type, saturating, and the largest count
 
 #include <cstdint>
 
@@ -17,12 +18,23 @@ namespace {
 constexpr int kThreads = 256;
 constexpr unsigned kMaxBlocks = 4096;  // kernels stride over the rest
 
-// Where the report's five numbers lie; the last is used for the order on the device.
-enum ReportSlot { kInRange, kUnknownIds, kUnmappedIds, kLargest, kDisordered };
+// Where the numbers of the report lie; the last is scratch.
+enum ReportSlot { kOutsideSlot, kUnknownSlot, kUnmappedSlot, kLargestSlot, kDisorderedSlot };
 
-__device__ void add(std::int64_t* slot, std::int64_t value) {
-  atomicAdd(reinterpret_cast<unsigned long long*>(slot), static_cast<unsigned long long>(value));
-}
+// What a thread saw of spikes that were not counted; atomics only where there were any.
+struct Uncounted {
+  std::int64_t outside = 0, unknown = 0, unmapped = 0;
+
+  __device__ static void add(std::int64_t* slot, std::int64_t value) {
+    if (value != 0)
+      atomicAdd(reinterpret_cast<unsigned long long*>(slot), static_cast<unsigned long long>(value));
+  }
+  __device__ void add_to(std::int64_t* report) const {
+    add(&report[kOutsideSlot], outside);
+    add(&report[kUnknownSlot], unknown);
+    add(&report[kUnmappedSlot], unmapped);
+  }
+};
 
 __device__ std::int64_t first_item() { return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 __device__ std::int64_t item_stride() { return std::int64_t{gridDim.x} * blockDim.x; }
@@ -36,7 +48,7 @@ template <typename T>
 __global__ void check_order(BinSpikes p, std::int64_t* report) {
   const T* times = static_cast<const T*>(p.times);
   for (std::int64_t i = first_item(); i + 1 < p.n_spikes; i += item_stride())
-    if (!(times[i] <= times[i + 1])) report[kDisordered] = 1;  // all writers write the same
+    if (!(times[i] <= times[i + 1])) report[kDisorderedSlot] = 1;  // all writers write the same
 }
 
 __device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
@@ -45,27 +57,33 @@ __device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
 }
 
 template <typename T>
-__device__ void count_spike(const BinSpikes& p, std::int32_t* totals, std::int64_t* report,
+__device__ void count_spike(const BinSpikes& p, std::int32_t* totals, Uncounted& uncounted,
                             std::int64_t window, std::int64_t i) {
   const T start = window_start(p, window, T{});
   const std::int64_t bin = usable_start(start) ? bin_of(p, start, static_cast<const T*>(p.times)[i]) : -1;
-  if (bin < 0) return;
-  add(&report[kInRange], 1);
+  if (bin < 0) {
+    uncounted.outside += p.starts == nullptr;
+    return;
+  }
   const std::int64_t column = column_of(p, unit_id(p, i));
   if (column >= 0) {
     atomicAdd(&totals[(window * p.n_bins + bin) * p.n_units + column], 1);
+  } else if (column == kUnknown) {
+    ++uncounted.unknown;
   } else {
-    add(&report[column == kUnknown ? kUnknownIds : kUnmappedIds], 1);
+    ++uncounted.unmapped;
   }
 }
 
 // One window, or spikes in any order: every spike meets every window.
 template <typename T>
 __global__ void count_by_spike(BinSpikes p, std::int32_t* totals, std::int64_t* report) {
-  if (p.starts != nullptr && report[kDisordered] == 0) return;
+  if (p.starts != nullptr && report[kDisorderedSlot] == 0) return;
+  Uncounted uncounted;
   for (std::int64_t i = first_item(); i < p.n_spikes; i += item_stride())
     for (std::int64_t window = 0; window < p.n_windows; ++window)
-      count_spike<T>(p, totals, report, window, i);
+      count_spike<T>(p, totals, uncounted, window, i);
+  uncounted.add_to(report);
 }
 
 template <typename T>
@@ -85,15 +103,18 @@ __device__ std::int64_t first_at_least(const T* times, std::int64_t n, T value) 
 // Sorted spikes: a block takes a window and strides over its spikes.
 template <typename T>
 __global__ void count_by_window(BinSpikes p, std::int32_t* totals, std::int64_t* report) {
-  if (report[kDisordered] != 0) return;
+  if (report[kDisorderedSlot] != 0) return;
+  Uncounted uncounted;
   const T* times = static_cast<const T*>(p.times);
   for (std::int64_t window = blockIdx.x; window < p.n_windows; window += gridDim.x) {
     const T start = window_start(p, window, T{});
     if (!usable_start(start)) continue;
     const T limit = bin_limit(p, start, p.n_bins);
     std::int64_t i = first_at_least(times, p.n_spikes, bin_edge(p, start, 0)) + threadIdx.x;
-    for (; i < p.n_spikes && times[i] < limit; i += blockDim.x) count_spike<T>(p, totals, report, window, i);
+    for (; i < p.n_spikes && times[i] < limit; i += blockDim.x)
+      count_spike<T>(p, totals, uncounted, window, i);
   }
+  uncounted.add_to(report);
 }
 
 template <typename Out>
@@ -137,7 +158,7 @@ __global__ void convert_totals(BinSpikes p, const std::int32_t* totals, std::int
     }
   }
   if (largest > 0) {
-    atomicMax(reinterpret_cast<unsigned long long*>(&report[kLargest]),
+    atomicMax(reinterpret_cast<unsigned long long*>(&report[kLargestSlot]),
               static_cast<unsigned long long>(largest));
   }
 }
@@ -151,8 +172,9 @@ template <typename T>
 void count_all(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, void* stream) {
   if (p.starts != nullptr) {
     NK_LAUNCH(check_order<T>, blocks_for(p.n_spikes), kThreads, stream, p, report);
-    const unsigned windows = static_cast<unsigned>(p.n_windows < 65535 ? p.n_windows : 65535);
-    NK_LAUNCH(count_by_window<T>, windows, kThreads, stream, p, totals, report);
+    const unsigned blocks = grid_size(p.n_windows, 1);
+    NK_LAUNCH(count_by_window<T>, blocks < kMaxBlocks ? blocks : kMaxBlocks, kThreads, stream, p, totals,
+              report);
   }
   NK_LAUNCH(count_by_spike<T>, blocks_for(p.n_spikes), kThreads, stream, p, totals, report);
 }
@@ -162,7 +184,6 @@ void count_all(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, v
 void bin_spikes_cuda(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, void* stream) {
   const std::int64_t n_cells = p.n_windows * p.n_bins * p.n_units;
   NK_LAUNCH(clear_totals, blocks_for(n_cells), kThreads, stream, totals, n_cells, report);
-  if (n_cells == 0 && p.n_units > 0) return;
   if (p.integer_times) {
     count_all<std::int64_t>(p, totals, report, stream);
   } else {

@@ -38,7 +38,9 @@ __all__ = [
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeRecording, load_recording
     from neurokern.models import MtM, MtMConfig
-    from neurokern.ops import MaskedBatch, bin_spikes, gather_regions, mask_regions, scatter_regions
+    from neurokern.ops.bin_spikes import bin_spikes
+    from neurokern.ops.gather_regions import gather_regions, scatter_regions
+    from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 
 
 def __getattr__(name: str) -> object:

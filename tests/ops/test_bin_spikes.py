@@ -1,10 +1,12 @@
 """The rules of bin_spikes, each as a test with its name, on every kind of input and both backends."""
 
+import importlib
 import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from cuda_emulation.emulated_bin_spikes import count_emulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,9 +27,13 @@ COUNT_DTYPES = [
 ]
 
 
-@pytest.fixture(params=["numpy", "torch", "reference"])
-def bin_spikes(request):
-    """bin_spikes with numpy arrays, with tensors, and by the reference; returns numpy."""
+@pytest.fixture(params=["numpy", "torch", "reference", "emulated CUDA"])
+def bin_spikes(request, monkeypatch):
+    """bin_spikes with numpy arrays, with tensors, by the reference, and by emulated CUDA; returns numpy."""
+    if request.param == "emulated CUDA":
+        monkeypatch.setattr(
+            importlib.import_module("neurokern.ops.bin_spikes"), "count_on_cpu", count_emulated
+        )
 
     def call(times, units, *args, **kwargs):
         times, units = np.asarray(times), np.asarray(units)

@@ -129,10 +129,9 @@ def count_on_cpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
     """Fill ``counts``; return the number of spikes dropped."""
     check_values(spikes, n_units)
     problem = problem_of(_library.core, spikes, counts, count_type, n_units, grid, rules.sorted)
-    in_range, unknown, unmapped, largest = _library.core.bin_spikes(problem, _library.thread_count())
+    outside, unknown, unmapped, largest = _library.core.bin_spikes(problem, _library.thread_count())
     check_report(unknown, largest, spikes, count_type, n_units, rules)
-    uncounted = int(unknown + unmapped)
-    return uncounted if spikes.starts is not None else len(spikes.times) - int(in_range) + uncounted
+    return int(outside + unknown + unmapped)
 
 
 def count_on_cuda(
@@ -150,8 +149,7 @@ def count_on_cuda(
     if rules.strict or may_overflow:
         _, unknown, _, largest, _ = report.tolist()
         check_report(unknown, largest, spikes, count_type, n_units, rules)
-    uncounted = report[1] + report[2]
-    return uncounted if spikes.starts is not None else len(spikes.times) - report[0] + uncounted
+    return report[:3].sum()
 
 
 def _is_integer(times: Any) -> bool:

@@ -364,6 +364,8 @@ def _allocating(fill: Any) -> Any:
     def run(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         spikes, grid, n_units, _ = _unpack(arguments[:-1])
         counts = _empty_counts(spikes.starts, grid, n_units, arguments[-1], spikes.times.device)
+        if counts.device.type == "cpu":
+            _library.core.advise_huge_pages(counts.data_ptr(), counts.nbytes)
         return counts, fill(*arguments[:-1], counts)
 
     return run

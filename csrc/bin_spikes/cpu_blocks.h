@@ -1,0 +1,208 @@
+// A block of rows as 32-bit counters, and its way to the output: converted, streamed and cleared in one pass.
+// Part of bin_spikes_cpu.cpp, compiled once per instruction set: no STL, nothing with external linkage.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+
+#include "bin_spikes/bin_spikes_body.h"
+#include "bin_spikes/cpu_vectors.h"
+
+namespace neurokern {
+namespace NEUROKERN_ISA {
+namespace {
+
+struct Tally {
+  int64_t in_range = 0, unknown = 0, unmapped = 0;
+  uint32_t largest = 0;
+  bool disordered = false, out_of_memory = false;
+
+  void add(const Tally& other) {
+    in_range += other.in_range;
+    unknown += other.unknown;
+    unmapped += other.unmapped;
+    largest = largest < other.largest ? other.largest : largest;
+    disordered |= other.disordered;
+    out_of_memory |= other.out_of_memory;
+  }
+};
+
+// Counters of `rows` rows, then three that are no cell: a spike beyond the block, an unknown id, an unmapped
+// id.
+struct Block {
+  uint32_t* cells = nullptr;
+  int64_t capacity_rows = 0, n_cells = 0;
+
+  bool allocate(const BinSpikes& p, int64_t wanted_cells, int64_t max_rows) {
+    const int64_t rows = wanted_cells / (p.n_units > 0 ? p.n_units : 1);
+    capacity_rows = rows < 1 ? 1 : rows > max_rows ? max_rows : rows;
+    n_cells = capacity_rows * p.n_units;
+    cells = static_cast<uint32_t*>(calloc(static_cast<size_t>(n_cells) + 3, sizeof(uint32_t)));
+    return cells != nullptr;
+  }
+  int64_t beyond() const { return n_cells; }
+  int64_t unknown() const { return n_cells + 1; }
+  int64_t unmapped() const { return n_cells + 2; }
+};
+
+// Everything a task needs to know; `columns` is unit_map as int32, or null.
+struct Job {
+  const BinSpikes& p;
+  const int32_t* columns;
+  bool stream;  // non-temporal stores
+};
+
+// How a count becomes an element: one, and sixteen at a time.
+template <typename Out>
+struct Plain {
+  typedef Out Element;
+  typedef Out Sixteen __attribute__((vector_size(16 * sizeof(Out))));
+  static Out convert(uint32_t count) { return static_cast<Out>(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    // Counts are below 2^31. Without a change of sign the conversion is one instruction, with one it is
+    // scalar.
+    if constexpr (Out(-1) > Out(0)) {
+      return __builtin_convertvector(counts, Sixteen);
+    } else {
+      return __builtin_convertvector(reinterpret_cast<SignedCells>(counts), Sixteen);
+    }
+  }
+};
+struct Half {
+  typedef uint16_t Element;
+  typedef uint16_t Sixteen __attribute__((vector_size(32)));
+  static uint16_t convert(uint32_t count) { return half_bits(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    const Cells bits =
+        reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
+    return __builtin_convertvector(counts == 0 ? Cells{} : (bits >> 13) - (112u << 10), Sixteen);
+  }
+};
+struct BFloat16 {
+  typedef uint16_t Element;
+  typedef uint16_t Sixteen __attribute__((vector_size(32)));
+  static uint16_t convert(uint32_t count) { return bfloat16_bits(count); }
+  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+    const Cells bits =
+        reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
+    return __builtin_convertvector(bits >> 16, Sixteen);
+  }
+};
+
+// Sixteen counters, saturated; they are cleared, and the largest seen goes to `top`.
+inline __attribute__((always_inline)) Cells take_cells(uint32_t* cells, uint32_t limit, Cells& top) {
+  const Cells counts = load<Cells>(cells), zero{};
+  memcpy(cells, &zero, sizeof zero);
+  top = top < counts ? counts : top;
+  return counts < limit ? counts : Cells{} + limit;
+}
+
+// Writes 64 bytes, or two lines for elements of 8 bytes; returns how many counters went into them.
+template <typename Format>
+inline __attribute__((always_inline)) int convert_line(uint32_t* cells, void* to, uint32_t limit, Cells& top,
+                                                       bool stream) {
+  constexpr size_t kBytes = sizeof(typename Format::Sixteen);
+  const auto next = [&](int part) { return Format::convert(take_cells(cells + 16 * part, limit, top)); };
+  if constexpr (kBytes == 16) {
+    const U64x4 low = join(reinterpret_cast<U64x2>(next(0)), reinterpret_cast<U64x2>(next(1)));
+    const U64x4 high = join(reinterpret_cast<U64x2>(next(2)), reinterpret_cast<U64x2>(next(3)));
+    store_line(to, join(low, high), stream);
+    return 64;
+  } else if constexpr (kBytes == 32) {
+    store_line(to, join(reinterpret_cast<U64x4>(next(0)), reinterpret_cast<U64x4>(next(1))), stream);
+    return 32;
+  } else {
+    const auto lines = next(0);
+    for (size_t i = 0; i < kBytes; i += sizeof(U64))
+      store_line(static_cast<char*>(to) + i, load<U64>(reinterpret_cast<const char*>(&lines) + i), stream);
+    return 16;
+  }
+}
+
+// Converts n counters to the output type, saturating, and clears them. Returns the largest.
+template <typename Format>
+uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bool stream) {
+  using Out = typename Format::Element;
+  constexpr int64_t kPerStep = sizeof(Out) == 8 ? 16 : 64 / sizeof(Out);
+  Out* to = static_cast<Out*>(out);
+  uint32_t largest = 0;
+  int64_t i = 0;
+  const auto one = [&](int64_t at) {
+    const uint32_t count = cells[at];
+    largest = largest < count ? count : largest;
+    to[at] = Format::convert(count < limit ? count : limit);
+    cells[at] = 0;
+  };
+  for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i) one(i);
+  Cells top{};
+  while (i + kPerStep <= n) i += convert_line<Format>(cells + i, to + i, limit, top, stream);
+  for (int j = 0; j < 16; ++j) largest = largest < top[j] ? top[j] : largest;
+  for (; i < n; ++i) one(i);
+  return largest;
+}
+
+int64_t element_size(CountType type) {
+  switch (type) {
+    case CountType::u8:
+      return 1;
+    case CountType::i16:
+    case CountType::u16:
+    case CountType::f16:
+    case CountType::bf16:
+      return 2;
+    case CountType::i32:
+    case CountType::f32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
+uint32_t convert_block(const BinSpikes& p, uint32_t* cells, void* out, int64_t n, bool stream) {
+  const uint32_t limit = p.largest_exact > 0x7FFFFFFF ? 0x7FFFFFFF : static_cast<uint32_t>(p.largest_exact);
+  switch (p.count_type) {
+    case CountType::u8:
+      return convert_cells<Plain<uint8_t>>(cells, out, n, limit, stream);
+    case CountType::i16:  // below 32768 the two are the same bits
+    case CountType::u16:
+      return convert_cells<Plain<uint16_t>>(cells, out, n, limit, stream);
+    case CountType::i32:
+      return convert_cells<Plain<uint32_t>>(cells, out, n, limit, stream);
+    case CountType::i64:
+      return convert_cells<Plain<int64_t>>(cells, out, n, limit, stream);
+    case CountType::f16:
+      return convert_cells<Half>(cells, out, n, limit, stream);
+    case CountType::bf16:
+      return convert_cells<BFloat16>(cells, out, n, limit, stream);
+    case CountType::f32:
+      return convert_cells<Plain<float>>(cells, out, n, limit, stream);
+    case CountType::f64:
+      return convert_cells<Plain<double>>(cells, out, n, limit, stream);
+  }
+  return 0;
+}
+
+// Writes the block to rows [row, row + rows) of a window and leaves it clear.
+void finish_block(const Job& job, Block& block, int64_t window, int64_t row, int64_t rows, Tally& tally) {
+  const BinSpikes& p = job.p;
+  char* out =
+      static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
+  const uint32_t largest = convert_block(p, block.cells, out, rows * p.n_units, job.stream);
+  tally.largest = tally.largest < largest ? largest : tally.largest;
+  tally.unknown += block.cells[block.unknown()];
+  tally.unmapped += block.cells[block.unmapped()];
+  for (int64_t i = block.beyond(); i <= block.unmapped(); ++i) block.cells[i] = 0;
+}
+
+// Streamed lines are seen by other threads only after this.
+void finish_stores(const Job& job) {
+#if defined(__SSE2__)
+  if (job.stream) _mm_sfence();
+#else
+  static_cast<void>(job);
+#endif
+}
+
+}  // namespace
+}  // namespace NEUROKERN_ISA
+}  // namespace neurokern
