@@ -30,7 +30,7 @@ def core_on_emulated_cuda() -> SimpleNamespace:
 
 
 def gather_emulated(x: Any, samples: Any, units: Any, positions: Any, n_rows: int) -> Any:
-    """Do what ``torch.ops.neurokern.gather_regions`` does on a GPU, into memory that holds rubbish at first."""
+    """Do what ``torch.ops.neurokern.gather_regions`` does on a GPU, into memory full of rubbish."""
     rows = (
         x.new_full((len(samples), x.shape[1]), 77) if positions is None else x.new_zeros((n_rows, x.shape[1]))
     )
