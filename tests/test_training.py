@@ -20,7 +20,7 @@ from neurokern.datasets import (
     WindowedRecording,
     sliding_windows,
 )
-from neurokern.models import Masking, MtM, MtMConfig
+from neurokern.models import Masking, MtM, MtMConfig, mask_batch
 from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
 from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, parameter_groups
@@ -197,6 +197,20 @@ def test_episodes_are_gone_from_the_trained_model(sessions: Sessions, tmp_path: 
         trainer.fit(resume=True)
     published = trainer_of(sessions, tmp_path / "paper", config)
     assert published.episodes == []
+
+
+def test_every_step_masks_windows_by_numbers_of_its_own(
+    sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offsets = []
+
+    def recording(*arguments: object, **named: object) -> object:
+        offsets.append(named["offset"])
+        return mask_batch(*arguments, **named)
+
+    monkeypatch.setattr("neurokern.training.trainer.mask_batch", recording)
+    trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, max_steps=4)).fit()
+    assert offsets == [0, 8, 16, 24]  # in batches of at most 8 windows
 
 
 # ---- one seed, one result ----

@@ -175,28 +175,35 @@ inline void draw_entry_codes(const MaskRegions& p, std::int64_t b, std::int64_t 
   for (std::int64_t i = 0; i < count; ++i) codes[i] &= units[i];
 }
 
-// BERT-style: turns targets that stay as they are into kShownTarget, and flags those that take another bin's
+// BERT-style: turns targets that are shown after all into kShownTarget, and flags those with another bin's
 // value.
 inline void draw_replacements(const PhiloxWords& words, std::uint8_t* codes, std::uint8_t* from_other) {
   std::uint8_t not_kept[kBlock], zeroed[kBlock];
   compare_block(words, kReplaceOtherBelow - 1, not_kept);
   compare_block(words, kReplaceZeroBelow - 1, zeroed);
   for (int i = 0; i < kBlock; ++i) {
-    const std::uint8_t target = codes[i] == kTarget ? 0xFF : 0;
-    from_other[i] = target & not_kept[i] & static_cast<std::uint8_t>(~zeroed[i]);
-    codes[i] = (target & static_cast<std::uint8_t>(~not_kept[i])) ? kShownTarget : codes[i];
+    const bool shown = codes[i] == kTarget && !zeroed[i];
+    from_other[i] = shown ? not_kept[i] : 0;
+    codes[i] = shown ? kShownTarget : codes[i];
   }
 }
 
-// Bit i of 64: flags[i] is not 0. Without a branch, since the flags are as good as random.
-inline std::uint64_t flag_bits(const std::uint8_t* flags) {
+// Bit i of 64: the sign bit of bytes[i].
+inline std::uint64_t sign_bits(const std::uint8_t* bytes) {
+#if defined(__AVX512BW__)
+  return _mm512_movepi8_mask(_mm512_loadu_si512(bytes));
+#elif defined(__SSE2__)
   std::uint64_t bits = 0;
-  for (int eight = 0; eight < 8; ++eight) {
-    std::uint64_t bytes;
-    __builtin_memcpy(&bytes, flags + 8 * eight, sizeof bytes);
-    bits |= (((bytes & 0x0101010101010101u) * 0x0102040810204080u) >> 56) << (8 * eight);
+  for (int k = 0; k < 4; ++k) {
+    const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes) + k);
+    bits |= static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm_movemask_epi8(part))) << (16 * k);
   }
   return bits;
+#else
+  std::uint64_t bits = 0;
+  for (int i = 0; i < 64; ++i) bits |= static_cast<std::uint64_t>(bytes[i] >> 7) << i;
+  return bits;
+#endif
 }
 
 // One row of a bin, or 1024 units of it: the buffers stay in the first-level cache.
@@ -211,25 +218,40 @@ struct Row {
 constexpr std::int64_t kChunk = 1024;
 
 // Replaces targets of the row by BERT's rule: writes the codes anew, and the row's values into `values`.
+// Three loops, each without a wait: all draws first, since a loop over set bits ends where no predictor
+// expects it; then the addresses, asked for as soon as known, since other bins of the sample are often not in
+// the cache; then the values.
 template <class Element>
 inline void replace_row(const MaskRegions& p, const Row<Element>& row, std::uint8_t* codes, Element* values) {
+  constexpr std::int64_t kBlocks = kChunk / kBlock;
+  PhiloxWords words[kBlocks];
+  std::uint64_t other[kBlocks];
+  const std::int64_t n_blocks = (row.count + kBlock - 1) / kBlock;
+  for (std::int64_t k = 0; k < n_blocks; ++k) {
+    std::uint8_t flags[kBlock];
+    for (int i = 0; i < kBlock; ++i) flags[i] = static_cast<std::uint8_t>(codes[k * kBlock + i] << 7);
+    other[k] = 0;
+    if (sign_bits(flags) == 0) continue;  // no target
+    draw_block(p, row.b, kStageReplace, row.first + k * kBlock, row.bin, words[k]);
+    draw_replacements(words[k], codes + k * kBlock, flags);
+    other[k] = sign_bits(flags);
+  }
   const Element* sample = static_cast<const Element*>(p.x) + row.b * p.x_stride_sample + row.first;
   const std::int64_t n_bins = bins_of(p, row.b);
-  std::uint8_t from_other[kBlock];
-  __builtin_memcpy(values, row.x, static_cast<std::size_t>(row.count) * sizeof(Element));
-  for (std::int64_t block = 0; block < row.count; block += kBlock) {
-    std::uint8_t any = 0;
-    for (int i = 0; i < kBlock; ++i) any |= codes[block + i] & kTargetBit;
-    if (!any) continue;
-    PhiloxWords words;
-    draw_block(p, row.b, kStageReplace, row.first + block, row.bin, words);
-    draw_replacements(words, codes + block, from_other);
-    for (std::uint64_t bits = flag_bits(from_other); bits != 0; bits &= bits - 1) {
-      const int i = __builtin_ctzll(bits);
-      values[block + i] = sample[source_bin(words[i % 4][i / 4], n_bins) * p.x_stride_bin + block + i];
-      codes[block + i] = kShownTarget;
+  const Element* sources[kChunk];
+  std::uint16_t places[kChunk];
+  int n = 0;
+  for (std::int64_t k = 0; k < n_blocks; ++k) {
+    for (std::uint64_t bits = other[k]; bits != 0; bits &= bits - 1) {
+      const int j = __builtin_ctzll(bits);
+      const std::int64_t i = k * kBlock + j;
+      sources[n] = sample + source_bin(words[k][j % 4][j / 4], n_bins) * p.x_stride_bin + i;
+      __builtin_prefetch(sources[n]);
+      places[n++] = static_cast<std::uint16_t>(i);
     }
   }
+  __builtin_memcpy(values, row.x, static_cast<std::size_t>(row.count) * sizeof(Element));
+  for (int k = 0; k < n; ++k) values[places[k]] = *sources[k];
 }
 
 template <class Element, bool kStream>

@@ -94,6 +94,12 @@ T atomicMax(T* address, std::common_type_t<T> value) {
   return old;
 }
 template <typename T>
+T atomicMin(T* address, std::common_type_t<T> value) {
+  const T old = *address;
+  *address = std::min(old, value);
+  return old;
+}
+template <typename T>
 T atomicOr(T* address, std::common_type_t<T> value) {
   const T old = *address;
   *address = static_cast<T>(old | value);

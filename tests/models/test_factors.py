@@ -103,9 +103,11 @@ def test_hidden_counts_never_reach_the_prediction(model: MtM, counts: np.ndarray
     generator = torch.Generator().manual_seed(2)
     for shape in ((4, 1, N_UNITS), (4, N_BINS, 1), (4, N_BINS, N_UNITS)):
         hidden = torch.rand(shape, generator=generator) < 0.3
-        other = torch.where(hidden, x + 5, x)
-        assert torch.equal(model(x, "one", scheme, hidden), model(other, "one", scheme, hidden))
-        assert not torch.equal(model(x, "one", scheme), model(other, "one", scheme))
+        expected = model(x, "one", scheme, hidden)
+        for there in (x + 5, torch.full_like(x, float("nan"))):
+            other = torch.where(hidden, there, x)
+            assert torch.equal(expected, model(other, "one", scheme, hidden))
+        assert not torch.equal(expected, model(x, "one", scheme))
 
 
 def test_strict_causal_holds_for_the_read_in_too(model: MtM, counts: np.ndarray) -> None:

@@ -113,15 +113,25 @@ def test_paper_dropout_sits_in_three_places_of_each_layer_and_on_the_tokens() ->
         assert layer.attention.weight_dropout == 0.4  # the third: inside the attention
 
 
-def test_each_place_of_dropout_changes_the_result_in_training_and_none_in_evaluation() -> None:
+@pytest.mark.parametrize("place", ["tokens", "attention weights", "attention output", "network output"])
+def test_each_place_of_dropout_acts_in_training_alone(place: str) -> None:
     counts = torch.ones(1, 12, 5)
-    for setting in ({"input_dropout": 0.5, "dropout": 0.0}, {"input_dropout": 0.0, "dropout": 0.5}):
-        model = tiny_model({"one": 5}, **setting)
-        first, again = (model(counts, "one", "neuron") for _ in range(2))
-        assert torch.equal(first, again)
-        model.train()
-        first, again = (model(counts, "one", "neuron") for _ in range(2))
-        assert not torch.allclose(first, again)
+    model = tiny_model({"one": 5}, input_dropout=0.0, dropout=0.0)
+    layer = model.layers[1]
+    if place == "attention weights":
+        layer.attention.weight_dropout = 0.5
+    else:
+        at = {
+            "tokens": model.input_dropout,
+            "attention output": layer.attention.dropout,
+            "network output": layer.dropout,
+        }
+        at[place].p = 0.5
+    first, again = (model(counts, "one", "neuron") for _ in range(2))
+    assert torch.equal(first, again)
+    model.train()
+    first, again = (model(counts, "one", "neuron") for _ in range(2))
+    assert not torch.allclose(first, again)
 
 
 def test_matches_a_forward_pass_written_out_by_hand(generator: torch.Generator) -> None:

@@ -204,7 +204,7 @@ def test_an_index_of_another_kind_is_refused():
         (torch.zeros(2, 3, dtype=torch.bool), {"n_samples": 3}, r"got \(2, 3\) with n_samples=3"),
         (torch.zeros(2, 3, dtype=torch.long), {}, "region must be given with region numbers"),
         (torch.zeros(2, 3, dtype=torch.bool), {"region": 1}, "region must be given with region numbers"),
-        (torch.zeros(2, 3, dtype=torch.long), {"region": torch.arange(3)}, r"region must .* have the shape \(2,\)"),
+        (torch.zeros(2, 3, dtype=torch.long), {"region": torch.arange(3)}, r"region must .* shape \(2,\)"),
     ],
 )  # fmt: skip
 def test_an_index_that_cannot_be_built_says_why(units, options, message):

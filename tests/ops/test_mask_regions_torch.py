@@ -14,11 +14,10 @@ THRESHOLDS = [2**30] * 6
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("backend", ["native", "reference"])
-def test_gradient_passes_where_the_input_is_visible(scheme, backend):
-    x = counts(3, 4, 9).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: mask(x, scheme, replacement=2.0, backend=backend).inputs, x)
-    assert torch.autograd.gradgradcheck(lambda x: mask(x, scheme, backend=backend).inputs, x)
+def test_gradient_passes_where_the_input_is_visible(scheme):
+    x = counts(2, 3, 5).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: mask(x, scheme, replacement=2.0).inputs, x)
+    assert torch.autograd.gradgradcheck(lambda x: mask(x, scheme).inputs, x)
 
 
 def test_replaced_entries_pass_no_gradient():
@@ -35,9 +34,15 @@ def test_the_target_mask_and_the_region_need_no_gradient():
     assert not batch.region.requires_grad
 
 
-@pytest.mark.parametrize("scheme", range(6))
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("scheme", "dtype", "requires_grad"),
+    [
+        (1, torch.float32, True),
+        (2, torch.bfloat16, False),
+        (3, torch.float64, True),
+        (5, torch.int16, False),
+    ],
+)
 def test_mask_regions_is_registered_correctly(scheme, requires_grad, dtype, device):
     x = counts(2, 3, 5, device).to(dtype).requires_grad_(requires_grad)
     arrays = (six_regions(5, device), None, None, None)

@@ -82,7 +82,9 @@ class FactorParts(SessionParts):
         """Return the expected factors ``(B, T, stitch_size)`` and the departure from them ``(B, T, N)``."""
         with torch.autocast(counts.device.type, enabled=False):  # the covariance must stay positive definite
             values = (counts.to(self.center.dtype).sqrt() - self.center) * self.scale
-            visible = values.new_ones(1, 1, 1) if hidden is None else (~hidden).to(values.dtype)
+            visible = values.new_ones(1, 1, 1)
+            if hidden is not None:
+                values, visible = values.masked_fill(hidden, 0.0), (~hidden).to(values.dtype)
             values, share = self._average_over_time(values, visible, causal)
             factors = self._expected_factors(values, share * evidence)
             departure = factors @ self.read_out_weights
@@ -108,12 +110,12 @@ class FactorParts(SessionParts):
         return self.log_mean + (self.rate_floor + above).log()
 
     def _average_over_time(self, values: Tensor, visible: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-        """Return local means over the visible bins, and the share of evidence behind each."""
+        """Return local means over the visible bins (hidden values are 0), and the evidence behind each."""
         weights = self._time_weights(values.shape[1], causal, values.device).to(values.dtype)
         if visible.shape[1] == 1:  # the same units all along: nothing to make up for
-            return (weights / weights.sum(1, keepdim=True)) @ values * visible, visible
+            return (weights / weights.sum(1, keepdim=True)) @ values, visible
         seen = weights @ visible  # (B, T, N or 1)
-        averaged = weights @ (values * visible) / seen.clamp(min=1e-3)
+        averaged = weights @ values / seen.clamp(min=1e-3)
         if causal and seen.shape[2] == 1:  # where nothing was seen, values are 0 and the evidence is moot
             return averaged, visible.new_ones(1, 1, 1)
         if causal:

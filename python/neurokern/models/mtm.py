@@ -151,7 +151,9 @@ class MtM(nn.Module):
                 f"MtM.refit_session: the parts of {session!r} are trained, not estimated from counts"
             )
         self._check_counts(counts, parts.n_units)
-        parts.start_from(counts, self.config)
+        device = self.positions.device
+        parts.cpu().start_from(counts, self.config)  # windows lie in memory, and one pass over them is enough
+        parts.to(device)
 
     def remove_session(self, session: str) -> None:
         """Forget a session, or raise a ValueError if it is unknown; the others keep their parts."""
