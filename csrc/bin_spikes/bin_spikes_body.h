@@ -87,6 +87,7 @@ NK_HD std::int64_t search_bin(const BinSpikes& p, T start, T t, std::int64_t low
 // The bin of time t in the window at `start`, or -1 if it has none (NaN has none).
 template <typename T>
 NK_HD std::int64_t bin_of(const BinSpikes& p, T start, T t) {
+  if (p.n_bins == 0) return -1;  // even if the one edge is closed
   if (!(t >= bin_edge(p, start, 0)) || !(t < bin_limit(p, start, p.n_bins))) return -1;
   if (p.edges != nullptr) return search_bin(p, start, t, 0, p.n_bins);
   const std::int64_t k = guess_bin(p, start, t);

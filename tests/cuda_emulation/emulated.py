@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -45,38 +46,22 @@ def emulated_module(op: str) -> ModuleType:
 
 
 def _compile(compiler: str, op: str, name: str, target: Path, pybind11_include: str) -> None:
-    entry = target.with_suffix(".entry.cpp")
-    entry.write_text(
-        "#include <pybind11/pybind11.h>\n"
-        f"namespace neurokern {{ void bind_{op}(pybind11::module_& m); }}\n"
-        f"PYBIND11_MODULE({name}, m) {{ neurokern::bind_{op}(m); }}\n"
-    )
-    options = [
-        "-std=c++17",
-        "-O1",
-        "-ffp-contract=off",
-        "-fPIC",
-        "-fvisibility=hidden",
-        "-DNEUROKERN_CUDA_MODULE",
-    ]
-    includes = [
-        "-I",
-        str(ROOT / "csrc"),
-        "-isystem",
-        pybind11_include,
-        "-isystem",
-        sysconfig.get_path("include"),
-    ]
-    kernels = target.with_suffix(".kernels.o")
-    subprocess.run(
-        [compiler, *options, *WARNINGS, *includes, "-include", str(HEADER), "-x", "c++",
-         "-c", str(ROOT / "csrc" / op / f"{op}_cuda.cu"), "-o", str(kernels)],
-        check=True,
-    )  # fmt: skip
-    unfinished = target.with_suffix(f".{os.getpid()}")
-    subprocess.run(
-        [compiler, *options, *includes, "-shared", str(entry), str(ROOT / "csrc" / op / f"{op}_bind.cpp"),
-         str(kernels), "-o", str(unfinished)],
-        check=True,
-    )  # fmt: skip
-    unfinished.replace(target)  # whole or not at all: test processes may run side by side
+    options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
+    options += ["-DNEUROKERN_CUDA_MODULE", "-I", str(ROOT / "csrc")]
+    options += ["-isystem", pybind11_include, "-isystem", sysconfig.get_path("include")]
+    # A sanitizer that is preloaded for the tests has no business in the compiler.
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    # Test processes run side by side: each builds in a folder of its own, and the module appears whole.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        entry, kernels, module = (Path(folder) / part for part in ("entry.cpp", "kernels.o", "module.so"))
+        entry.write_text(
+            "#include <pybind11/pybind11.h>\n"
+            f"namespace neurokern {{ void bind_{op}(pybind11::module_& m); }}\n"
+            f"PYBIND11_MODULE({name}, m) {{ neurokern::bind_{op}(m); }}\n"
+        )
+        source, binding = (str(ROOT / "csrc" / op / f"{op}{suffix}") for suffix in ("_cuda.cu", "_bind.cpp"))
+        emulate = [*WARNINGS, "-include", str(HEADER), "-x", "c++", "-c", source, "-o", str(kernels)]
+        subprocess.run([compiler, *options, *emulate], check=True, env=environment)
+        link = ["-shared", str(entry), binding, str(kernels), "-o", str(module)]
+        subprocess.run([compiler, *options, *link], check=True, env=environment)
+        module.replace(target)

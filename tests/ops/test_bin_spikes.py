@@ -279,6 +279,9 @@ def test_few_spikes_and_none(bin_spikes, n_spikes):
 def test_zero_units_and_zero_bins(bin_spikes):
     assert bin_spikes([0.1], [0], 0.1, 1.0, n_units=0).shape == (10, 0)
     assert bin_spikes([0.1], [0], 0.1, 0.0).shape == (0, 1)
+    counts, dropped = bin_spikes([0.0], [0], 0.1, 0.0, closed_last=True, return_dropped=True)
+    assert counts.shape == (0, 1)
+    assert dropped == 1
     assert bin_spikes([0.1], [0], 0.1, 1.0, windows=np.zeros(0)).shape == (0, 10, 1)
 
 
@@ -400,6 +403,24 @@ def test_large_outputs_streamed_past_the_caches_are_whole(n_units):
         assert counts is out
         np.testing.assert_array_equal(out.ravel(), flat)
         np.testing.assert_array_equal(memory[:3], 77)
+
+
+@pytest.mark.parametrize("n_units", [3, 70_000])
+def test_unsorted_spikes_of_few_and_of_very_many_units(n_units):
+    rng = np.random.default_rng(7)
+    times, units = rng.uniform(-1, 41, 60_000), rng.integers(-1, n_units + 1, 60_000)
+    order = np.argsort(times)
+    options = {
+        "bin_size": 0.5,
+        "duration": 40.0,
+        "n_units": n_units,
+        "dtype": "uint16",
+        "return_dropped": True,
+    }
+    counts, dropped = nk.bin_spikes(times, units, **options)
+    expected, expected_dropped = nk.bin_spikes(times[order], units[order], **options)
+    np.testing.assert_array_equal(counts, expected)
+    assert dropped == expected_dropped == 60_000 - counts.sum(dtype=int)
 
 
 def test_strided_reversed_and_byte_swapped_arrays_are_read_right():
