@@ -195,9 +195,9 @@ def test_a_session_can_be_refitted_to_other_windows_and_keeps_its_token(counts: 
         published.refit_session("one", counts)
 
 
-@pytest.mark.parametrize("n_units", [1, 2])
-def test_sessions_with_fewer_units_than_factors_work(n_units: int) -> None:
-    counts = np.random.default_rng(0).poisson(1.0, (20, N_BINS, n_units)).astype(np.uint8)
+@pytest.mark.parametrize(("n_windows", "n_units"), [(20, 1), (20, 2), (1, 12), (2, 3)])
+def test_few_units_and_few_windows_give_finite_rates(n_windows: int, n_units: int) -> None:
+    counts = np.random.default_rng(0).poisson(1.0, (n_windows, N_BINS, n_units)).astype(np.uint8)
     counts[:, :, 0] = 0  # and with a unit that never fires
     model = MtM(MtMConfig.small(n_bins=N_BINS, stitch_size=8))
     model.add_session("few", n_units, counts=counts)

@@ -192,6 +192,8 @@ class MtM(nn.Module):
             raise ValueError(
                 f"MtM: counts of the session must have shape (windows, bins, {n_units}), got {counts.shape}"
             )
+        if not (counts.min() >= 0 and counts.max() < np.inf):  # False for NaN
+            raise ValueError("MtM: counts of the session must be finite and at least 0")
 
     def _append(self, session: str, parts: SessionParts) -> None:
         self._index_of[session] = len(self.parts)
