@@ -152,6 +152,18 @@ def test_rates_stay_above_their_floor(model: MtM) -> None:
     assert (model.predict_rates(torch.zeros_like(x), "one", "neuron") >= lowest).all()
 
 
+def test_rates_are_read_from_the_expected_factors(model: MtM, counts: np.ndarray) -> None:
+    x = torch.from_numpy(counts[160:164].astype(np.float32))
+    factors = model.expected_factors(x, "one", "neuron")
+    assert factors.shape == (4, N_BINS, N_FACTORS)
+    log_rates = parts_of(model).read_out(factors, None, model.calibration[0])
+    torch.testing.assert_close(log_rates, model(x, "one", "neuron"), rtol=0, atol=1e-5)
+    published = MtM()
+    published.add_session("one", N_UNITS)
+    with pytest.raises(ValueError, match="has no factors"):
+        published.expected_factors(x, "one", "neuron")
+
+
 def test_less_evidence_draws_the_factors_toward_zero(model: MtM, counts: np.ndarray) -> None:
     x = torch.from_numpy(counts[160:164].astype(np.float32))
     sure, unsure = (parts_of(model).read_in(x, None, False, evidence)[0].norm() for evidence in (1.0, 0.1))
