@@ -152,6 +152,18 @@ def test_rates_stay_above_their_floor(model: MtM) -> None:
     assert (model.predict_rates(torch.zeros_like(x), "one", "neuron") >= lowest).all()
 
 
+def test_rates_are_read_from_the_expected_factors(model: MtM, counts: np.ndarray) -> None:
+    x = torch.from_numpy(counts[160:164].astype(np.float32))
+    factors = model.expected_factors(x, "one", "neuron")
+    assert factors.shape == (4, N_BINS, N_FACTORS)
+    log_rates = parts_of(model).read_out(factors, None, model.calibration[0])
+    torch.testing.assert_close(log_rates, model(x, "one", "neuron"), rtol=0, atol=1e-5)
+    published = MtM()
+    published.add_session("one", N_UNITS)
+    with pytest.raises(ValueError, match="has no factors"):
+        published.expected_factors(x, "one", "neuron")
+
+
 def test_less_evidence_draws_the_factors_toward_zero(model: MtM, counts: np.ndarray) -> None:
     x = torch.from_numpy(counts[160:164].astype(np.float32))
     sure, unsure = (parts_of(model).read_in(x, None, False, evidence)[0].norm() for evidence in (1.0, 0.1))
@@ -195,9 +207,9 @@ def test_a_session_can_be_refitted_to_other_windows_and_keeps_its_token(counts: 
         published.refit_session("one", counts)
 
 
-@pytest.mark.parametrize("n_units", [1, 2])
-def test_sessions_with_fewer_units_than_factors_work(n_units: int) -> None:
-    counts = np.random.default_rng(0).poisson(1.0, (20, N_BINS, n_units)).astype(np.uint8)
+@pytest.mark.parametrize(("n_windows", "n_units"), [(20, 1), (20, 2), (1, 12), (2, 3)])
+def test_few_units_and_few_windows_give_finite_rates(n_windows: int, n_units: int) -> None:
+    counts = np.random.default_rng(0).poisson(1.0, (n_windows, N_BINS, n_units)).astype(np.uint8)
     counts[:, :, 0] = 0  # and with a unit that never fires
     model = MtM(MtMConfig.small(n_bins=N_BINS, stitch_size=8))
     model.add_session("few", n_units, counts=counts)

@@ -384,6 +384,9 @@ def test_adding_a_session_twice_or_with_wrong_sizes_is_an_error() -> None:
         model.add_session("two", 3, regions=["CA1", "CA3"])
     with pytest.raises(ValueError, match=r"must have shape \(windows, bins, 3\)"):
         model.add_session("two", 3, counts=np.zeros((4, 12, 5)))
+    for wrong in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="must be finite and at least 0"):
+            model.add_session("two", 3, counts=np.full((4, 12, 3), wrong))
     assert model.sessions == ("one",)
 
 

@@ -192,6 +192,8 @@ class MtM(nn.Module):
             raise ValueError(
                 f"MtM: counts of the session must have shape (windows, bins, {n_units}), got {counts.shape}"
             )
+        if not (counts.min() >= 0 and counts.max() < np.inf):  # False for NaN
+            raise ValueError("MtM: counts of the session must be finite and at least 0")
 
     def _append(self, session: str, parts: SessionParts) -> None:
         self._index_of[session] = len(self.parts)
@@ -230,12 +232,26 @@ class MtM(nn.Module):
         ValueError
             If the session or the scheme is unknown, or ``counts`` does not fit the session.
         """
-        parts, bypass, states = self._run(counts, session, scheme, hidden)
+        parts, _, bypass, states = self._run(counts, session, scheme, hidden)
         return parts.read_out(self._output(states), bypass, self._calibration(scheme))  # (B, T, N)
 
     def embed(self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None) -> Tensor:
         """Return the trunk's states of the bins, ``(B, T, hidden_size)``; arguments as in :meth:`forward`."""
-        return self._run(counts, session, scheme, hidden)[2]
+        return self._run(counts, session, scheme, hidden)[3]
+
+    def expected_factors(
+        self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None
+    ) -> Tensor:
+        """Return the factors that the rates are read from, ``(B, T, stitch_size)``; arguments as in
+        :meth:`forward`.
+
+        They are what was read in plus what the trunk adds: few numbers, and better ones to decode from with
+        few trials than the trunk's states. ValueError for a model without factors (``read_in="linear"``).
+        """
+        if self.config.read_in != "factors":
+            raise ValueError("MtM.expected_factors: this model has no factors; use embed(...)")
+        _, read, _, states = self._run(counts, session, scheme, hidden)
+        return read + self._output(states)
 
     @torch.no_grad()
     def predict_rates(
@@ -295,12 +311,12 @@ class MtM(nn.Module):
 
     def _run(
         self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None
-    ) -> tuple[SessionParts, Tensor | None, Tensor]:
-        """Return the session's parts, what bypasses the trunk, and the states of the bins."""
+    ) -> tuple[SessionParts, Tensor, Tensor | None, Tensor]:
+        """Return the session's parts, what they read in, what bypasses the trunk, and the states."""
         parts = self._check_input(counts, session)
         read, bypass = parts.read_in(counts, hidden, scheme == "causal", self._evidence(scheme))
         states = self._encode(read, self._token(parts, len(counts)), scheme)  # (B, T, D)
-        return parts, bypass, states
+        return parts, read, bypass, states
 
     def _token(self, parts: SessionParts, n_windows: int) -> Tensor:
         token = self.common_token if parts.token is None else parts.token

@@ -132,7 +132,7 @@ class TrainingConfig:
         """Return the recipe for ``MtMConfig.small``: hundreds of trials, minutes on a CPU."""
         recipe: dict[str, Any] = {
             "batch_size": 16,
-            "max_steps": 1500,
+            "max_steps": 1000,
             "learning_rate": 1e-3,
             "weight_decay": 0.05,
             "decay": "matrices",
