@@ -44,7 +44,7 @@ int64_t first_at_least(const T* times, int64_t n, T value) {
 // True if times[i] <= times[i + 1] for all i in [first, last - 1). NaN is never sorted.
 template <typename T>
 bool is_sorted(const T* times, int64_t first, int64_t last) {
-  typedef T Times __attribute__((vector_size(64)));
+  typedef T Times __attribute__((vector_size(8 * kLanes)));
   constexpr int64_t kStretch = 512;  // looked at before the answer is
   int64_t i = first;
   while (i + kStretch < last) {

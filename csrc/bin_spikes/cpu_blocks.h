@@ -113,8 +113,8 @@ inline __attribute__((always_inline)) int convert_line(uint32_t* cells, void* to
     return 32;
   } else {
     const auto lines = next(0);
-    for (size_t i = 0; i < kBytes; i += sizeof(U64))
-      store_line(static_cast<char*>(to) + i, load<U64>(reinterpret_cast<const char*>(&lines) + i), stream);
+    for (size_t i = 0; i < kBytes; i += sizeof(Line))
+      store_line(static_cast<char*>(to) + i, load<Line>(reinterpret_cast<const char*>(&lines) + i), stream);
     return 16;
   }
 }

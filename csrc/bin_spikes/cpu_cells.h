@@ -64,7 +64,8 @@ struct Quotient<int64_t> {
   inline __attribute__((always_inline)) F64 position(const int64_t* times, int64_t) const {
     const U64 distance = load<U64>(times) - static_cast<uint64_t>(block_start);  // before the block: huge
     const U64 inside = distance < static_cast<uint64_t>(span) ? distance : U64{} + 0x80000000u;  // INT32_MIN
-    return __builtin_convertvector(__builtin_convertvector(inside, I32), F64) * scale + offset;
+    return __builtin_convertvector(reinterpret_cast<I32>(__builtin_convertvector(inside, U32)), F64) * scale +
+           offset;
   }
 };
 
@@ -73,14 +74,14 @@ struct Columns;
 
 template <>
 struct Columns<int32_t> {
-  static inline __attribute__((always_inline)) I32 load8(const int32_t* units, int64_t n) {
+  static inline __attribute__((always_inline)) I32 load_ids(const int32_t* units, int64_t n) {
     const I32 id = load<I32>(units);
     return reinterpret_cast<U32>(id) < static_cast<uint32_t>(n) ? id : I32{} - 1;
   }
 };
 template <>
 struct Columns<int64_t> {
-  static inline __attribute__((always_inline)) I32 load8(const int64_t* units, int64_t n) {
+  static inline __attribute__((always_inline)) I32 load_ids(const int64_t* units, int64_t n) {
     const I64 id = load<I64>(units);
     const I64 checked = reinterpret_cast<U64>(id) < static_cast<uint64_t>(n) ? id : I64{} - 1;
     return __builtin_convertvector(checked, I32);
@@ -91,18 +92,21 @@ struct Columns<int64_t> {
 template <typename T>
 inline __attribute__((always_inline)) void rows_of_group(const BinSpikes& p, const Quotient<T>& quotient,
                                                          const T* times, int64_t row, int64_t rows,
-                                                         I32 r[2]) {
-  F64 x[2];
-  for (int half = 0; half < 2; ++half) {
-    x[half] = quotient.position(times + half * kLanes, row);
-    r[half] = __builtin_convertvector(x[half], I32);
+                                                         I32 r[kParts]) {
+  F64 x[kParts];
+  for (int part = 0; part < kParts; ++part) {
+    x[part] = quotient.position(times + part * kLanes, row);
+    r[part] = __builtin_convertvector(x[part], I32);
   }
   if (!(quotient.slack > 0)) return;
   // How far from the middle of its bin; above 1/2 also for a spike just before the block, cut to row 0.
-  const F64 a = magnitude(x[0] - __builtin_convertvector(r[0], F64) - 0.5);
-  const F64 b = magnitude(x[1] - __builtin_convertvector(r[1], F64) - 0.5);
-  // The larger of the two, or NaN if b is: a spike beside a NaN must not be missed.
-  if (__builtin_expect(!any_above(a > b ? a : b, 0.5 - quotient.slack), 1)) return;
+  // The largest of each lane, or NaN if the first is: a spike beside a NaN must not be missed.
+  F64 worst = magnitude(x[0] - __builtin_convertvector(r[0], F64) - 0.5);
+  for (int part = 1; part < kParts; ++part) {
+    const F64 next = magnitude(x[part] - __builtin_convertvector(r[part], F64) - 0.5);
+    worst = next > worst ? next : worst;
+  }
+  if (__builtin_expect(!any_above(worst, 0.5 - quotient.slack), 1)) return;
   for (int i = 0; i < kGroup; ++i) {
     const double about = x[i / kLanes][i % kLanes];
     const bool close = about > -0.5 && about < static_cast<double>(rows) + 0.5;
@@ -111,11 +115,11 @@ inline __attribute__((always_inline)) void rows_of_group(const BinSpikes& p, con
   }
 }
 
-// Columns of 8 spikes; kUnknown or kUnmapped for those that have none.
+// Columns of kLanes spikes; kUnknown or kUnmapped for those that have none.
 template <bool kMapped, typename U>
-inline __attribute__((always_inline)) I32 columns_of_half(const Job& job, const U* units) {
-  if (!kMapped) return Columns<U>::load8(units, job.p.n_units);
-  const I32 id = Columns<U>::load8(units, job.p.n_ids);
+inline __attribute__((always_inline)) I32 columns_of_part(const Job& job, const U* units) {
+  if (!kMapped) return Columns<U>::load_ids(units, job.p.n_units);
+  const I32 id = Columns<U>::load_ids(units, job.p.n_ids);
   I32 column;
   for (int i = 0; i < kLanes; ++i) column[i] = job.columns[id[i]];  // entry -1 is kUnknown
   return column;
@@ -123,20 +127,21 @@ inline __attribute__((always_inline)) I32 columns_of_half(const Job& job, const 
 
 // The counter of each spike of a group in a block of `rows` rows, by its rows.
 template <bool kMapped, typename U>
-inline __attribute__((always_inline)) void cells_of_group(const Job& job, const Block& block, const I32 r[2],
-                                                          const U* units, int32_t rows, int32_t* cell) {
+inline __attribute__((always_inline)) void cells_of_group(const Job& job, const Block& block,
+                                                          const I32 r[kParts], const U* units, int32_t rows,
+                                                          int32_t* cell) {
   const uint32_t n_units = static_cast<uint32_t>(job.p.n_units);
   const int32_t beyond = static_cast<int32_t>(block.beyond());
   const int32_t unknown = static_cast<int32_t>(block.unknown());
-  for (int half = 0; half < 2; ++half) {
-    const I32 column = columns_of_half<kMapped>(job, units + half * kLanes);
+  for (int part = 0; part < kParts; ++part) {
+    const I32 column = columns_of_part<kMapped>(job, units + part * kLanes);
     // unknown() and unmapped() follow each other as kUnknown = -1 and kUnmapped = -2 do.
-    const U32 row = reinterpret_cast<U32>(r[half]);
+    const U32 row = reinterpret_cast<U32>(r[part]);
     // Unsigned, since lanes that will not be used may overflow.
     const U32 own = row * n_units + reinterpret_cast<U32>(column);
     const I32 known = column >= 0 ? reinterpret_cast<I32>(own) : unknown - 1 - column;
     const I32 at = row < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
-    memcpy(cell + half * kLanes, &at, sizeof at);
+    memcpy(cell + part * kLanes, &at, sizeof at);
   }
 }
 
@@ -145,7 +150,7 @@ template <bool kMapped, typename T, typename U>
 inline __attribute__((always_inline)) void count_group(const Job& job, const Quotient<T>& quotient,
                                                        Block& block, const T* times, const U* units,
                                                        int64_t row, int32_t rows) {
-  I32 r[2];
+  I32 r[kParts];
   rows_of_group(job.p, quotient, times, row, rows, r);
   alignas(64) int32_t cell[kGroup];
   cells_of_group<kMapped>(job, block, r, units, rows, cell);

@@ -131,15 +131,15 @@ struct Unsorted {
     const int32_t rows = 1 << cut.shift;
     const uint32_t n_bins = static_cast<uint32_t>(p.n_bins), n_blocks = static_cast<uint32_t>(cut.n_blocks);
     for (; i + kGroup <= end; i += kGroup) {
-      I32 r[2], within[2];
+      I32 r[kParts], within[kParts];
       alignas(64) int32_t cell[kGroup];
       alignas(64) uint32_t to_block[kGroup];
       rows_of_group(p, quotient, times + i, 0, p.n_bins, r);
-      for (int half = 0; half < 2; ++half) {
-        const U32 row = reinterpret_cast<U32>(r[half]);
+      for (int part = 0; part < kParts; ++part) {
+        const U32 row = reinterpret_cast<U32>(r[part]);
         const U32 at = row < n_bins ? row >> cut.shift : U32{} + n_blocks;
-        memcpy(to_block + half * kLanes, &at, sizeof at);
-        within[half] = r[half] & (rows - 1);
+        memcpy(to_block + part * kLanes, &at, sizeof at);
+        within[part] = r[part] & (rows - 1);
       }
       cells_of_group<kMapped>(job, block, within, units + i, rows, cell);
       for (int j = 0; j < kGroup; ++j) to.add(to_block[j], static_cast<uint32_t>(cell[j]));
