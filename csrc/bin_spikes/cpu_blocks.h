@@ -52,44 +52,44 @@ struct Job {
   bool stream;  // non-temporal stores
 };
 
-// How a count becomes an element: one, and sixteen at a time.
+// How a count becomes an element: one, and kCells at a time.
 template <typename Out>
 struct Plain {
   typedef Out Element;
-  typedef Out Sixteen __attribute__((vector_size(16 * sizeof(Out))));
+  typedef Out Elements __attribute__((vector_size(kCells * sizeof(Out))));
   static Out convert(uint32_t count) { return static_cast<Out>(count); }
-  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+  static inline __attribute__((always_inline)) Elements convert(Cells counts) {
     // Counts are below 2^31. Without a change of sign the conversion is one instruction, with one it is
     // scalar.
     if constexpr (Out(-1) > Out(0)) {
-      return __builtin_convertvector(counts, Sixteen);
+      return __builtin_convertvector(counts, Elements);
     } else {
-      return __builtin_convertvector(reinterpret_cast<SignedCells>(counts), Sixteen);
+      return __builtin_convertvector(reinterpret_cast<SignedCells>(counts), Elements);
     }
   }
 };
 struct Half {
   typedef uint16_t Element;
-  typedef uint16_t Sixteen __attribute__((vector_size(32)));
+  typedef uint16_t Elements __attribute__((vector_size(kCells * sizeof(uint16_t))));
   static uint16_t convert(uint32_t count) { return half_bits(count); }
-  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+  static inline __attribute__((always_inline)) Elements convert(Cells counts) {
     const Cells bits =
         reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
-    return __builtin_convertvector(counts == 0 ? Cells{} : (bits >> 13) - (112u << 10), Sixteen);
+    return __builtin_convertvector(counts == 0 ? Cells{} : (bits >> 13) - (112u << 10), Elements);
   }
 };
 struct BFloat16 {
   typedef uint16_t Element;
-  typedef uint16_t Sixteen __attribute__((vector_size(32)));
+  typedef uint16_t Elements __attribute__((vector_size(kCells * sizeof(uint16_t))));
   static uint16_t convert(uint32_t count) { return bfloat16_bits(count); }
-  static inline __attribute__((always_inline)) Sixteen convert(Cells counts) {
+  static inline __attribute__((always_inline)) Elements convert(Cells counts) {
     const Cells bits =
         reinterpret_cast<Cells>(__builtin_convertvector(reinterpret_cast<SignedCells>(counts), Floats));
-    return __builtin_convertvector(bits >> 16, Sixteen);
+    return __builtin_convertvector(bits >> 16, Elements);
   }
 };
 
-// Sixteen counters, saturated; they are cleared, and the largest seen goes to `top`.
+// Elements counters, saturated; they are cleared, and the largest seen goes to `top`.
 inline __attribute__((always_inline)) Cells take_cells(uint32_t* cells, uint32_t limit, Cells& top) {
   const Cells counts = load<Cells>(cells), zero{};
   memcpy(cells, &zero, sizeof zero);
@@ -97,33 +97,55 @@ inline __attribute__((always_inline)) Cells take_cells(uint32_t* cells, uint32_t
   return counts < limit ? counts : Cells{} + limit;
 }
 
-// Writes 64 bytes, or two lines for elements of 8 bytes; returns how many counters went into them.
+// Writes 64 bytes, or more for wide elements; returns how many counters went into them.
 template <typename Format>
 inline __attribute__((always_inline)) int convert_line(uint32_t* cells, void* to, uint32_t limit, Cells& top,
                                                        bool stream) {
-  constexpr size_t kBytes = sizeof(typename Format::Sixteen);
-  const auto next = [&](int part) { return Format::convert(take_cells(cells + 16 * part, limit, top)); };
+  using Elements = typename Format::Elements;
+  constexpr size_t kBytes = sizeof(Elements);
+  const auto next = [&](int part) { return Format::convert(take_cells(cells + kCells * part, limit, top)); };
+#if defined(__AVX512F__)
   if constexpr (kBytes == 16) {
     const U64x4 low = join(reinterpret_cast<U64x2>(next(0)), reinterpret_cast<U64x2>(next(1)));
     const U64x4 high = join(reinterpret_cast<U64x2>(next(2)), reinterpret_cast<U64x2>(next(3)));
     store_line(to, join(low, high), stream);
-    return 64;
+    return 4 * kCells;
   } else if constexpr (kBytes == 32) {
     store_line(to, join(reinterpret_cast<U64x4>(next(0)), reinterpret_cast<U64x4>(next(1))), stream);
-    return 32;
-  } else {
-    const auto lines = next(0);
-    for (size_t i = 0; i < kBytes; i += sizeof(Line))
-      store_line(static_cast<char*>(to) + i, load<Line>(reinterpret_cast<const char*>(&lines) + i), stream);
-    return 16;
+    return 2 * kCells;
   }
+#elif defined(__AVX2__)
+  if constexpr (kBytes == 8) {  // 32 to 8 bits in one step would be done by scalars
+    typedef uint16_t Half8 __attribute__((vector_size(16)));
+    alignas(64) char line[64];
+    for (int part = 0; part < 4; ++part) {
+      const Half8 a = __builtin_convertvector(take_cells(cells + 2 * kCells * part, limit, top), Half8);
+      const Half8 b =
+          __builtin_convertvector(take_cells(cells + 2 * kCells * part + kCells, limit, top), Half8);
+      const __m128i packed = _mm_packus_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b));
+      memcpy(line + 16 * part, &packed, sizeof packed);
+    }
+    store_line(to, load<Line>(line), stream);
+    return 64;
+  }
+#endif
+  constexpr int kVectors = kBytes < 64 ? 64 / kBytes : 1;
+  alignas(64) char lines[kVectors * kBytes];
+  for (int part = 0; part < kVectors; ++part) {
+    const Elements elements = next(part);
+    memcpy(lines + static_cast<size_t>(part) * kBytes, &elements, kBytes);
+  }
+  for (size_t i = 0; i < sizeof lines; i += 64)
+    store_line(static_cast<char*>(to) + i, load<Line>(lines + i), stream);
+  return kVectors * kCells;
 }
 
 // Converts n counters to the output type, saturating, and clears them. Returns the largest.
 template <typename Format>
 uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bool stream) {
   using Out = typename Format::Element;
-  constexpr int64_t kPerStep = sizeof(Out) == 8 ? 16 : 64 / sizeof(Out);
+  constexpr size_t kBytes = sizeof(typename Format::Elements);
+  constexpr int64_t kPerStep = static_cast<int64_t>((kBytes < 64 ? 64 : kBytes) / sizeof(Out));
   Out* to = static_cast<Out*>(out);
   uint32_t largest = 0;
   int64_t i = 0;
@@ -136,7 +158,7 @@ uint32_t convert_cells(uint32_t* cells, void* out, int64_t n, uint32_t limit, bo
   for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i) one(i);
   Cells top{};
   while (i + kPerStep <= n) i += convert_line<Format>(cells + i, to + i, limit, top, stream);
-  for (int j = 0; j < 16; ++j) largest = largest < top[j] ? top[j] : largest;
+  for (int j = 0; j < kCells; ++j) largest = largest < top[j] ? top[j] : largest;
   for (; i < n; ++i) one(i);
   return largest;
 }

@@ -30,6 +30,7 @@ constexpr int kLanes = 2;
 #endif
 constexpr int kGroup = 16;  // spikes handled together
 constexpr int kParts = kGroup / kLanes;
+constexpr int kCells = 2 * kLanes;  // counters of one register
 
 typedef double F64 __attribute__((vector_size(8 * kLanes)));
 typedef int64_t I64 __attribute__((vector_size(8 * kLanes)));
@@ -37,9 +38,9 @@ typedef uint64_t U64 __attribute__((vector_size(8 * kLanes)));
 typedef int32_t I32 __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t U32 __attribute__((vector_size(4 * kLanes)));
 typedef uint64_t Line __attribute__((vector_size(64)));
-typedef uint32_t Cells __attribute__((vector_size(64)));  // 16 counters
-typedef int32_t SignedCells __attribute__((vector_size(64)));
-typedef float Floats __attribute__((vector_size(64)));
+typedef uint32_t Cells __attribute__((vector_size(8 * kLanes)));  // counters
+typedef int32_t SignedCells __attribute__((vector_size(8 * kLanes)));
+typedef float Floats __attribute__((vector_size(8 * kLanes)));
 
 template <typename Vector, typename T>
 inline __attribute__((always_inline)) Vector load(const T* p) {
