@@ -66,11 +66,12 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.cli.run_report import RunResults, write_run_report
     from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
     from neurokern.cli.sessions import find_sources, load_session, split_for_training
-    from neurokern.cli.train import describe_sessions, fit_to_windows, prepare_folder
+    from neurokern.cli.train import describe_sessions, fit_to_windows, prepare_folder, use_threads
 
     base = pathlib.Path(args.run_folder)
     out = pathlib.Path(args.out or f"{base}-{pathlib.Path(args.data).stem}")
     settings = _settings(args, base)
+    use_threads(settings.threads)
     model = load_model(base)
     steps = Steps(5)
     with steps.step("load and bin the recording"):

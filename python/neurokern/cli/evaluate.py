@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
     from neurokern.cli.sessions import load_sessions, split_for_training
     from neurokern.cli.settings import read_run_settings
+    from neurokern.cli.train import use_threads
     from neurokern.report.style import require_matplotlib
 
     if args.report:
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     folder = pathlib.Path(args.run_folder)
     out = pathlib.Path(args.out or folder)
     settings = read_run_settings(folder)
+    use_threads(settings.threads)
     model = load_model(folder / "best")
     loaded = load_sessions(args.data or settings.data, settings.windows)
     unknown = [one.session.session for one in loaded if one.session.session not in model.sessions]

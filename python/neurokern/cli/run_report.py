@@ -151,11 +151,17 @@ def _training(results: RunResults) -> Section | None:
     }
     best = int(step[history["validation_loss"].argmin()]) if "validation_loss" in history else None
     seconds = float(history["seconds"].iloc[-1])
+    start = ""
+    if results.settings.model.needs_counts:
+        start = (
+            " Before the first step, read-in and read-out of a recording were set in closed form from its "
+            "training counts, so the curves start from there."
+        )
     kept = f"; the weights of step {best} were kept" if best is not None else ""
     return training_section(
         (step, history["train_loss"].to_numpy()),
         curves,
-        text=(f"{int(step[-1])} steps in {seconds:.0f} s{kept}.",),
+        text=(f"{int(step[-1])} steps in {seconds:.0f} s{kept}.{start}",),
         best_step=best,
     )
 

@@ -32,9 +32,21 @@ def _default_training() -> TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Everything that decides the result of a training run, given the data."""
+    """Everything that decides the result of a training run, given the data.
+
+    Attributes
+    ----------
+    data : tuple of str
+        Recordings, or folders of them.
+    threads : int or None
+        CPU threads of torch; None takes torch's own number. Sums in another order round differently, so one
+        number of threads belongs to one result.
+    windows, split, model, training
+        See their classes.
+    """
 
     data: tuple[str, ...] = ()
+    threads: int | None = None
     windows: WindowSettings = field(default_factory=WindowSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     model: MtMConfig = field(default_factory=MtMConfig.small)

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
 
     folder = pathlib.Path(args.out)
     settings = _settings(args, folder)
+    use_threads(settings.threads)
     loaded = load_sessions(settings.data, settings.windows)
     splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
     settings = fit_to_windows(settings, [one.session for one in loaded])
@@ -85,6 +86,17 @@ def _settings(args: argparse.Namespace, folder: pathlib.Path) -> RunSettings:
     if not settings.data:
         raise ValueError("no DATA given: name recordings, or a --config file that names them")
     return settings
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch use so many CPU threads in this process; None leaves it as it is."""
+    import torch
+
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
 
 
 def fit_to_windows(settings: RunSettings, sessions: Sequence[BinnedSession]) -> RunSettings:
