@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,7 @@ from torch import Tensor
 from neurokern.adapters import (
     DEFAULT_ADAPTERS,
     FewShotTask,
-    count_features,
     evaluate_few_shot,
-    model_features,
 )
 from neurokern.cli._common import text_table, write_csv
 from neurokern.cli.labels import Labels, choose_label, make_labels
@@ -29,14 +27,7 @@ __all__ = ["FewShotResult", "check_label", "decode_hidden_group", "decode_label"
 
 SHOTS = (1, 2, 5, 10, 20)
 EPISODES = 100
-FEATURES = ("MtM states", "MtM rates", "raw counts")
-SHOWN = (
-    "MtM states, ridge",
-    "MtM states, lda",
-    "MtM states, logistic",
-    "MtM rates, ridge",
-    "raw counts, ridge",
-)
+_WINDOWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +51,12 @@ class FewShotResult:
     @property
     def shown(self) -> pd.DataFrame:
         """The rows for figures and terminal; all are in the file."""
-        rows = self.table[self.table["method"].isin(SHOWN)]
-        return rows.sort_values(["method", "shots"], key=_place, kind="stable", ignore_index=True)
+        main = main_features(set(self.table["features"]))
+        methods = [f"{main}, {adapter}" for adapter in ("ridge", "lda", "logistic")]
+        methods += ["MtM rates, ridge", "raw counts, ridge"]
+        rows = self.table[self.table["method"].isin(methods)]
+        order = rows["method"].map(methods.index)
+        return rows.iloc[np.lexsort((rows["shots"], order))].reset_index(drop=True)
 
     @property
     def chance(self) -> float:
@@ -80,8 +75,9 @@ class FewShotResult:
         return write_csv(folder / "few_shot.csv", self.table.drop(columns="session", errors="ignore"))
 
 
-def _place(column: pd.Series) -> pd.Series:
-    return column.map(SHOWN.index) if column.name == "method" else column
+def main_features(names: Collection[str]) -> str:
+    """Return the model's own kind of features: its factors where it has them, else its trunk's states."""
+    return "MtM factors" if "MtM factors" in names else "MtM states"
 
 
 def check_label(label: str | None, session: BinnedSession) -> None:
@@ -116,7 +112,7 @@ def decode_label(
 ) -> FewShotResult:
     """Decode a label of the trials: support sets from the training windows, queries from the test windows."""
     labels = [make_labels(label, _trials(part)) for part in (parts.train, parts.test)]
-    features = [_features(model, part) for part in (parts.train, parts.test)]
+    features = [_features(model, part, "neuron") for part in (parts.train, parts.test)]
     text = (
         f"Decoded: {label}. Labeled windows are drawn from the training windows "
         f"({_class_sizes(labels[0])}); the test windows are decoded ({_class_sizes(labels[1])}).",
@@ -127,8 +123,9 @@ def decode_label(
 
 
 _FEATURES_TEXT = (
-    "MtM states, the trunk's states averaged over the window; MtM rates, the model's log-rates averaged over "
-    "the window; raw counts, each unit's spikes in the window. The model saw no label."
+    "MtM factors, the few numbers that the model reads its rates from, averaged over the window (MtM states, "
+    "the trunk's states, for models without factors); MtM rates, the model's log-rates averaged over the "
+    "window; raw counts, each unit's spikes in the window. The model saw no label."
 )
 
 
@@ -154,7 +151,7 @@ def decode_hidden_group(
         "units. (In pretraining, on the training windows, the model did see it.) "
         f"{int(labels[1].sum())} of {len(labels[1])} test windows lie above; {_grain(labels[1])}",
     )
-    features = [_features_without(model, part, units) for part in (train, test)]
+    features = [_features(model, part, "inter-region", units) for part in (train, test)]
     table = _evaluate(replace(parts, train=train), features, labels, seed, episodes)
     return FewShotResult(table=table, label=f"“{group} fires above its median”", text=text)
 
@@ -172,7 +169,7 @@ def _evaluate(
     rows = np.arange(len(values))
     task = FewShotTask(
         session=parts.train.session,
-        features={name: torch.cat([one[name] for one in features]) for name in FEATURES},
+        features={name: torch.cat([one[name] for one in features]) for name in features[0]},
         labels=values,
         support_pool=rows[:n_first][kept[:n_first]],
         query=rows[n_first:][kept[n_first:]],
@@ -182,7 +179,8 @@ def _evaluate(
     if not shots:
         raise ValueError("few-shot decoding needs at least one labeled training window of each class")
     # Logistic regression is fitted by iteration, so it gets one kind of features; support sets are the same.
-    states = replace(task, features={"MtM states": task.features["MtM states"]})
+    main = main_features(task.features)
+    one_kind = replace(task, features={main: task.features[main]})
     tables = [
         evaluate_few_shot(
             one,
@@ -192,32 +190,32 @@ def _evaluate(
             control_episodes=min(20, episodes),
             seed=seed,
         )
-        for one, names in ((task, ("ridge", "lda")), (states, ("logistic",)))
+        for one, names in ((task, ("ridge", "lda")), (one_kind, ("logistic",)))
     ]
     return pd.concat(tables, ignore_index=True)
 
 
-def _features(model: MtM, part: BinnedSession) -> dict[str, Tensor]:
-    features = count_features(part) | model_features(model, part)
-    return {name: features[name] for name in FEATURES}
-
-
 @torch.inference_mode()
-def _features_without(model: MtM, part: BinnedSession, units: NDArray[np.bool_]) -> dict[str, Tensor]:
-    """Return features of windows in which ``units`` are hidden, under the inter-region prompt."""
-    hidden = torch.from_numpy(units)[None, None, :]
+def _features(
+    model: MtM, part: BinnedSession, scheme: str, hidden: NDArray[np.bool_] | None = None
+) -> dict[str, Tensor]:
+    """Return features of each window, ``(windows, features)``; the model does not see ``hidden`` units."""
+    unseen = np.zeros(part.n_units, dtype=bool) if hidden is None else hidden
+    mask = torch.from_numpy(unseen)[None, None, :]
     device = next(model.parameters()).device
     model.eval()
-    states, rates, counts = [], [], []
-    for first in range(0, part.n_windows, 64):
-        seen = torch.from_numpy(part.read(range(first, min(first + 64, part.n_windows)))).masked_fill(
-            hidden, 0.0
-        )
-        arguments = (seen.to(device), part.session, "inter-region", hidden.to(device))
-        states.append(model.embed(*arguments).float().mean(1).cpu())
-        rates.append(model(*arguments).float().mean(1).cpu())
-        counts.append(seen.sum(1)[:, torch.from_numpy(~units)])
-    return {"MtM states": torch.cat(states), "MtM rates": torch.cat(rates), "raw counts": torch.cat(counts)}
+    found: dict[str, list[Tensor]] = {}
+    for first in range(0, part.n_windows, _WINDOWS_AT_ONCE):
+        rows = range(first, min(first + _WINDOWS_AT_ONCE, part.n_windows))
+        counts = torch.from_numpy(part.read(rows)).masked_fill(mask, 0.0)
+        arguments = (counts.to(device), part.session, scheme, mask.to(device))
+        batch = {"MtM states": model.embed(*arguments), "MtM rates": model(*arguments)}
+        if model.config.read_in == "factors":
+            batch["MtM factors"] = model.expected_factors(*arguments)
+        for name, values in batch.items():
+            found.setdefault(name, []).append(values.float().mean(1).cpu())
+        found.setdefault("raw counts", []).append(counts.sum(1)[:, torch.from_numpy(~unseen)])
+    return {name: torch.cat(values) for name, values in found.items()}
 
 
 def _busiest_group(train: BinnedSession) -> tuple[str, NDArray[np.bool_]]:
