@@ -122,8 +122,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
     from neurokern.cli.sessions import sample_path
     from neurokern.cli.settings import RunSettings, effective_settings, with_data
 
-    # A model of this size is as fast on one thread, and much faster where other programs run beside it.
-    recipe = {"threads": 1, "training": {"max_steps": _STEPS, "validate_every": _STEPS // 12}}
+    recipe = {"training": {"max_steps": _STEPS, "validate_every": _STEPS // 12}}
     settings = effective_settings(args, apply_settings(RunSettings(), recipe))
     given = {"align": args.align, "tmin": args.tmin, "tmax": args.tmax}
     windows = {name: value for name, value in given.items() if value is not None}

@@ -39,14 +39,15 @@ class RunSettings:
     data : tuple of str
         Recordings, or folders of them.
     threads : int or None
-        CPU threads of torch; None takes torch's own number. Sums in another order round differently, so one
-        number of threads belongs to one result.
+        CPU threads of torch; None takes torch's own number. One by default: a small model is as fast on it, and
+        much faster where other programs run beside it. One number of threads belongs to one result, since sums
+        in another order round differently.
     windows, split, model, training
         See their classes.
     """
 
     data: tuple[str, ...] = ()
-    threads: int | None = None
+    threads: int | None = 1
     windows: WindowSettings = field(default_factory=WindowSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     model: MtMConfig = field(default_factory=MtMConfig.small)
