@@ -303,3 +303,31 @@ def test_demo_leaves_a_folder_alone_that_is_no_run(recording_folder, tmp_path, c
     error = fails(capsys, "demo", "--data", recording_folder, "--out", tmp_path / "mine", *small())
     assert "holds no earlier run" in error
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_real_recordings_are_described(shared_data, capsys):
+    folder = shared_data / "spikes"
+    assert run("info", folder / "ibl_alf_120s", folder / "steinmetz2019" / "session03.npz") == 0
+    shown = capsys.readouterr().out
+    assert "124,905 of 289 units" in shown
+    assert "228 windows of 40 bins of 0.01 s" in shown
+    assert "Cori" not in shown  # the mouse
+
+
+def test_ctrl_c_in_a_terminal_leaves_a_run_that_goes_on(binned_file, tmp_path):
+    import signal
+    import time
+
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "neurokern", "train", str(binned_file), "--out", str(out)]
+    command += small("training.max_steps=100000", "training.validate_every=1000")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (out / "last").exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "--resume" in error
+    assert "Traceback" not in error
+    assert (out / "last" / "trainer.json").is_file()

@@ -20,7 +20,7 @@ _INTERRUPTED = 130
 
 _EXAMPLES = """\
 examples:
-  neurokern demo                          the whole path on a shipped recording, about 3 minutes
+  neurokern demo                          the whole path on a shipped recording, with a report
   neurokern demo --data my_session/       the same on your own spikes
   neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
   neurokern evaluate runs/a --report      masked-prediction scores beside the baselines

@@ -37,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "demo",
         run,
-        summary="the whole path on one recording, with a report (about 3 minutes)",
+        summary="the whole path on one recording, with a report (a minute or two)",
         description=(
             "Bin a recording, train a small MtM, score its masked predictions beside baselines, decode from "
             "few labeled windows, and write report.html."

@@ -39,9 +39,9 @@ class RunSettings:
     data : tuple of str
         Recordings, or folders of them.
     threads : int or None
-        CPU threads of torch; None takes torch's own number. One by default: a small model is as fast on it, and
-        much faster where other programs run beside it. One number of threads belongs to one result, since sums
-        in another order round differently.
+        CPU threads of torch; None takes torch's own number. One by default: a small model is as fast on it,
+        and much faster where other programs run beside it. One number of threads belongs to one result, since
+        sums in another order round differently.
     windows, split, model, training
         See their classes.
     """
