@@ -7,7 +7,7 @@ import pathlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from neurokern.cli._common import Steps, new_parser, require_torch, say
+from neurokern.cli._common import Steps, new_parser, require_torch
 from neurokern.cli._flags import add_scoring_flags, add_settings_flags
 
 if TYPE_CHECKING:
@@ -62,9 +62,8 @@ def run(args: argparse.Namespace) -> None:
     require_matplotlib()
     from neurokern.adapters import adapt_session
     from neurokern.checkpoint import load_model, save_model
-    from neurokern.cli.few_shot import check_label, decode_session
-    from neurokern.cli.run_report import RunResults, write_run_report
-    from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
+    from neurokern.cli.assess import assess
+    from neurokern.cli.few_shot import check_label
     from neurokern.cli.sessions import find_sources, load_session, split_for_training
     from neurokern.cli.train import describe_sessions, fit_to_windows, prepare_folder, use_threads
 
@@ -94,37 +93,8 @@ def run(args: argparse.Namespace) -> None:
         adapted = adapt_session(model, parts.train, parts.validation, args.mode, settings.training, out)
         if closed_form:
             save_model(adapted, out / "best")
-    with steps.step("predict hidden spikes of the test windows, beside ridge regression and the unit's mean"):
-        splits = {session.session: parts}
-        predictors = {session.session: predictors_of(adapted, parts)}
-        scores = score_sessions(predictors, splits, max_units=args.max_units)
-        write_scores(out, scores)
-        steps.note("bits per spike: mean over units [95 % interval over units]")
-        steps.lines(scores_text(scores))
-    with steps.step("decode from few labeled windows"):
-        few = decode_session(
-            adapted, loaded, parts, args.label, seed=settings.training.seed, episodes=args.episodes
-        )
-        few.write(out)
-        for sentence in few.text:
-            steps.note(sentence)
-        steps.lines(few.as_text())
-    with steps.step("write the report"):
-        results = RunResults(
-            settings=settings,
-            loaded=[loaded],
-            splits=splits,
-            predictors=predictors,
-            scores=scores,
-            folder=out,
-            few_shot=few,
-            title=f"A trained MtM on a new recording ({_MODE_WORDS[args.mode]})",
-            seconds=steps.seconds,
-        )
-        report = write_run_report(out / "report.html", results)
-    say(f"\nreport   {report.resolve()}")
-    say(f"tables   {out / 'scores.csv'}, {out / 'few_shot.csv'}")
-    say(f"weights  {out / 'best'}")
+    title = f"A trained MtM on a new recording ({_MODE_WORDS[args.mode]})"
+    assess(adapted, loaded, parts, settings, out, args, steps, title=title)
 
 
 _MODE_WORDS = {"stitch": "trunk frozen", "full": "all weights fine-tuned"}

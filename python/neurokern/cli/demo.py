@@ -7,7 +7,7 @@ import pathlib
 import time
 from typing import TYPE_CHECKING
 
-from neurokern.cli._common import Steps, new_parser, require_torch, say
+from neurokern.cli._common import Steps, new_parser, require_torch
 from neurokern.cli._flags import add_scoring_flags, add_settings_flags
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.report.style import require_matplotlib
 
     require_matplotlib()
-    from neurokern.cli.few_shot import check_label, decode_session
-    from neurokern.cli.run_report import RunResults, write_run_report
-    from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
+    from neurokern.cli.assess import assess
+    from neurokern.cli.few_shot import check_label
     from neurokern.cli.sessions import split_for_training
     from neurokern.cli.train import fit_to_windows, prepare_folder, train_model, use_threads
 
@@ -75,45 +74,14 @@ def run(args: argparse.Namespace) -> None:
         session = loaded.session
         check_label(args.label, session)  # now, not after minutes of training
     with steps.step("split in time: train, then validation, then test"):
-        splits = {session.session: split_for_training(session, settings.split)}
-        parts = splits[session.session]
+        parts = split_for_training(session, settings.split)
         steps.note(f"{len(parts.train)} / {len(parts.validation)} / {len(parts.test)} windows")
     settings = fit_to_windows(settings, [session])
     prepare_folder(out, settings, replace=True)
     with steps.step(f"train MtM, {settings.training.max_steps} steps"):
         model, _ = train_model(settings, [parts], out)
         steps.note(f"{sum(p.numel() for p in model.parameters()):,} weights; curves in {out / 'metrics.csv'}")
-    with steps.step("predict hidden spikes of the test windows, beside ridge regression and the unit's mean"):
-        predictors = {session.session: predictors_of(model, parts)}
-        scores = score_sessions(predictors, splits, max_units=args.max_units)
-        write_scores(out, scores)
-        steps.note("bits per spike: mean over units [95 % interval over units]")
-        steps.lines(scores_text(scores))
-    with steps.step("decode from few labeled windows"):
-        few = decode_session(
-            model, loaded, parts, args.label, seed=settings.training.seed, episodes=args.episodes
-        )
-        few.write(out)
-        for sentence in few.text:
-            steps.note(sentence)
-        steps.lines(few.as_text())
-    with steps.step("write the report"):
-        results = RunResults(
-            settings=settings,
-            loaded=[loaded],
-            splits=splits,
-            predictors=predictors,
-            scores=scores,
-            folder=out,
-            few_shot=few,
-            title="From raw spikes to a few-shot decoder",
-            seconds=steps.seconds,
-        )
-        report = write_run_report(out / "report.html", results)
-    say(f"\n{sum(steps.seconds.values()):.0f} s in all")
-    say(f"report   {report.resolve()}")
-    say(f"tables   {out / 'scores.csv'}, {out / 'few_shot.csv'}")
-    say(f"weights  {out / 'best'}")
+    assess(model, loaded, parts, settings, out, args, steps, title="From raw spikes to a few-shot decoder")
 
 
 def _settings(args: argparse.Namespace) -> RunSettings:
