@@ -1,4 +1,4 @@
-"""Compare predictors and features over several runs of ``neurokern evaluate`` or ``adapt``, as Markdown tables.
+"""Compare predictors and features over runs of ``neurokern evaluate`` or ``adapt``, as Markdown tables.
 
 Run it with ``python examples/scores_by_session.py RUN [RUN ...]``.
 """
@@ -32,7 +32,7 @@ def masked_prediction(runs: Sequence[str]) -> str:
 
 
 def few_shot(runs: Sequence[str]) -> str:
-    """Return balanced accuracy by number of labeled trials per class, averaged over the sessions that have them."""
+    """Return balanced accuracy by number of labeled trials per class, averaged over sessions."""
     files = [Path(run) / "few_shot.csv" for run in runs]
     tables = [pd.read_csv(file).assign(run=str(file)) for file in files if file.is_file()]
     if not tables:
