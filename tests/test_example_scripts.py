@@ -11,7 +11,7 @@ SHOWN = {"spikes_to_scores.py": "co-smoothing", "few_shot_on_your_trials.py": "r
 
 
 def test_every_example_is_run_here():
-    tested_elsewhere = {"spikes_to_batches.py"}  # tests/datasets
+    tested_elsewhere = {"spikes_to_batches.py", "scores_by_session.py"}  # tests/datasets, below
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 
 
@@ -22,3 +22,21 @@ def test_an_example_runs_and_shows_its_result(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "3"])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert SHOWN[name] in capsys.readouterr().out
+
+
+def test_scores_by_session_averages_over_units_then_sessions(tmp_path, monkeypatch, capsys):
+    runs = []
+    for session, (model, ridge) in {"a": (0.3, 0.2), "b": (0.1, 0.4)}.items():
+        runs.append(tmp_path / session)
+        runs[-1].mkdir()
+        rows = [f"{name},{session},co-smoothing,{u},20,{x}" for u in (1, 2) for name, x in
+                (("MtM", model), ("ridge", ridge), ("unit mean", -0.1))]  # fmt: skip
+        rows.append(f"MtM,{session},co-smoothing,3,0,")  # silent: no score
+        header = "predictor,session,task,unit,n_spikes,bits_per_spike"
+        (runs[-1] / "scores_per_unit.csv").write_text("\n".join([header, *rows]) + "\n")
+    (runs[0] / "few_shot.csv").write_text("method,shots,mean\nraw,1,0.5\nraw,2,0.625\n")
+    monkeypatch.setattr(sys, "argv", ["scores_by_session.py", *map(str, runs)])
+    runpy.run_path(str(EXAMPLES / "scores_by_session.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "| co-smoothing | ≥ 20 spikes | +0.200 | +0.300 | -0.100 | 1 of 2 sessions |" in shown
+    assert "| raw | 0.500 | 0.625 |" in shown
