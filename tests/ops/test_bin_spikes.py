@@ -630,3 +630,57 @@ def test_an_out_that_shares_memory_with_an_input_is_refused():
     tensor = torch.zeros(4, dtype=torch.float64)
     with pytest.raises(ValueError, match="share memory"):
         nk.bin_spikes(tensor, torch.zeros(4, dtype=torch.int64), 0.5, 2.0, out=tensor.reshape(4, 1))
+
+
+# ---- sizes and kinds that no caller means
+
+
+@pytest.mark.parametrize("bin_size", [1e-12, 1e-15, 1e-300, 5e-324])
+def test_bins_too_narrow_for_the_memory_are_refused_before_it_is_asked_for(bin_spikes, bin_size):
+    with pytest.raises(ValueError, match=r"bin_spikes: (counts of shape|bin_size must be wide enough)"):
+        bin_spikes(np.array([0.0, 0.1]), np.array([0, 1]), bin_size)
+
+
+@pytest.mark.parametrize("stop", [1e15, 1e300])
+def test_a_stop_beyond_all_memory_is_refused(bin_spikes, stop):
+    with pytest.raises(ValueError, match="bin_spikes: "):
+        bin_spikes(np.array([0.0, 0.1]), np.array([0, 1]), 0.01, stop=stop)
+
+
+def test_a_start_far_behind_the_last_spike_gives_no_bins(bin_spikes):
+    assert bin_spikes(np.array([0.0, 0.1]), np.array([0, 1]), 0.01, start=1e308).shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["units", "times"])
+def test_uint64_numbers_that_int64_cannot_hold_are_refused(bin_spikes, name):
+    spikes = {"times": np.array([3, 6], dtype=np.uint64), "units": np.array([0, 1], dtype=np.uint64)}
+    spikes[name][1] = 2**64 - 1  # as int64 it would be -1
+    with pytest.raises(ValueError, match=rf"{name} must be below 2\*\*63"):
+        bin_spikes(spikes["times"], spikes["units"], 0.1, sfreq=30.0, start=-1.0, stop=1.0)
+
+
+def test_a_sampling_rate_beyond_64_bit_samples_is_refused(bin_spikes):
+    with pytest.raises(ValueError, match="sfreq must keep all edges within"):
+        bin_spikes(np.array([3, 6]), np.array([0, 1]), 0.1, sfreq=1e300, stop=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bin_size": "x"}, "bin_size must be a number"),
+        ({"n_units": 1.5}, "n_units must be an integer"),
+        ({"n_units": True}, "n_units must be an integer"),
+        ({"sorted": "yes"}, "sorted must be None, True or False"),
+        ({"out": [0]}, "out must be of the kind of times"),
+        ({"windows": ["a"], "duration": 0.1}, "windows must be numbers"),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_a_type_error_that_names_it(bin_spikes, changes, message):
+    arguments = {"times": np.array([0.0, 0.1]), "units": np.array([0, 1]), "bin_size": 0.05, **changes}
+    with pytest.raises(TypeError, match=f"bin_spikes: {message}"):
+        bin_spikes(**arguments)
+
+
+def test_lists_of_unequal_length_are_no_times():
+    with pytest.raises(TypeError, match="bin_spikes: times must be an array of numbers"):
+        nk.bin_spikes([[0.1], [0.1, 0.2]], [0, 1], 0.05)

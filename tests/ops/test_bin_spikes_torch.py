@@ -150,3 +150,27 @@ def test_cuda_counts_as_the_cpu_does(shuffled, windows, dtype):
     counts, dropped_there = nk.bin_spikes(times.cuda(), units.cuda(), 0.01, 2.0, windows=starts, **options)
     assert torch.equal(counts.cpu(), expected)
     assert dropped_there.item() == dropped.item()
+
+
+def test_meta_tensors_give_the_shape_of_the_counts():
+    times, units = torch.empty(4, dtype=torch.float64, device="meta"), torch.empty(4).long().to("meta")
+    counts = nk.bin_spikes(times, units, 0.1, stop=1.0, n_units=3, dtype=torch.uint8)
+    assert (counts.shape, counts.dtype, counts.device.type) == ((10, 3), torch.uint8, "meta")
+
+
+def test_meta_tensors_cannot_give_a_default_that_depends_on_values():
+    times, units = torch.empty(4, dtype=torch.float64, device="meta"), torch.empty(4).long().to("meta")
+    with pytest.raises(ValueError, match="n_units must be given"):
+        nk.bin_spikes(times, units, 0.1, stop=1.0)
+    with pytest.raises(ValueError, match="stop must be given"):
+        nk.bin_spikes(times, units, 0.1, n_units=3)
+
+
+def test_sparse_tensors_are_refused():
+    with pytest.raises(TypeError, match="times must be a dense tensor"):
+        nk.bin_spikes(torch.tensor([0.1, 0.2]).to_sparse(), torch.tensor([0, 1]), 0.1)
+
+
+def test_counts_beyond_the_memory_are_refused_for_tensors_too():
+    with pytest.raises(ValueError, match=r"more than the .* GiB of this machine"):
+        nk.bin_spikes(torch.tensor([0.0, 0.1]), torch.tensor([0, 1]), 1e-12)

@@ -1,5 +1,6 @@
 """mask_regions: what it refuses, and the words it uses."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -36,6 +37,8 @@ from neurokern import mask_regions
         ({"n_bins": [-1, 0, 0, 0]}, r"n_bins must lie in \[0, 20\], got -1 for sample 0"),
         ({"n_units": [70]}, "n_units must have one entry per sample"),
         ({"backend": "magic"}, "backend must be"),
+        ({"span": 2**70, "scheme": "temporal"}, r"span must be below 2\*\*31 bins"),
+        ({"x": torch.zeros(4, 20, 70).half(), "replacement": 1e300}, "replacement must be a value of"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named(options, message):
@@ -83,3 +86,29 @@ def test_in_place_is_refused_where_it_cannot_work():
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):
         mask_regions(frozen, None, "neuron", seed=0, inplace=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1.5}, "seed must be an integer"),
+        ({"offset": None}, "offset must be an integer"),
+        ({"span": 1.5, "scheme": "temporal"}, "span must be an integer"),
+        ({"region": "VISp", "scheme": "inter-region"}, "region must be an integer"),
+        ({"ratio": "half"}, "ratio must be a number"),
+        ({"replacement": None}, "replacement must be a number"),
+        ({"regions": np.array(["VISp"] * 70)}, "regions must be integers"),
+        ({"x": torch.zeros(4, 20, 70).to_sparse()}, "x must be a dense tensor"),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_a_type_error_that_names_it(options, message):
+    with pytest.raises(TypeError, match=f"mask_regions: {message}"):
+        mask(**options)
+
+
+def test_regions_may_come_in_any_byte_order_and_as_a_column_of_pandas():
+    pd = pytest.importorskip("pandas")
+    x, regions = counts(2), np.arange(70) % 3
+    wanted = mask_regions(x, torch.from_numpy(regions), "inter-region", seed=0).inputs
+    for same in (regions.astype(">i4"), pd.Series(regions, index=range(5, 75)), regions.tolist()):
+        assert torch.equal(mask_regions(x, same, "inter-region", seed=0).inputs, wanted)

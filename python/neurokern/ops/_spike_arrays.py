@@ -30,6 +30,8 @@ def to_kind(name: str, value: Any, like: Any) -> Any:
     if not is_tensor(value):
         # By way of numpy, since torch reads a list of floats as float32.
         array = as_array(name, value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"bin_spikes: {name} must be numbers, got {array.dtype}")
         return torch.as_tensor(array if array.flags.writeable else array.copy(), device=like.device)
     if value.device != like.device:
         raise ValueError(
@@ -227,7 +229,6 @@ def is_torch_dtype(dtype: Any) -> bool:
 
 
 def allocate(shape: tuple[int, ...], count_type: str, like: Any) -> Any:
-    check_room(shape, count_type, like)
     if is_tensor(like):
         return torch.empty(shape, dtype=getattr(torch, count_type), device=like.device)
     if count_type == "bfloat16":

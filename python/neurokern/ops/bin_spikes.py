@@ -164,7 +164,9 @@ def bin_spikes(
     count_type = arrays.dtype_name(dtype)
     rules = Rules(sorted, strict, overflow == "saturate")
     shape = (grid.n_bins, n_units) if starts is None else (len(starts), grid.n_bins, n_units)
-    if out is not None:
+    if out is None:
+        arrays.check_room(shape, count_type, times)
+    else:
         arrays.check_out(out, shape, count_type, spikes)
     counts, dropped = _dispatch(spikes, shape, count_type, grid, rules, out, backend)
     return (counts, dropped) if return_dropped else counts
@@ -377,10 +379,7 @@ def _cuda_out(*arguments: Any) -> torch.Tensor:
 def _allocating(fill: Any) -> Any:
     def run(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         spikes, grid, n_units, _ = _unpack(arguments[:-1])
-        dtype, like = arguments[-1], spikes.times
-        n_windows = () if spikes.starts is None else (len(spikes.starts),)
-        arrays.check_room((*n_windows, grid.n_bins, n_units), arrays.dtype_name(dtype), like)
-        counts = _empty_counts(spikes.starts, grid, n_units, dtype, like.device)
+        counts = _empty_counts(spikes.starts, grid, n_units, arguments[-1], spikes.times.device)
         if counts.device.type == "cpu":
             _library.core.advise_huge_pages(counts.data_ptr(), counts.nbytes)
         return counts, fill(*arguments[:-1], counts)
