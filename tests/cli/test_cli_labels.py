@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neurokern.cli.labels import choose_label, make_labels
+from neurokern.cli.labels import choose_label, make_labels, make_split_labels
 
 NAN = float("nan")
 
@@ -89,3 +89,26 @@ def test_the_chosen_label_is_choice_then_side_of_the_stimulus_then_feedback():
 
 def test_a_label_whose_second_class_is_rare_is_not_chosen():
     assert choose_label(trials(choice=[1] * 18 + [-1] * 2, feedback=[1, -1] * 10)) == "feedback"
+
+
+def test_both_parts_of_a_split_number_their_classes_alike():
+    train, test = trials(side=[0.0, 0.5, 1.0, 1.0]), trials(side=[1.0, 0.5, NAN, 1.0])  # no 0.0 in the test
+    first, second = make_split_labels("side", train, test)
+    assert first.values.tolist() == [0, 1, 2, 2]
+    assert second.values.tolist() == [2, 1, -1, 2]
+    assert first.names == second.names == ("side 0.0", "side 0.5", "side 1.0")
+
+
+def test_a_part_with_one_class_is_named():
+    with pytest.raises(ValueError, match="all test trials fall into one class"):
+        make_split_labels("side>0", trials(side=[1, -1]), trials(side=[1, 1]))
+
+
+def test_a_class_of_the_test_trials_alone_cannot_be_learned():
+    with pytest.raises(ValueError, match="no training trial shows the class side 2"):
+        make_split_labels("side", trials(side=[0, 1]), trials(side=[0, 2]))
+
+
+def test_a_label_that_the_test_trials_do_not_show_is_passed_over():
+    train = trials(choice=[1, -1] * 10, feedback=[1, -1] * 10)
+    assert choose_label(train, trials(choice=[1, 1, 1, 1], feedback=[1, -1, 1, -1])) == "feedback"

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.cli.assess import assess
     from neurokern.cli.few_shot import check_label
     from neurokern.cli.sessions import find_sources, load_session, split_for_training
-    from neurokern.cli.train import describe_sessions, fit_to_windows, prepare_folder, use_threads
+    from neurokern.cli.train import check_fit, describe_sessions, fit_to_windows, prepare_folder, use_threads
 
     base = pathlib.Path(args.run_folder)
     out = pathlib.Path(args.out or f"{base}-{pathlib.Path(args.data).stem}")
@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> None:
         session = loaded.session
         parts = split_for_training(session, settings.split)
         describe_sessions([loaded], {session.session: parts}, steps.note)
-        check_label(args.label, parts.train)  # now, not after minutes of training
+        check_label(args.label, parts)  # now, not after minutes of training
+        check_fit(model, session)
         if session.session in model.sessions:
             steps.note(f"the model knows {session.session!r} already and goes on from there")
     settings = replace(fit_to_windows(settings, [session]), model=model.config)

@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> None:
     with steps.step("load and bin the spikes"):
         loaded = _load(settings)
         session = loaded.session
-        check_label(args.label, session)  # now, not after minutes of training
     with steps.step("split in time: train, then validation, then test"):
         parts = split_for_training(session, settings.split)
+        check_label(args.label, parts)  # now, not after minutes of training
         steps.note(f"{len(parts.train)} / {len(parts.validation)} / {len(parts.test)} windows")
     settings = fit_to_windows(settings, [session])
     with steps.step(f"train MtM, {settings.training.max_steps} steps"):

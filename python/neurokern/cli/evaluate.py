@@ -6,6 +6,7 @@ import argparse
 import pathlib
 
 from neurokern.cli._common import new_parser, require_torch, say
+from neurokern.cli._flags import positive_int
 
 _EXAMPLES = """\
   neurokern evaluate runs/a                     the test windows of the run's own recordings
@@ -33,7 +34,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("run_folder", metavar="RUN", help="folder that `neurokern train` wrote")
     parser.add_argument("data", nargs="*", metavar="DATA", help="recordings; by default those of the run")
     parser.add_argument("--report", action="store_true", help="also write report.html")
-    parser.add_argument("--max-units", type=int, metavar="N", help="score at most N units of each session")
+    parser.add_argument(
+        "--max-units", type=positive_int, metavar="N", help="score at most N units of each session"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="folder for the tables; by default RUN")
     return parser
 
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
     from neurokern.cli.sessions import load_sessions, split_for_training
     from neurokern.cli.settings import read_run_settings
-    from neurokern.cli.train import use_threads
+    from neurokern.cli.train import check_fit, use_threads
     from neurokern.report.style import require_matplotlib
 
     if args.report:
@@ -63,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
             f"the model does not know {', '.join(unknown)} (it knows {', '.join(model.sessions)}); "
             f"adapt it first: neurokern adapt {folder} DATA"
         )
+    for one in loaded:
+        check_fit(model, one.session)
     splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
     predictors = {}
     for session, parts in splits.items():

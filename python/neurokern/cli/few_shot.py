@@ -18,7 +18,7 @@ from neurokern.adapters import (
     evaluate_few_shot,
 )
 from neurokern.cli._common import text_table, write_csv
-from neurokern.cli.labels import Labels, choose_label, make_labels
+from neurokern.cli.labels import Labels, choose_label, make_split_labels
 from neurokern.cli.sessions import LoadedSession, keep_apart
 from neurokern.datasets import BinnedSession, Splits
 from neurokern.models import MtM
@@ -76,13 +76,13 @@ class FewShotResult:
         return write_csv(folder / "few_shot.csv", self.table.drop(columns="session", errors="ignore"))
 
 
-def check_label(label: str | None, session: BinnedSession) -> None:
+def check_label(label: str | None, parts: Splits[BinnedSession]) -> None:
     """Raise ValueError if ``label`` cannot be decoded from the trials of this session."""
     if label is None:
         return
-    if session.trials is None:
+    if parts.train.trials is None or parts.test.trials is None:
         raise ValueError(f"--label {label!r}: this recording has no trials")
-    make_labels(label, session.trials)
+    make_split_labels(label, parts.train.trials, parts.test.trials)
 
 
 def decode_session(
@@ -96,8 +96,8 @@ def decode_session(
 ) -> FewShotResult:
     """Decode ``label``, or one that suits the trials, or without any the state of a hidden group of units."""
     trials = parts.train.trials
-    check_label(label, parts.train)
-    chosen = label or (choose_label(trials) if trials is not None else None)
+    check_label(label, parts)
+    chosen = label or (choose_label(trials, parts.test.trials) if trials is not None else None)
     if chosen is None:
         return decode_hidden_group(model, loaded, parts, seed=seed, episodes=episodes)
     return decode_label(model, parts, chosen, seed=seed, episodes=episodes)
@@ -107,7 +107,7 @@ def decode_label(
     model: MtM, parts: Splits[BinnedSession], label: str, *, seed: int, episodes: int = EPISODES
 ) -> FewShotResult:
     """Decode a label of the trials: support sets from the training windows, queries from the test windows."""
-    labels = [make_labels(label, _trials(part)) for part in (parts.train, parts.test)]
+    labels = make_split_labels(label, _trials(parts.train), _trials(parts.test))
     features = [_features(model, part, "neuron") for part in (parts.train, parts.test)]
     text = (
         f"Decoded: {label}. Labeled windows are drawn from the training windows "

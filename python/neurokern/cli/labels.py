@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["Labels", "choose_label", "make_labels"]
+__all__ = ["Labels", "choose_label", "make_labels", "make_split_labels"]
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*$")
 _COLUMN = re.compile(r"^\s*(\w+)\s*$")
@@ -61,26 +61,53 @@ def make_labels(expression: str, trials: pd.DataFrame) -> Labels:
         If the expression is neither a column nor a comparison, names an unknown column, or gives fewer than
         two or more than 20 classes.
     """
-    if match := _COMPARISON.match(expression):
-        labels = _comparison(expression, trials, *match.groups())
-    elif match := _COLUMN.match(expression):
-        labels = _classes(expression, trials, match[1])
-    else:
+    return _check_classes(_labels(expression, trials, trials), "trials")
+
+
+def make_split_labels(expression: str, train: pd.DataFrame, test: pd.DataFrame) -> tuple[Labels, Labels]:
+    """Return the classes of training and test trials, with one numbering of the classes for both.
+
+    Raises
+    ------
+    ValueError
+        As :func:`make_labels`, for each of the two; and if a class is in the test trials only.
+    """
+    together = pd.concat([train, test], ignore_index=True)
+    first = _check_classes(_labels(expression, train, together), "training trials")
+    second = _check_classes(_labels(expression, test, together), "test trials")
+    unseen = sorted(set(second.values.tolist()) - set(first.values.tolist()) - {-1})
+    if unseen:
+        names = ", ".join(first.names[index] for index in unseen)
         raise ValueError(
-            f"label {expression!r}: must be COLUMN, COLUMN>COLUMN or COLUMN>NUMBER (also <, >=, <=, ==, !=)"
+            f"label {expression!r}: no training trial shows the class {names} of the test trials"
         )
-    present = np.unique(labels.values[labels.values >= 0])
-    if len(present) < 2:
+    return first, second
+
+
+def _labels(expression: str, trials: pd.DataFrame, all_trials: pd.DataFrame) -> Labels:
+    """Label some trials; the classes of a column are those of all trials."""
+    if match := _COMPARISON.match(expression):
+        return _comparison(expression, trials, *match.groups())
+    if match := _COLUMN.match(expression):
+        return _classes(expression, trials, all_trials, match[1])
+    raise ValueError(
+        f"label {expression!r}: must be COLUMN, COLUMN>COLUMN or COLUMN>NUMBER (also <, >=, <=, ==, !=)"
+    )
+
+
+def _check_classes(labels: Labels, which: str) -> Labels:
+    if len(np.unique(labels.values[labels.values >= 0])) < 2:
         raise ValueError(
-            f"label {expression!r}: all trials fall into one class, so there is nothing to decode"
+            f"label {labels.expression!r}: all {which} fall into one class, so there is nothing to decode"
         )
     return labels
 
 
-def choose_label(trials: pd.DataFrame) -> str | None:
+def choose_label(trials: pd.DataFrame, test: pd.DataFrame | None = None) -> str | None:
     """Return a label that suits these trials: choice, else side of the stimulus, else feedback, else None.
 
-    A label with fewer than ten trials in its second largest class is passed over.
+    A label with fewer than ten trials in its second largest class is passed over, and one whose classes the
+    test trials do not show.
     """
     candidates = [name for name in ("choice", "response_choice") if name in trials]
     candidates += [f"{left}>{right}" for left, right in _SIDES if left in trials and right in trials]
@@ -88,6 +115,8 @@ def choose_label(trials: pd.DataFrame) -> str | None:
     for expression in candidates:
         try:
             labels = make_labels(expression, trials)
+            if test is not None:
+                make_split_labels(expression, trials, test)
         except ValueError:
             continue
         sizes = np.sort(np.bincount(labels.values[labels.values >= 0]))
@@ -116,9 +145,9 @@ def _comparison(expression: str, trials: pd.DataFrame, name: str, operator: str,
     return Labels(expression=expression, values=values, names=("no", "yes"), note=note)
 
 
-def _classes(expression: str, trials: pd.DataFrame, name: str) -> Labels:
-    column = _column(expression, trials, name)
-    codes, classes = pd.factorize(column, sort=True)  # a missing value gets -1
+def _classes(expression: str, trials: pd.DataFrame, all_trials: pd.DataFrame, name: str) -> Labels:
+    classes = pd.Index(_column(expression, all_trials, name).dropna().unique()).sort_values()
+    codes = classes.get_indexer(pd.Index(trials[name]))  # a missing value gets -1
     if len(classes) > _MOST_CLASSES:
         raise ValueError(
             f"label {expression!r}: has {len(classes)} different values; compare it with a number, such as "

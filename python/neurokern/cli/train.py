@@ -111,6 +111,22 @@ def fit_to_windows(settings: RunSettings, sessions: Sequence[BinnedSession]) -> 
     return replace(settings, model=replace(settings.model, n_bins=next(iter(bins.values()))))
 
 
+def check_fit(model: MtM, session: BinnedSession) -> None:
+    """Raise ValueError if the model cannot read the windows, or knows the session with other units."""
+    name, most = session.session, model.config.n_bins
+    if session.n_bins > most:
+        raise ValueError(
+            f"{name}: windows have {session.n_bins} bins, the model takes up to {most}; set wider bins "
+            "(windows.bin_size) or shorter windows"
+        )
+    known = model.session_parts(name).n_units if name in model.sessions else session.n_units
+    if known != session.n_units:
+        raise ValueError(
+            f"{name}: has {session.n_units} units, but the model knows a session of that name with {known}; "
+            "rename the recording if it is another one"
+        )
+
+
 def describe_sessions(
     loaded: Sequence[LoadedSession],
     splits: Mapping[str, Splits[BinnedSession]],
