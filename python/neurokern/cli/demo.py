@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.cli.assess import assess
     from neurokern.cli.few_shot import check_label
     from neurokern.cli.sessions import split_for_training
-    from neurokern.cli.train import fit_to_windows, prepare_folder, train_model, use_threads
+    from neurokern.cli.train import fit_to_windows, train_model, use_threads
 
     out = pathlib.Path(args.out)
     settings = _settings(args)
@@ -77,9 +77,8 @@ def run(args: argparse.Namespace) -> None:
         parts = split_for_training(session, settings.split)
         steps.note(f"{len(parts.train)} / {len(parts.validation)} / {len(parts.test)} windows")
     settings = fit_to_windows(settings, [session])
-    prepare_folder(out, settings, replace=True)
     with steps.step(f"train MtM, {settings.training.max_steps} steps"):
-        model, _ = train_model(settings, [parts], out)
+        model, _ = train_model(settings, [parts], out, replace=True)
         steps.note(f"{sum(p.numel() for p in model.parameters()):,} weights; curves in {out / 'metrics.csv'}")
     assess(model, loaded, parts, settings, out, args, steps, title="From raw spikes to a few-shot decoder")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import math
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import pandas as pd
 
+from neurokern._check import check_positive
 from neurokern.datasets import (
     BinnedSession,
     SpikeRecording,
@@ -80,6 +82,13 @@ class WindowSettings:
     stride: float | None = None
     groups: int = 6
 
+    def __post_init__(self) -> None:
+        for name in ("bin_size", "length", "stride", "groups"):
+            if getattr(self, name) is not None:
+                check_positive("windows", name, getattr(self, name))
+        if not (math.isfinite(self.tmin) and math.isfinite(self.tmax) and self.tmin < self.tmax):
+            raise ValueError(f"windows: tmin must lie below tmax, got {self.tmin:g} and {self.tmax:g}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
@@ -130,7 +139,7 @@ def find_sources(paths: Iterable[str]) -> list[pathlib.Path]:
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-        inside = [path] if path.is_file() else _recordings_in(path)
+        inside = _recordings_in(path) if path.is_dir() else [path]
         if not inside:
             raise FileNotFoundError(
                 f"{path} holds no recording: expected spikes.times.npy and spikes.clusters.npy, or .npz files"
@@ -226,6 +235,12 @@ def _from_counts(session: BinnedSession, settings: WindowSettings) -> LoadedSess
         raise ValueError(
             f"{session.session}: binned at {session.bin_size:g} s, so windows.bin_size must be a multiple of "
             f"that, got {settings.bin_size:g}"
+        )
+    if session.n_bins % factor:
+        raise ValueError(
+            f"{session.session}: {session.n_bins} bins of {session.bin_size:g} s make no whole number of "
+            f"{settings.bin_size:g} s; set windows.bin_size to {session.bin_size:g} times a divisor of "
+            f"{session.n_bins}"
         )
     session = session.rebin(factor) if factor > 1 else session
     how = f"windows as binned in the file, {session.n_bins * session.bin_size:g} s"

@@ -32,6 +32,9 @@ weights with the lowest validation loss) and last/ (to resume from). On a CPU, r
 number of threads give the same weights bit for bit.
 """
 
+_MOST_THREADS = 1024  # beyond, starting them may end the process
+_RUN_FILES = ("run.yaml", "environment.json", "metrics.csv", "best", "last")
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the command ``train``."""
@@ -67,11 +70,11 @@ def run(args: argparse.Namespace) -> None:
     splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
     settings = fit_to_windows(settings, [one.session for one in loaded])
     describe_sessions(loaded, splits)
-    prepare_folder(folder, settings, resume=args.resume)
     args.interrupted = f"; go on with: neurokern train --out {folder} --resume"
     _, history = train_model(settings, list(splits.values()), folder, resume=args.resume)
     last = history.iloc[-1]
-    say(f"trained {int(last['step'])} steps; validation loss {history['validation_loss'].min():.4f}")
+    loss = "validation_loss" if "validation_loss" in history else "train_loss"
+    say(f"trained {int(last['step'])} steps; {loss.replace('_', ' ')} {history[loss].min():.4f}")
     say(f"weights   {folder / 'best'}")
     say(f"settings  {folder / 'run.yaml'}")
     say(f"next      neurokern evaluate {folder} --report")
@@ -94,8 +97,8 @@ def use_threads(threads: int | None) -> None:
 
     if threads is None:
         return
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    if not 1 <= threads <= _MOST_THREADS:
+        raise ValueError(f"threads must lie in 1 ... {_MOST_THREADS}, got {threads}")
     torch.set_num_threads(threads)
 
 
@@ -134,15 +137,22 @@ def prepare_folder(
     Raises
     ------
     ValueError
-        If the folder holds a run and neither ``resume`` nor ``replace`` is given, or ``replace`` is and it
-        holds something else than a run.
+        If the folder holds a file that a run writes and neither ``resume`` nor ``replace`` is given, or
+        ``replace`` is and it holds something else than a run.
     """
     from neurokern._environment import describe_environment
 
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another --out, a folder")
+    if resume and any((folder / name).is_dir() for name in ("last", ".last.previous")):
+        return  # whether it may go on with these settings, the trainer says; until then, run.yaml is its own
     if replace and folder.exists():
         _clear_run(folder)
-    if (folder / "run.yaml").exists() and not resume:
-        raise ValueError(f"{folder} holds a run already; choose another --out, or go on with --resume")
+    taken = [name for name in _RUN_FILES if (folder / name).exists()]
+    if taken and not resume:
+        raise ValueError(
+            f"{folder} holds a run already ({', '.join(taken)}); choose another --out, or go on with --resume"
+        )
     write_yaml(folder / "run.yaml", settings)
     write_text(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
 
@@ -156,8 +166,8 @@ def _clear_run(folder: pathlib.Path) -> None:
     for name in ("last", "best", "failed"):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
-    (folder / "metrics.csv").unlink(missing_ok=True)
-    (folder / "run.yaml").unlink()
+    for name in ("metrics.csv", "environment.json", "run.yaml"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def train_model(
@@ -166,8 +176,12 @@ def train_model(
     folder: pathlib.Path,
     *,
     resume: bool = False,
+    replace: bool = False,
 ) -> tuple[MtM, pd.DataFrame]:
-    """Train a new model on the sessions' training windows; return it with its history."""
+    """Train a new model on the sessions' training windows; return it with its history.
+
+    The folder is made, or cleared of an earlier run with ``replace``, once the settings are found good.
+    """
     import torch
 
     from neurokern.models import MtM
@@ -183,7 +197,10 @@ def train_model(
         settings.training,
         folder,
     )
+    prepare_folder(folder, settings, resume=resume, replace=replace)
     history = trainer.fit(resume=resume)
+    if resume:
+        write_yaml(folder / "run.yaml", settings)  # the data may have moved
     return model, history
 
 

@@ -12,14 +12,17 @@ from neurokern._check import check_positive
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["as_ids", "as_vector", "clean_spikes", "rows_of_ids"]
+__all__ = ["as_ids", "as_vector", "check_table", "clean_spikes", "rows_of_ids"]
 
 LOOKUP_LIMIT = 1 << 24  # ids below this are renumbered by a table, larger ones by sorting
 
 
 def as_vector(function: str, name: str, values: ArrayLike) -> np.ndarray:
     """Return values as a 1-D array in native byte order; a column (n, 1), as Matlab writes it, too."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{function}: {name} must be an array of numbers, got {values!r}") from None
     if array.ndim == 2 and 1 in array.shape:
         array = array.reshape(-1)
     if array.ndim != 1:
@@ -42,6 +45,12 @@ def as_ids(function: str, name: str, ids: ArrayLike) -> np.ndarray:
     if array.dtype.kind in "uf" and (array.max() >= limit or array.min() < -limit):
         raise ValueError(f"{function}: {name} must fit into 64-bit integers")
     return array.astype(np.int64, copy=False)
+
+
+def check_table(function: str, name: str, table: object) -> None:
+    """Raise unless ``table`` is a DataFrame or None."""
+    if not (table is None or isinstance(table, pd.DataFrame)):
+        raise TypeError(f"{function}: {name} must be a pandas DataFrame or None, got {type(table).__name__}")
 
 
 def clean_spikes(
@@ -84,8 +93,9 @@ def rows_of_ids(
     table = pd.DataFrame() if unit_table is None else unit_table.copy()
     if "id" not in table:
         table.insert(0, "id", _implied_ids(function, occurring, len(table), len(table.columns) > 0))
+    table["id"] = as_ids(function, "ids of the unit table", table["id"].to_numpy())
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
-    known = table["id"].to_numpy(dtype=np.int64)
+    known = table["id"].to_numpy()
     if len(known) and (known[0] < 0 or (known[1:] == known[:-1]).any()):
         raise ValueError(f"{function}: ids of the unit table must be distinct and not negative")
     unknown = np.setdiff1d(occurring, known)

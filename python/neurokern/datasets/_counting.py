@@ -19,7 +19,7 @@ def count_spikes(recording: SpikeRecording, starts: np.ndarray, n_bins: int, bin
     counts = _bin(recording, starts, n_bins, bin_size, "uint8", "saturate")
     if counts.size and counts.max() == np.iinfo(np.uint8).max:
         # Wide bins, or units that are not single neurons: 255 may stand for more.
-        return smallest_counts(_bin(recording, starts, n_bins, bin_size, "int32", "raise"))
+        return smallest_counts("bin_windows", _bin(recording, starts, n_bins, bin_size, "int32", "raise"))
     return counts
 
 
@@ -47,13 +47,13 @@ def _bin(
     return np.asarray(counts)
 
 
-def smallest_counts(counts: np.ndarray) -> np.ndarray:
+def smallest_counts(function: str, counts: np.ndarray) -> np.ndarray:
     """Return counts of 0 and above as uint8, uint16 or uint32, the first that holds the largest of them."""
     largest = int(counts.max(initial=0))
     for dtype in (np.uint8, np.uint16, np.uint32):
         if largest <= np.iinfo(dtype).max:
             return counts.astype(dtype, copy=False)
-    raise ValueError(f"counts must be below 2**32, got {largest}")
+    raise ValueError(f"{function}: counts must be below 2**32, got {largest}")
 
 
 def as_counts(function: str, counts: ArrayLike) -> np.ndarray:
@@ -73,4 +73,4 @@ def as_counts(function: str, counts: ArrayLike) -> np.ndarray:
         raise ValueError(f"{function}: counts must be whole numbers, got fractions; rates are not counts")
     if array.size and array.max() >= 2**32:
         raise ValueError(f"{function}: counts must be below 2**32, got {array.max()}")
-    return smallest_counts(array)
+    return smallest_counts(function, array)

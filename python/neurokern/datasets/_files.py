@@ -43,10 +43,14 @@ def read_npz(function: str, path: str | os.PathLike[str]) -> dict[str, np.ndarra
     if not file.is_file():
         raise FileNotFoundError(f"{function}: no such file: {file}")
     try:
+        if not _is_zip(file):  # numpy would take it for a pickle, and say how to load that
+            raise ValueError("not a zip archive of arrays")
         with np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not an archive of named arrays")
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+        foreign = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if foreign:
+            raise ValueError(f"{foreign} in it are no .npy arrays")
+        return arrays
     except Exception as error:  # as above, and those of zip and deflate
         if "object arrays" in str(error).lower():
             raise ValueError(
@@ -56,9 +60,16 @@ def read_npz(function: str, path: str | os.PathLike[str]) -> dict[str, np.ndarra
         raise ValueError(f"{function}: {file.name} is cut short or not a .npz file ({error})") from error
 
 
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(2) == b"PK"
+
+
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to one compressed ``.npz``: under another name first, then renamed at once."""
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"save: no such folder: {target.parent}; make it first")
     if target.suffix != ".npz":
         raise ValueError(f"save: the file name must end in .npz, got {target.name!r}")
     pickled = [name for name, values in arrays.items() if values.dtype.hasobject]

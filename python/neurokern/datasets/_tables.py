@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-__all__ = ["arrays_of_table", "take_prefixed", "text"]
+__all__ = ["arrays_of_table", "check_format", "number", "take_prefixed", "text"]
 
 
 def arrays_of_table(function: str, prefix: str, table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -45,6 +45,33 @@ def columns_of_array(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     if values.ndim == 2 and values.shape[1] in (2, 3):
         return {f"{name}_{k}": values[:, k] for k in range(values.shape[1])}
     return {}
+
+
+def number(function: str, arrays: Mapping[str, np.ndarray], name: str) -> float | None:
+    """Return a stored number, or None if there is none of that name.
+
+    Raises
+    ------
+    ValueError
+        If it is more than one, or no number.
+    """
+    if name not in arrays:
+        return None
+    values = arrays[name].reshape(-1)
+    if values.size != 1 or values.dtype.kind not in "iufb":
+        raise ValueError(
+            f"{function}: {name} must be one number, got shape {arrays[name].shape} of {values.dtype}"
+        )
+    return float(values[0])
+
+
+def check_format(function: str, arrays: Mapping[str, np.ndarray], known: str) -> None:
+    """Raise if a file says that it is of our own kind, but of a version that this code does not know."""
+    name = text(arrays, "format") or ""
+    if name != known and name.partition("/")[0] == known.partition("/")[0]:
+        raise ValueError(
+            f"{function}: format must be {known!r}, got {name!r}; a newer neurokern wrote it, update"
+        )
 
 
 def text(arrays: Mapping[str, np.ndarray], name: str, default: str | None = None) -> str | None:

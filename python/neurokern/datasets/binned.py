@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from neurokern._check import check_positive
+from neurokern._check import check_finite, check_positive
+from neurokern.datasets._clean import check_table
 from neurokern.datasets._counting import as_counts, count_spikes, smallest_counts
 from neurokern.datasets.windows import bins_per_window, inside_recording
 
@@ -67,6 +68,7 @@ class BinnedSession:
         check_positive("BinnedSession", "bin_size", self.bin_size)
         object.__setattr__(self, "counts", as_counts("BinnedSession", self.counts))
         object.__setattr__(self, "regions", np.asarray(self.regions, dtype=str))
+        object.__setattr__(self, "unit_ids", np.asarray(self.unit_ids))
         for name in ("regions", "unit_ids"):
             if getattr(self, name).shape != (self.n_units,):
                 raise ValueError(
@@ -75,6 +77,7 @@ class BinnedSession:
                 )
         if self.windows is not None:
             object.__setattr__(self, "windows", _as_windows(self.windows, self.n_windows))
+        check_table("BinnedSession", "trials", self.trials)
         if self.trials is not None and len(self.trials) != self.n_windows:
             raise ValueError(
                 f"BinnedSession: {self.n_windows} windows, but {len(self.trials)} rows of trials"
@@ -105,7 +108,7 @@ class BinnedSession:
 
     def read(self, indices: ArrayLike) -> np.ndarray:
         """Return the counts of some windows as float32 of shape (len(indices), n_bins, n_units)."""
-        return self.counts[np.asarray(indices, dtype=np.int64)].astype(np.float32)
+        return self.counts[_as_rows(indices)].astype(np.float32)
 
     def select(self, window_indices: ArrayLike | slice) -> BinnedSession:
         """Return the session with only these windows: integers, a mask, or a slice (no copy)."""
@@ -132,19 +135,22 @@ class BinnedSession:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If ``factor`` is not an integer of at least 1 that divides ``n_bins``.
         """
-        if factor != int(factor) or factor < 1 or self.n_bins % int(factor):
+        whole = check_finite("BinnedSession.rebin", "factor", factor)
+        if whole != int(whole) or whole < 1 or self.n_bins % int(whole):
             raise ValueError(
                 f"BinnedSession.rebin: factor must divide the {self.n_bins} bins, got {factor!r}"
             )
-        factor = int(factor)
+        factor = int(whole)
         groups = self.counts.reshape(self.n_windows, self.n_bins // factor, factor, self.n_units)
         fits = self.counts.dtype == np.uint8 and factor <= 257  # 257 * 255 < 2**16
         wide = np.uint16 if fits else np.uint64
         return replace(
-            self, counts=smallest_counts(groups.sum(axis=2, dtype=wide)), bin_size=self.bin_size * factor
+            self,
+            counts=smallest_counts("BinnedSession.rebin", groups.sum(axis=2, dtype=wide)),
+            bin_size=self.bin_size * factor,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -253,4 +259,6 @@ def _as_windows(windows: ArrayLike, n_windows: int) -> np.ndarray:
 
 def _as_rows(indices: ArrayLike) -> np.ndarray:
     rows = np.asarray(indices)
+    if rows.size and rows.dtype.kind not in "iub":
+        raise TypeError(f"BinnedSession: indices must be integers or a mask, got dtype {rows.dtype}")
     return rows if rows.dtype == bool else rows.astype(np.int64)

@@ -9,9 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from neurokern._check import check_choice
+from neurokern._check import check_choice, check_positive
 from neurokern.datasets._files import read_npz, write_npz
-from neurokern.datasets._tables import arrays_of_table, columns_of_array, take_prefixed, text
+from neurokern.datasets._tables import (
+    arrays_of_table,
+    check_format,
+    columns_of_array,
+    number,
+    take_prefixed,
+    text,
+)
 from neurokern.datasets.binned import BinnedSession
 
 __all__ = ["load_binned_npz", "save_binned", "session_from_arrays"]
@@ -73,10 +80,13 @@ def session_from_arrays(
     """Build a binned session from named arrays; see :func:`load_binned_npz`."""
     if "counts" not in arrays or arrays["counts"].ndim != 3:
         raise ValueError(f"{function}: needs a 3-D array 'counts'; the file holds {_shapes(arrays)}")
+    check_format(function, arrays, FORMAT)
     if text(arrays, "format") == FORMAT:
         axes = "windows bins units"
     regions_name = next((name for name in REGIONS if name in arrays), None)
     regions = None if regions_name is None else arrays[regions_name]
+    if regions is not None and regions.ndim != 1:
+        raise ValueError(f"{function}: {regions_name} must hold one name per unit, got shape {regions.shape}")
     counts, said = _time_before_units(function, arrays["counts"], regions, axes)
     width = _bin_size(function, arrays, bin_size)
     n_windows, n_bins, n_units = counts.shape
@@ -87,7 +97,7 @@ def session_from_arrays(
         regions=np.full(n_units, "") if regions is None else regions,
         unit_ids=arrays.get("unit_ids", np.arange(n_units)),
         session=session or text(arrays, "session") or default_session,
-        windows=_windows(arrays, n_windows, n_bins * width),
+        windows=_windows(function, arrays, n_windows, n_bins * width),
         trials=_trials(arrays, n_windows, {regions_name or "", "unit_ids"}),
         subject=text(arrays, "subject") or text(arrays, "mouse"),
         notes=(*notes, *said),
@@ -133,20 +143,26 @@ def _time_before_units(
 
 def _bin_size(function: str, arrays: Mapping[str, np.ndarray], given: float | None) -> float:
     if given is not None:
-        return float(given)
-    name = next((n for n in BIN_SIZES if n in arrays and arrays[n].size == 1), None)
+        return check_positive(function, "bin_size", given)
+    name = next((n for n in BIN_SIZES if n in arrays), None)
     if name is None:
         raise ValueError(
             f"{function}: the file gives no bin size ({', '.join(BIN_SIZES)}); pass bin_size= in seconds"
         )
-    return float(arrays[name].reshape(-1)[0])
+    return check_positive(function, "bin_size", number(function, arrays, name) or 0.0)
 
 
-def _windows(arrays: Mapping[str, np.ndarray], n_windows: int, length: float) -> np.ndarray | None:
+def _windows(
+    function: str, arrays: Mapping[str, np.ndarray], n_windows: int, length: float
+) -> np.ndarray | None:
     if "windows_s" in arrays:
         return arrays["windows_s"]
     name = next((n for n in STARTS if n in arrays and arrays[n].shape == (n_windows,)), None)
-    if name is None or not np.isfinite(arrays[name]).all():
+    if name is None:
+        return None
+    if arrays[name].dtype.kind not in "iuf":
+        raise ValueError(f"{function}: {name} must be numbers in seconds, got {arrays[name].dtype}")
+    if not np.isfinite(arrays[name]).all():
         return None
     starts = arrays[name].astype(np.float64)
     return np.stack([starts, starts + length], axis=1)

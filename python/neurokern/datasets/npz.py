@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from neurokern.datasets._files import read_npz, write_npz
-from neurokern.datasets._tables import arrays_of_table, take_prefixed, text
+from neurokern.datasets._tables import arrays_of_table, check_format, number, take_prefixed, text
 from neurokern.datasets.recording import SpikeRecording, make_recording, unit_columns
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_npz", "recording_from_arrays", "save_recording"]
 
+FORMAT = "neurokern.spikes/1"
 TIMES = ("times", "spike_times", "spike_times_s", "spikes.times", "spikes_times", "spiketimes")
 UNITS = (
     "units",
@@ -87,12 +88,13 @@ def recording_from_arrays(
     subject: str | None = None,
 ) -> SpikeRecording:
     """Build a recording from named arrays; see :func:`load_npz`."""
+    check_format(function, arrays, FORMAT)
     times = _find(function, arrays, "spike times", TIMES)
     units = _find(function, arrays, "unit ids", UNITS, arrays[times].size)
     trials = _trials(function, arrays)
     table, used = _unit_table(function, arrays, {times, units})
     if sfreq is None and "sfreq" in arrays and arrays[times].dtype.kind in "iu":
-        sfreq = float(arrays["sfreq"])
+        sfreq = number(function, arrays, "sfreq")
     unused = sorted(name for name in set(arrays) - used - {times, units, *SINGLE} if not _is_trial(name))
     notes = tuple(str(note) for note in arrays.get("notes", np.zeros(0, dtype=str)).reshape(-1))
     return make_recording(
@@ -104,8 +106,8 @@ def recording_from_arrays(
         sfreq=sfreq,
         trials=trials,
         subject=subject or text(arrays, "subject") or text(arrays, "mouse"),
-        start=_number(arrays, "start_s"),
-        stop=_number(arrays, "stop_s"),
+        start=number(function, arrays, "start_s"),
+        stop=number(function, arrays, "stop_s"),
         notes=(*notes, f"left unused: {', '.join(unused)}") if unused else notes,
     )
 
@@ -114,7 +116,7 @@ def save_recording(recording: SpikeRecording, path: str | os.PathLike[str]) -> N
     """Write a recording as one ``.npz`` under the names that :func:`load_npz` reads."""
     table = recording.unit_table
     arrays: dict[str, np.ndarray] = {
-        "format": np.array("neurokern.spikes/1"),
+        "format": np.array(FORMAT),
         "spike_times_s": recording.times,
         "spike_units": table["id"].to_numpy(dtype=np.int64)[recording.units],
         "unit_ids": table["id"].to_numpy(dtype=np.int64),
@@ -178,7 +180,3 @@ def _trials(function: str, arrays: Mapping[str, np.ndarray]) -> pd.DataFrame | N
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{function}: columns of trials must have one length, got {lengths}")
     return pd.DataFrame(columns) if columns else None
-
-
-def _number(arrays: Mapping[str, np.ndarray], name: str) -> float | None:
-    return float(arrays[name].reshape(-1)[0]) if name in arrays and arrays[name].size == 1 else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from neurokern.datasets._clean import as_ids, clean_spikes, rows_of_ids
+from neurokern.datasets._clean import as_ids, check_table, clean_spikes, rows_of_ids
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -254,6 +254,7 @@ def make_recording(
     clean, clean_ids, said = clean_spikes(function, times, ids, sfreq)
     table, units, about_ids = rows_of_ids(function, clean_ids, unit_table)
     begin, end = _bounds(function, clean, start, stop)
+    check_table(function, "trials", trials)
     if trials is not None:
         trials = trials.reset_index(drop=True)
     return SpikeRecording(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from neurokern.datasets._clean import check_table
 from neurokern.datasets._counting import read_spikes
 from neurokern.datasets.binned import BinnedSession, bin_windows, check_windows, index_regions
 from neurokern.datasets.recording import SpikeRecording
@@ -49,6 +50,7 @@ class WindowedRecording:
     def __post_init__(self) -> None:
         windows = check_windows("WindowedRecording", self.recording, self.windows, self.bin_size)
         object.__setattr__(self, "windows", windows)
+        check_table("WindowedRecording", "trials", self.trials)
         if self.trials is not None:
             if len(self.trials) != len(windows):
                 raise ValueError(

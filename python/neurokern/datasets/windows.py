@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from neurokern._check import check_positive
+from neurokern._check import check_memory, check_number, check_positive
 
 if TYPE_CHECKING:
     from neurokern.datasets.recording import SpikeRecording
@@ -48,6 +48,7 @@ def trial_windows(
         If there are no trials, the column does not exist or holds no times, or ``tmin`` is not below
         ``tmax``.
     """
+    tmin, tmax = (check_number("trial_windows", n, v) for n, v in (("tmin", tmin), ("tmax", tmax)))
     if not (np.isfinite([tmin, tmax]).all() and tmin < tmax):
         raise ValueError(f"trial_windows: tmin must lie below tmax, got {tmin!r} and {tmax!r}")
     trials, events = _events(recording.trials, align)
@@ -94,6 +95,7 @@ def sliding_windows(recording: SpikeRecording, length: float, stride: float | No
         raise ValueError(
             f"sliding_windows: length {length:g} s exceeds the recording's {recording.duration:g} s"
         )
+    check_memory("sliding_windows", "the windows", 16 * room / stride, "give a longer stride")
     starts = recording.start + np.arange(int(room / stride) + 1) * stride
     return np.stack([starts, starts + length], axis=1)
 
@@ -120,7 +122,7 @@ def bins_per_window(function: str, windows: np.ndarray, bin_size: float) -> int:
         raise ValueError(
             f"{function}: windows must have one length, got {lengths.min():g} to {lengths.max():g} s"
         )
-    n_bins = round(float(lengths[0]) / bin_size)
+    n_bins = round(min(float(lengths[0]) / bin_size, 2.0**63))
     if n_bins < 1 or abs(n_bins * bin_size - lengths[0]) > CLOCK_TOLERANCE:
         raise ValueError(
             f"{function}: the window length, {lengths[0]:g} s, must be a multiple of bin_size, "

@@ -59,6 +59,10 @@ class Masking:
             raise ValueError("Masking: schemes must name at least one scheme")
         for scheme in self.schemes:
             check_choice("Masking", "scheme", scheme, ALL_SCHEMES)
+        if isinstance(self.ratio, tuple) and (len(self.ratio) != 2 or self.ratio[0] > self.ratio[1]):
+            raise ValueError(
+                f"Masking: ratio must be a number or a range (lowest, highest), got {self.ratio}"
+            )
         for value in self.ratio if isinstance(self.ratio, tuple) else (self.ratio,):
             check_fraction("Masking", "ratio", value)
         for name in ("causal_ratio", "horizon", "unit_dropout"):

@@ -99,7 +99,7 @@ class MtM(nn.Module):
         session: str,
         n_units: int,
         regions: Sequence[str] | None = None,
-        counts: np.ndarray | None = None,
+        counts: np.ndarray | Tensor | None = None,
     ) -> None:
         """Give a new session its own read-in, read-out and token.
 
@@ -122,7 +122,7 @@ class MtM(nn.Module):
         """
         self._check_session(session, n_units, regions)
         if counts is not None:
-            self._check_counts(counts, n_units)
+            counts = self._check_counts(counts, n_units)
         if counts is None and self.config.needs_counts:
             raise ValueError(
                 f"MtM.add_session: this configuration starts session {session!r} from its spikes; "
@@ -130,7 +130,7 @@ class MtM(nn.Module):
             )
         self._append(session, _make_parts(self.config, n_units, regions, counts))
 
-    def refit_session(self, session: str, counts: np.ndarray) -> None:
+    def refit_session(self, session: str, counts: np.ndarray | Tensor) -> None:
         """Estimate the parts of a known session anew from more or newer counts; its token stays.
 
         Parameters
@@ -150,7 +150,7 @@ class MtM(nn.Module):
             raise ValueError(
                 f"MtM.refit_session: the parts of {session!r} are trained, not estimated from counts"
             )
-        self._check_counts(counts, parts.n_units)
+        counts = self._check_counts(counts, parts.n_units)
         device = self.positions.device
         parts.cpu().start_from(counts, self.config)  # windows lie in memory, and one pass over them is enough
         parts.to(device)
@@ -187,13 +187,15 @@ class MtM(nn.Module):
                 f"MtM.add_session: regions must name a region for each of {n_units} units, got {len(regions)}"
             )
 
-    def _check_counts(self, counts: np.ndarray, n_units: int) -> None:
+    def _check_counts(self, counts: np.ndarray | Tensor, n_units: int) -> np.ndarray:
+        counts = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
         if counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0:
             raise ValueError(
                 f"MtM: counts of the session must have shape (windows, bins, {n_units}), got {counts.shape}"
             )
         if not (counts.min() >= 0 and counts.max() < np.inf):  # False for NaN
             raise ValueError("MtM: counts of the session must be finite and at least 0")
+        return counts
 
     def _append(self, session: str, parts: SessionParts) -> None:
         self._index_of[session] = len(self.parts)

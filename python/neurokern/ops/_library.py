@@ -51,10 +51,10 @@ def choose_backend(function: str, device_type: str, backend: str | None) -> str:
     if backend is not None:
         if backend not in BACKENDS:
             raise ValueError(f"{function}: backend must be None, 'native' or 'reference', got {backend!r}")
-        if backend == "native" and device_type not in ("cpu", "cuda"):
+        if backend == "native" and device_type not in ("cpu", "cuda", "meta"):
             raise ValueError(f"{function}: no native kernel for {device_type!r}; use backend='reference'")
         return backend
-    if device_type == "cpu":
+    if device_type in ("cpu", "meta"):  # of meta tensors the op gives the shapes
         return "native"
     return "native" if device_type == "cuda" and _cuda_built() else "reference"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from neurokern._check import check_choice, check_fraction
+from neurokern._check import check_choice, check_fraction, check_integer, check_number
 from neurokern.ops._library import torch
 from neurokern.ops._mask_reference import REPLACE_FILL, REPLACE_RANDOM, SCHEMES
 from neurokern.ops._philox import threshold
@@ -22,6 +22,8 @@ def check_batch(x: Any, is_torch: bool) -> None:
         raise ValueError(
             f"mask_regions: x must have the shape (n_samples, n_bins, n_units), got {tuple(x.shape)}"
         )
+    if is_torch and x.layout != torch.strided:
+        raise TypeError(f"mask_regions: x must be a dense tensor, got {x.layout}; use x.to_dense()")
     plain = not (x.is_complex() or x.is_quantized) if is_torch else x.dtype.kind in "biuf"
     if not (plain and x.dtype.itemsize in (1, 2, 4, 8)):
         raise TypeError(f"mask_regions: x must be floating point, integer or bool, got {x.dtype}")
@@ -36,15 +38,18 @@ def read_draws(
     n_samples: int, seed: int, offset: int, span: int, region: int | None, region_choice: str
 ) -> tuple[int, int]:
     """Return seed and offset as Python integers."""
-    seed = seed if isinstance(seed, int) else operator.index(seed)
-    offset = offset if isinstance(offset, int) else operator.index(offset)
+    seed = check_integer("mask_regions", "seed", seed)
+    offset = check_integer("mask_regions", "offset", offset)
+    span = check_integer("mask_regions", "span", span)
     if not 0 <= seed < 2**63:
         raise ValueError(f"mask_regions: seed must lie in [0, 2**63), got {seed}")
     if not 0 <= offset <= _MAX_SAMPLE - n_samples:
         raise ValueError(f"mask_regions: offset must lie in [0, 2**55 - n_samples], got {offset}")
     if span < 1:
         raise ValueError(f"mask_regions: span must be at least 1 bin, got {span}")
-    if region is not None and not 0 <= region < 2**31:
+    if span >= 2**31:
+        raise ValueError(f"mask_regions: span must be below 2**31 bins, got {span}")
+    if region is not None and not 0 <= check_integer("mask_regions", "region", region) < 2**31:
         raise ValueError(f"mask_regions: region must lie in [0, 2**31), got {region}")
     check_choice("mask_regions", "region_choice", region_choice, ("batch", "sample"))
     return seed, offset
@@ -65,13 +70,18 @@ def read_replacement(replacement: str | float, x: Any, is_torch: bool) -> tuple[
     if isinstance(replacement, str):
         name = check_choice("mask_regions", "replacement", replacement, ("zero", "random"))
         return (REPLACE_RANDOM if name == "random" else REPLACE_FILL), 0.0
-    value = float(replacement)
+    value = check_number("mask_regions", "replacement", replacement)
     is_float = x.dtype.is_floating_point if is_torch else x.dtype.kind == "f"
-    if not is_float:
-        limits = _integer_limits(x, is_torch)
-        if not (value.is_integer() and limits[0] <= value <= limits[1]):
+    if math.isfinite(value) or not is_float:
+        limits = _float_limits(x, is_torch) if is_float else _integer_limits(x, is_torch)
+        if not ((is_float or value.is_integer()) and limits[0] <= value <= limits[1]):
             raise ValueError(f"mask_regions: replacement must be a value of {x.dtype}, got {replacement!r}")
     return REPLACE_FILL, value
+
+
+def _float_limits(x: Any, is_torch: bool) -> tuple[float, float]:
+    info: Any = torch.finfo(x.dtype) if is_torch else np.finfo(x.dtype)
+    return float(info.min), float(info.max)
 
 
 def _integer_limits(x: Any, is_torch: bool) -> tuple[int, int]:
@@ -128,9 +138,11 @@ def _integers(name: str, values: Any, x: Any) -> Any:
             raise TypeError(f"mask_regions: {name} must be integers, got {array.dtype}")
         return np.ascontiguousarray(array, dtype=np.int64)
     if not isinstance(values, torch.Tensor):
-        values = torch.as_tensor(values, device=x.device)
-        if values.numel() == 0:
-            values = values.to(torch.int64)
+        # By way of numpy, which reads columns of pandas and other byte orders.
+        array = np.asarray(values)
+        if array.dtype.kind not in "iu" and array.size:
+            raise TypeError(f"mask_regions: {name} must be integers, got {array.dtype}")
+        values = torch.from_numpy(array.astype(np.int64)).to(x.device)
     if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
         raise TypeError(f"mask_regions: {name} must be integers, got {values.dtype}")
     if values.device != x.device:

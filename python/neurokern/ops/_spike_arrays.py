@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from neurokern._check import check_memory
 from neurokern.ops import _library
-from neurokern.ops._spike_grid import COUNT_TYPES, WHOLE_BINS, first_sample
+from neurokern.ops._spike_grid import COUNT_BYTES, COUNT_TYPES, WHOLE_BINS, first_sample
 
 torch = _library.torch
 EQUAL_LENGTHS = 1e-6  # s: windows whose lengths differ by less are of one length
@@ -25,15 +26,31 @@ def to_kind(name: str, value: Any, like: Any) -> Any:
             raise TypeError(
                 f"bin_spikes: {name} must be a numpy array like times, got a tensor; pass tensors for both"
             )
-        return np.asarray(value)
+        return as_array(name, value)
     if not is_tensor(value):
         # By way of numpy, since torch reads a list of floats as float32.
-        return torch.as_tensor(np.asarray(value), device=like.device)
+        array = as_array(name, value)
+        return torch.as_tensor(array if array.flags.writeable else array.copy(), device=like.device)
     if value.device != like.device:
         raise ValueError(
             f"bin_spikes: {name} must be on the device of times, {like.device}, got {value.device}"
         )
-    return value
+    return check_strided(name, value)
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Return a list, numpy array or pandas column as a numpy array in the byte order of this machine."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"bin_spikes: {name} must be an array of numbers, got {value!r}") from None
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def check_strided(name: str, tensor: Any) -> Any:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"bin_spikes: {name} must be a dense tensor, got {tensor.layout}; use .to_dense()")
+    return tensor
 
 
 def is_integer(array: Any) -> bool:
@@ -53,6 +70,28 @@ def convert(array: Any, dtype: str) -> Any:
     return np.ascontiguousarray(array, dtype=np.dtype(dtype))
 
 
+def to_int64(name: str, array: Any) -> Any:
+    """As :func:`convert`; numbers of uint64 that int64 cannot hold are an error, since they would wrap."""
+    converted = convert(array, "int64")
+    wide = str(array.dtype).removeprefix("torch.") == "uint64"
+    if wide and len(converted) and not _values_unknown(converted) and int(converted.min()) < 0:
+        raise ValueError(f"bin_spikes: {name} must be below 2**63, got larger numbers of dtype uint64")
+    return converted
+
+
+def _values_unknown(array: Any) -> bool:
+    """Whether looking at values is impossible (shapes alone, tracing) or would wait for a GPU."""
+    return is_tensor(array) and (torch.compiler.is_compiling() or array.device.type != "cpu")
+
+
+def check_has_values(name: str, array: Any) -> None:
+    """Raise where a default for ``name`` would have to be read off a tensor that is only a shape."""
+    if is_tensor(array) and array.is_meta:
+        raise ValueError(
+            f"bin_spikes: {name} must be given for tensors on the meta device; they hold no data"
+        )
+
+
 def one_dimensional(name: str, array: Any) -> Any:
     if array.ndim != 1:
         raise ValueError(f"bin_spikes: {name} must have one dimension, got shape {tuple(array.shape)}")
@@ -60,9 +99,10 @@ def one_dimensional(name: str, array: Any) -> Any:
 
 
 def as_times(times: Any) -> Any:
-    array = one_dimensional("times", times if is_tensor(times) else np.asarray(times))
+    checked = check_strided("times", times) if is_tensor(times) else as_array("times", times)
+    array = one_dimensional("times", checked)
     if is_integer(array):
-        return convert(array, "int64")
+        return to_int64("times", array)
     if is_float(array) or len(array) == 0:
         return convert(array, "float64")
     raise TypeError(
@@ -81,22 +121,24 @@ def as_units(units: Any, times: Any) -> Any:
     if not is_integer(array):
         raise TypeError(f"bin_spikes: units must be integer ids, got {array.dtype}; cast them, e.g. to int64")
     small = str(array.dtype).removeprefix("torch.") in ("int8", "uint8", "int16", "uint16", "int32")
-    return convert(array, "int32" if small else "int64")
+    return convert(array, "int32") if small else to_int64("units", array)
 
 
 def as_unit_map(unit_map: Any, times: Any) -> Any:
     array = one_dimensional("unit_map", to_kind("unit_map", unit_map, times))
     if len(array) and not is_integer(array):
         raise TypeError(f"bin_spikes: unit_map must hold integer columns, got {array.dtype}")
-    return convert(array, "int64")
+    return to_int64("unit_map", array)
 
 
 def on_clock(name: str, values: Any, times: Any, sfreq: float) -> Any:
     """Edges or window starts on the clock of ``times``: seconds, or samples."""
+    if not (is_integer(values) or is_float(values)):
+        raise TypeError(f"bin_spikes: {name} must be numbers, got {values.dtype}")
     if not is_integer(times):
         return convert(values, "float64")
     if is_integer(values):
-        return convert(values, "int64")
+        return to_int64(name, values)
     if not sfreq:
         raise ValueError(f"bin_spikes: {name} must be integer samples like times, got seconds; or pass sfreq")
     samples = convert(values, "float64") * sfreq - WHOLE_BINS
@@ -111,6 +153,8 @@ def as_windows(
 ) -> tuple[Any, float]:
     """Return the windows' starts on the clock of ``times``, and their length in seconds."""
     array = to_kind("windows", windows, times)
+    if not (is_integer(array) or is_float(array)):
+        raise TypeError(f"bin_spikes: windows must be numbers, got {array.dtype}")
     if array.ndim == 2 and array.shape[1] == 2:
         if start:
             raise ValueError(
@@ -160,6 +204,11 @@ def last_time(times: Any) -> float | int | None:
     return times.max().item() if len(times) else None
 
 
+def check_kind_of_out(out: Any, times: Any) -> None:
+    if is_tensor(out) != is_tensor(times) or not (is_tensor(out) or isinstance(out, np.ndarray)):
+        raise TypeError(f"bin_spikes: out must be of the kind of times, got {type(out).__name__}")
+
+
 def dtype_name(dtype: Any) -> str:
     """Name of a torch or numpy dtype, checked to be one that counts come in."""
     name = str(dtype).removeprefix("torch.") if is_torch_dtype(dtype) or isinstance(dtype, str) else None
@@ -178,6 +227,7 @@ def is_torch_dtype(dtype: Any) -> bool:
 
 
 def allocate(shape: tuple[int, ...], count_type: str, like: Any) -> Any:
+    check_room(shape, count_type, like)
     if is_tensor(like):
         return torch.empty(shape, dtype=getattr(torch, count_type), device=like.device)
     if count_type == "bfloat16":
@@ -185,11 +235,21 @@ def allocate(shape: tuple[int, ...], count_type: str, like: Any) -> Any:
     return np.empty(shape, dtype=count_type)
 
 
+def check_room(shape: tuple[int, ...], count_type: str, like: Any) -> None:
+    """Raise if counts of this shape fit into no memory; of a GPU's, its allocator knows."""
+    if is_tensor(like) and (torch.compiler.is_compiling() or like.device.type != "cpu"):
+        return
+    check_memory(
+        "bin_spikes",
+        f"counts of shape {shape} and dtype {count_type}",
+        math.prod(shape) * COUNT_BYTES[count_type],
+        "use wider bins, a shorter duration, fewer units or windows, or a narrower dtype",
+    )
+
+
 def check_out(out: Any, shape: tuple[int, ...], count_type: str, inputs: tuple[Any, ...]) -> None:
     """Raise unless ``out`` can take the counts."""
     times = inputs[0]
-    if is_tensor(out) != is_tensor(times) or not (is_tensor(out) or isinstance(out, np.ndarray)):
-        raise TypeError(f"bin_spikes: out must be of the kind of times, got {type(out).__name__}")
     if is_tensor(out) and out.device != times.device:
         raise ValueError(f"bin_spikes: out must be on the device of times, {times.device}, got {out.device}")
     if tuple(out.shape) != shape:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from neurokern.ops import _library
-from neurokern.ops._spike_grid import COUNT_TYPES, Grid
+from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
 
 torch = _library.torch
-FAR_SAMPLE = 2**61
 
 
 def address(array: Any) -> int:

@@ -22,6 +22,19 @@ COUNT_TYPES: dict[str, tuple[int, int]] = {
     "float32": (7, 2**24),
     "float64": (8, 2**53),
 }
+COUNT_BYTES = {
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "int64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
+}
+MOST_BINS = 2**53  # beyond, the doubles that number bins are not whole numbers apart
+FAR_SAMPLE = 2**61  # kernels add and subtract samples in 64 bits
 
 
 class Grid(NamedTuple):
@@ -54,6 +67,8 @@ def bin_step(bin_size: float) -> tuple[float, bool]:
     if bin_size <= 0:
         return 1.0, False
     rate = 1.0 / bin_size
+    if math.isinf(rate):
+        return bin_size, False
     whole = float(round(rate))
     return (whole, True) if whole > 0 and abs(rate - whole) <= WHOLE_RATE * whole else (bin_size, False)
 
@@ -61,9 +76,30 @@ def bin_step(bin_size: float) -> tuple[float, bool]:
 def count_bins(duration: float, bin_size: float) -> int:
     """Bins that cover ``duration`` seconds: a remainder gets a whole bin."""
     step, is_rate = bin_step(bin_size)
-    bins = duration * step if is_rate else duration / step
+    bins = check_bins(duration * step if is_rate else duration / step)
     nearest = round(bins)
     return nearest if abs(bins - nearest) <= WHOLE_BINS else math.ceil(bins)
+
+
+def check_bins(n_bins: float) -> float:
+    """Return a number of bins, or raise if no computer could number them."""
+    if not n_bins < MOST_BINS:
+        raise ValueError(
+            f"bin_spikes: bin_size must be wide enough for fewer than 2**53 bins, got {n_bins:.4g} of them; "
+            "use wider bins or a shorter duration"
+        )
+    return n_bins
+
+
+def check_samples(grid: Grid) -> None:
+    """Raise if edges in samples leave what kernels can compute in 64 bits."""
+    numerator, denominator = grid.width
+    start = grid.start * grid.sfreq
+    if not (abs(start) < FAR_SAMPLE and denominator < FAR_SAMPLE and numerator * grid.n_bins < FAR_SAMPLE):
+        raise ValueError(
+            f"bin_spikes: sfreq must keep all edges within 2**61 samples, got {grid.sfreq:g} with "
+            f"{grid.n_bins} bins of {grid.bin_size:g} s from {grid.start:g} s on"
+        )
 
 
 def width_in_samples(bin_size: float, sfreq: float) -> tuple[int, int]:
@@ -75,21 +111,26 @@ def width_in_samples(bin_size: float, sfreq: float) -> tuple[int, int]:
 
 
 def first_sample(start: float, sfreq: float) -> int:
-    return math.ceil(start * sfreq - WHOLE_BINS)
+    samples = start * sfreq - WHOLE_BINS
+    if not abs(samples) < FAR_SAMPLE:
+        raise ValueError(f"bin_spikes: start must lie within 2**61 samples, got {start:g} s at {sfreq:g} Hz")
+    return math.ceil(samples)
 
 
 def bin_of_last(last: float, grid: Grid) -> int:
     """Bin of a time at or after the start, so that a recording's last spike ends its last bin."""
     if grid.sfreq:
         numerator, denominator = grid.width
-        return (int(last) - grid.first_sample) * denominator // numerator
+        return int(check_bins((int(last) - grid.first_sample) * denominator // numerator))
     step, is_rate = grid.step
 
     def edge(k: int) -> float:
         return grid.start + (k / step if is_rate else k * step) - grid.edge_tolerance
 
     offset = last - grid.start + grid.edge_tolerance
-    k = math.floor(offset * step if is_rate else offset / step)
+    if offset < 0:
+        return -1
+    k = math.floor(check_bins(offset * step if is_rate else offset / step))
     if last >= edge(k + 1):
         return k + 1
     return k if last >= edge(k) else k - 1

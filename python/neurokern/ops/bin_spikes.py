@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from neurokern._check import check_choice, check_finite, check_positive
+from neurokern._check import check_choice, check_finite, check_integer, check_positive
 from neurokern.ops import _library
 from neurokern.ops import _spike_arrays as arrays
 from neurokern.ops._spike_calls import Rules, Spikes, check_report, check_values, count_on_cpu, count_on_cuda
-from neurokern.ops._spike_grid import COUNT_TYPES, Grid, bin_of_last, count_bins
+from neurokern.ops._spike_grid import COUNT_TYPES, Grid, bin_of_last, check_samples, count_bins
 
 if TYPE_CHECKING:
     import torch
@@ -107,8 +107,9 @@ def bin_spikes(
     backend : {"native", "reference"}, optional
         Default: the compiled kernel of the device that holds ``times``.
 
-    Returns ------- counts : array or tensor, like ``times``, of shape (n_bins, n_units), or (n_windows,
-    n_bins, n_units) with ``windows``
+    Returns
+    -------
+    counts : array or tensor, like ``times``, of shape (n_bins, n_units) or (n_windows, n_bins, n_units)
         The same bits for every order of the spikes, number of threads, instruction set and device.
     dropped : int (0-d int64 tensor if ``times`` is a tensor), only with ``return_dropped``
 
@@ -116,10 +117,13 @@ def bin_spikes(
     ------
     ValueError, TypeError
         If an argument is out of its range or kind, lengths differ, ``strict`` finds an unknown id, or a count
-        does not fit. On a CUDA device the values of ``windows``, ``edges`` and ``unit_map`` are not looked
-        at, since that would wait for the device: a window that starts at NaN holds zeros there.
+        does not fit, or the counts do not fit into the memory of the machine. On a CUDA device the values of
+        ``windows``, ``edges`` and ``unit_map`` are not looked at, since that would wait for the device: a
+        window that starts at NaN holds zeros there.
 
-    Notes ----- Under ``torch.compile(fullgraph=True)`` and to keep a GPU from waiting, give ``n_units`` and
+    Notes
+    -----
+    Under ``torch.compile(fullgraph=True)`` and to keep a GPU from waiting, give ``n_units`` and
     ``duration`` or ``stop``: their defaults depend on the data. There is no gradient; backward raises.
 
     Examples
@@ -138,18 +142,23 @@ def bin_spikes(
             [1, 1]]], dtype=uint8)
     """
     check_choice("bin_spikes", "overflow", overflow, ("raise", "saturate"))
+    if sorted is not None and not isinstance(sorted, bool):
+        raise TypeError(f"bin_spikes: sorted must be None, True or False, got {sorted!r}")
     times = arrays.as_times(times)
     units = arrays.as_units(units, times)
     if unit_map is not None:
         unit_map = arrays.as_unit_map(unit_map, times)
     if n_units is None:
-        n_units = _highest(units if unit_map is None else unit_map) + 1
+        n_units = _highest("n_units", units if unit_map is None else unit_map) + 1
+    n_units = check_integer("bin_spikes", "n_units", n_units)
     if not 0 <= n_units < 2**31 - 16:
         raise ValueError(f"bin_spikes: n_units must lie in 0 ... 2**31 - 17, got {n_units}")
     grid, starts, edges = _lay_grid(
         times, bin_size, duration, start, stop, windows, edges, sfreq, edge_tolerance, closed_last
     )
     spikes = Spikes(times, units, starts, edges, unit_map)
+    if out is not None:
+        arrays.check_kind_of_out(out, times)
     if dtype is None:
         dtype = "float32" if out is None else out.dtype
     count_type = arrays.dtype_name(dtype)
@@ -205,7 +214,8 @@ def bin_spikes_reference(spikes: Spikes, n_units: int, grid: Grid) -> torch.Tens
     return counts
 
 
-def _highest(ids: Any) -> int:
+def _highest(name: str, ids: Any) -> int:
+    arrays.check_has_values(name, ids)
     return max(int(ids.max()), -1) if len(ids) else -1
 
 
@@ -259,9 +269,13 @@ def _lay_grid(
     if duration is not None:
         n_bins = count_bins(duration, bin_size)
     else:
+        arrays.check_has_values("stop", times)
         last = arrays.last_time(times)
         n_bins = 0 if last is None else max(bin_of_last(last, grid) + 1, 0)
-    return Grid(bin_size, start, n_bins, rate, edge_tolerance, closed_last), starts, None
+    grid = grid._replace(n_bins=n_bins)
+    if in_samples:
+        check_samples(grid)
+    return grid, starts, None
 
 
 def _duration(duration: float | None, start: float, stop: float | None) -> float | None:
@@ -363,7 +377,10 @@ def _cuda_out(*arguments: Any) -> torch.Tensor:
 def _allocating(fill: Any) -> Any:
     def run(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         spikes, grid, n_units, _ = _unpack(arguments[:-1])
-        counts = _empty_counts(spikes.starts, grid, n_units, arguments[-1], spikes.times.device)
+        dtype, like = arguments[-1], spikes.times
+        n_windows = () if spikes.starts is None else (len(spikes.starts),)
+        arrays.check_room((*n_windows, grid.n_bins, n_units), arrays.dtype_name(dtype), like)
+        counts = _empty_counts(spikes.starts, grid, n_units, dtype, like.device)
         if counts.device.type == "cpu":
             _library.core.advise_huge_pages(counts.data_ptr(), counts.nbytes)
         return counts, fill(*arguments[:-1], counts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from neurokern._check import check_choice, check_fraction, check_positive
+from neurokern._check import check_choice, check_fraction, check_integer, check_positive
 from neurokern.models.masking import Masking
 
 
@@ -101,11 +101,23 @@ class TrainingConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_epochs", "checkpoint_every"):
-            check_positive("TrainingConfig", name, getattr(self, name))
-        for name in ("max_steps", "validate_every", "patience", "gradient_clip"):
+        for name in (
+            "batch_size",
+            "max_epochs",
+            "checkpoint_every",
+            "max_steps",
+            "validate_every",
+            "patience",
+        ):
             if getattr(self, name) is not None:
+                check_integer("TrainingConfig", name, getattr(self, name))
                 check_positive("TrainingConfig", name, getattr(self, name))
+        if self.gradient_clip is not None:
+            check_positive("TrainingConfig", "gradient_clip", self.gradient_clip)
+        if not 0 <= check_integer("TrainingConfig", "seed", self.seed) < 2**63:
+            raise ValueError(f"TrainingConfig: seed must lie in [0, 2**63), got {self.seed}")
+        if check_integer("TrainingConfig", "n_workers", self.n_workers) < 0:
+            raise ValueError(f"TrainingConfig: n_workers must be at least 0, got {self.n_workers}")
         for name in ("learning_rate", "div_factor", "final_div_factor"):
             check_positive("TrainingConfig", name, getattr(self, name))
         for name in ("weight_decay", "session_learning_rate", "session_weight_decay"):

@@ -78,9 +78,7 @@ def load_training_state(
     FileNotFoundError, ValueError
         If a file is missing, damaged, of another version, or belongs to a run with other settings or data.
     """
-    values = read_json(folder / VALUES)
-    check_format(values, folder / VALUES, FORMAT, FORMAT_VERSION)
-    _check_identity(values.get("identity", {}), identity)
+    values = read_run_values(folder, identity)
     tensors = read_tensors(folder / TENSORS)
     for name, tensor in average.items():
         tensor.copy_(_take(tensors, f"average/{name}", tensor.shape, folder))
@@ -97,8 +95,19 @@ def load_training_state(
         scheduler.load_state_dict(values["scheduler"])
         best_loss = values["progress"].pop("best_loss")
         return Progress(best_loss=math.inf if best_loss is None else best_loss, **values["progress"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Trainer: {folder / VALUES} does not describe a run: {error}") from error
+
+
+def read_run_values(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is not a tensor of a stored state, or raise if it belongs to another run."""
+    values = read_json(folder / VALUES)
+    check_format(values, folder / VALUES, FORMAT, FORMAT_VERSION)
+    saved = values.get("identity", {})
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"Trainer: {folder / VALUES} does not describe a run: identity is {saved!r}")
+    _check_identity(saved, identity)
+    return values
 
 
 def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

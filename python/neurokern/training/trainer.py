@@ -41,7 +41,7 @@ from neurokern.training.batches import Plan, all_counts, mean_counts
 from neurokern.training.config import TrainingConfig
 from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, frozen_but, make_optimizer
-from neurokern.training.state import Progress, load_training_state, save_training_state
+from neurokern.training.state import Progress, load_training_state, read_run_values, save_training_state
 from neurokern.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -297,6 +297,7 @@ class Trainer:
                 f"Trainer.fit: {self.folder} already holds a run; "
                 f"continue it with resume=True or choose another folder"
             )
+        read_run_values(last, self._identity())  # other settings may mean other weights: they come first
         weights = self.model.state_dict()
         saved = read_tensors(last / WEIGHTS, expected={name: t.shape for name, t in weights.items()})
         self.model.load_state_dict(saved)
@@ -380,7 +381,12 @@ class Trainer:
 def _pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"TrainingConfig: device must be 'auto', 'cpu' or 'cuda', got {name!r}") from None
+    if device.type == "meta":
+        raise ValueError("TrainingConfig: device must hold data, got 'meta'; use 'cpu' or 'auto'")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"TrainingConfig: device {name!r} was asked for but torch sees no GPU; use 'cpu' or 'auto'"
