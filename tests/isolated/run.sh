@@ -20,5 +20,6 @@ fi
 program=$(realpath $home/venv/bin/python)
 PYTHONPATH=$($home/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 export PYTHONPATH
+unset OPENBLAS_CORETYPE  # numpy's OpenBLAS, too, must look at the emulated processor
 qemu-x86_64 -cpu Nehalem "$program" $check v2
 qemu-x86_64 -cpu Haswell "$program" $check v3
