@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 import operator
 import os
+import pathlib
+import re
 import sys
 from collections.abc import Collection
 from typing import SupportsFloat, SupportsIndex
 
+_SMALL = 2**30  # bytes that are granted without a look at how much memory is free
+_FREE = re.compile(r"MemAvailable:\s+(\d+) kB")
 
-def _memory() -> int:
-    """Bytes of memory of this machine; where the system does not tell, more than any machine has."""
+
+def _free_memory() -> int:
+    """Bytes that can be taken without swapping; where the system does not tell, more than any machine has."""
     try:
+        found = _FREE.search(pathlib.Path("/proc/meminfo").read_text(encoding="ascii"))
+        if found:
+            return int(found[1]) * 1024
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return sys.maxsize
-
-
-MEMORY = _memory()
 
 
 def check_number(function: str, name: str, value: SupportsFloat) -> float:
@@ -43,7 +48,7 @@ def check_integer(function: str, name: str, value: SupportsIndex) -> int:
 def check_positive(function: str, name: str, value: SupportsFloat) -> float:
     """Return ``value`` as a float, or raise if it is not a finite number above zero."""
     number = check_number(function, name, value)
-    if not (math.isfinite(number) and number > 0):
+    if not 0 < number < math.inf:
         raise ValueError(f"{function}: {name} must be a finite number above 0, got {value!r}")
     return number
 
@@ -66,16 +71,16 @@ def check_choice(function: str, name: str, value: object, choices: Collection[st
 def check_finite(function: str, name: str, value: SupportsFloat) -> float:
     """Return ``value`` as a float, or raise if it is NaN or infinite."""
     number = check_number(function, name, value)
-    if not math.isfinite(number):
+    if not -math.inf < number < math.inf:
         raise ValueError(f"{function}: {name} must be a finite number, got {value!r}")
     return number
 
 
 def check_memory(function: str, what: str, n_bytes: float, advice: str) -> None:
-    """Raise if a result takes more memory than the machine has: the system may kill the process for it."""
-    if not n_bytes <= MEMORY:
-        needed, there = n_bytes / 2**30, MEMORY / 2**30
-        raise ValueError(
-            f"{function}: {what} would take {needed:.4g} GiB, more than the {there:.4g} GiB of this machine; "
-            f"{advice}"
-        )
+    """Raise if a result takes more memory than is free: the system may end the process for it."""
+    if n_bytes <= _SMALL or n_bytes <= (free := _free_memory()):
+        return
+    raise ValueError(
+        f"{function}: {what} would take {n_bytes / 2**30:.4g} GiB, more than the {free / 2**30:.4g} GiB of "
+        f"memory that are free; {advice}"
+    )

@@ -279,3 +279,14 @@ def test_session_without_tables_loads_the_same(tmp_path, random_session):
     random_session().save(tmp_path / "s.npz")
     loaded = load_binned_npz(tmp_path / "s.npz")
     assert (loaded.windows, loaded.trials, loaded.subject, loaded.notes) == (None, None, None, ())
+
+
+@pytest.mark.parametrize(
+    "read", [lambda s: s.read([0.7]), lambda s: s.select([0.7]), lambda s: s.select_units([0.7])]
+)
+def test_fractions_are_no_indices(read):
+    session = BinnedSession(
+        counts=np.ones((2, 3, 2), np.uint8), bin_size=0.1, regions=["a", "b"], unit_ids=[3, 5], session="s"
+    )
+    with pytest.raises(TypeError, match="indices must be integers or a mask"):
+        read(session)

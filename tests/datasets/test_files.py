@@ -105,3 +105,18 @@ def test_objects_and_other_endings_are_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"must end in .npz"):
         write_npz(tmp_path / "counts.npy", {"a": ARRAY})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_zip_of_other_files_is_no_archive_of_arrays(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("times.txt", "hello")
+    with pytest.raises(ValueError, match=r"are no \.npy arrays"):
+        read_npz("load", tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04K\x01."])
+def test_no_error_tells_how_to_load_a_pickle(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="not a zip archive") as caught:
+        read_npz("load", tmp_path / "a.npz")
+    assert "allow_pickle" not in str(caught.value)

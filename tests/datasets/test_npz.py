@@ -139,3 +139,46 @@ def test_load_recording_refuses_other_files_and_missing_paths(tmp_path):
         load_recording(tmp_path / "notes.txt")
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         load_recording(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"times": [1, 2], "sfreq": "fast"}, "sfreq must be one number"),
+        ({"times": [1, 2], "sfreq": [1.0, 2.0]}, "sfreq must be one number"),
+        ({"times": [1.0, 2.0], "start_s": "early"}, "start_s must be one number"),
+        ({"times": [1.0, 2.0], "unit_ids": [1.0, np.nan]}, "ids of the unit table must be whole numbers"),
+        ({"times": [1.0, 2.0], "unit_ids": ["a", "b"]}, "ids of the unit table must be integers"),
+        ({"times": [1.0, 2.0], "format": "neurokern.spikes/9"}, "a newer neurokern wrote it"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", units=[1, 2], **arrays)
+    with pytest.raises(ValueError, match=message):
+        load_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"bin_size_s": "narrow"}, "bin_size_s must be one number"),
+        ({"brain_area": "VISp"}, "brain_area must hold one name per unit"),
+        ({"first_bin_time_s": ["a"] * 4}, "first_bin_time_s must be numbers"),
+        ({"format": "neurokern.binned/9"}, "a newer neurokern wrote it"),
+    ],
+)
+def test_values_of_a_wrong_kind_beside_counts_are_named(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **{"counts": np.ones((4, 3, 2), int), "bin_size_s": 0.1, **arrays})
+    with pytest.raises(ValueError, match=message):
+        load_recording(tmp_path / "a.npz")
+
+
+def test_a_folder_to_save_into_must_exist(tmp_path):
+    recording = SpikeRecording.from_arrays([0.1], [0])
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        recording.save(tmp_path / "none" / "a.npz")
+
+
+def test_trials_must_be_a_table():
+    with pytest.raises(TypeError, match="trials must be a pandas DataFrame"):
+        SpikeRecording.from_arrays([0.1], [0], trials=[1, 2])

@@ -120,3 +120,10 @@ def test_every_trial_is_kept_inside_or_counted_as_dropped(events):
     assert trials["stimOn_times"].tolist() == expected
     assert len(windows) == len(expected)
     assert bool(caught) == (len(expected) < len(events))
+
+
+def test_strides_that_give_more_windows_than_memory_holds_are_refused():
+    recording = SpikeRecording.from_arrays([0.1, 9.5], [0, 1])
+    for stride in (1e-12, 1e-300):
+        with pytest.raises(ValueError, match="sliding_windows: the windows would take"):
+            sliding_windows(recording, 1.0, stride)

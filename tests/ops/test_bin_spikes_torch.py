@@ -172,5 +172,19 @@ def test_sparse_tensors_are_refused():
 
 
 def test_counts_beyond_the_memory_are_refused_for_tensors_too():
-    with pytest.raises(ValueError, match=r"more than the .* GiB of this machine"):
+    with pytest.raises(ValueError, match=r"more than the .* GiB of memory that are free"):
         nk.bin_spikes(torch.tensor([0.0, 0.1]), torch.tensor([0, 1]), 1e-12)
+
+
+def test_compiles_for_changing_sizes():
+    times, units = torch.tensor([0.05, 0.15, 0.95], dtype=torch.float64), torch.tensor([0, 1, 2])
+    count = torch.compile(
+        lambda t, u, n: nk.bin_spikes(t, u, 0.1, stop=1.0, n_units=n),
+        fullgraph=True,
+        dynamic=True,
+        backend="eager",
+    )
+    for n_units in (3, 4, 5):
+        assert torch.equal(
+            count(times, units, n_units), nk.bin_spikes(times, units, 0.1, stop=1.0, n_units=n_units)
+        )

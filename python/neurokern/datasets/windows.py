@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bins_per_window", "sliding_windows", "trial_windows"]
 
+WINDOW_BYTES = 40  # start and stop, and what computing them takes
 CLOCK_TOLERANCE = 1e-6  # seconds; far below a sample, far above the rounding of times in hours
 
 
@@ -95,7 +96,7 @@ def sliding_windows(recording: SpikeRecording, length: float, stride: float | No
         raise ValueError(
             f"sliding_windows: length {length:g} s exceeds the recording's {recording.duration:g} s"
         )
-    check_memory("sliding_windows", "the windows", 16 * room / stride, "give a longer stride")
+    check_memory("sliding_windows", "the windows", WINDOW_BYTES * room / stride, "give a longer stride")
     starts = recording.start + np.arange(int(room / stride) + 1) * stride
     return np.stack([starts, starts + length], axis=1)
 

@@ -117,7 +117,7 @@ def bin_spikes(
     ------
     ValueError, TypeError
         If an argument is out of its range or kind, lengths differ, ``strict`` finds an unknown id, or a count
-        does not fit, or the counts do not fit into the memory of the machine. On a CUDA device the values of
+        does not fit, or the counts do not fit into free memory. On a CUDA device the values of
         ``windows``, ``edges`` and ``unit_map`` are not looked at, since that would wait for the device: a
         window that starts at NaN holds zeros there.
 
