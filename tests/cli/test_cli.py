@@ -331,3 +331,106 @@ def test_ctrl_c_in_a_terminal_leaves_a_run_that_goes_on(binned_file, tmp_path):
     assert "--resume" in error
     assert "Traceback" not in error
     assert (out / "last" / "trainer.json").is_file()
+
+
+# ---- a run and its folder
+
+
+def test_a_failed_start_leaves_no_folder_behind(binned_file, tmp_path, capsys):
+    for setting in ("training.device=abacus", "training.seed=-1", "windows.groups=0", "threads=1000000"):
+        fails(
+            capsys,
+            "train",
+            binned_file,
+            "--out",
+            tmp_path / "run",
+            *small("training.max_steps=2"),
+            "--set",
+            setting,
+        )
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_start_of_the_demo_keeps_the_earlier_run(binned_file, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "demo"
+    assert run("demo", "--data", binned_file, "--out", out, "--episodes", "3", *small()) == 0
+    weights = (out / "best" / "model.safetensors").read_bytes()
+    fails(capsys, "demo", "--data", binned_file, "--out", out, *small("training.device=abacus"))
+    assert (out / "best" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_resume_that_is_refused_leaves_the_settings_of_the_run(binned_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", binned_file, "--out", out, *small()) == 0
+    settings = (out / "run.yaml").read_bytes()
+    error = fails(capsys, "train", "--out", out, "--resume", "--set", "model.n_layers=2")
+    assert "belongs to another run" in error
+    assert (out / "run.yaml").read_bytes() == settings
+
+
+def test_files_of_a_run_are_not_written_over(binned_file, tmp_path, capsys):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "metrics.csv").write_text("mine")
+    assert "metrics.csv" in fails(capsys, "train", binned_file, "--out", out, *small())
+    assert (out / "metrics.csv").read_text() == "mine"
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert "is a file" in fails(capsys, "train", binned_file, "--out", file, *small())
+
+
+def test_training_without_validation_reports_its_training_loss(binned_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", binned_file, "--out", out, *small("split.validation=0")) == 0
+    assert "train loss" in capsys.readouterr().out
+    assert "split.validation must leave windows" in fails(capsys, "evaluate", out)
+
+
+def test_bins_that_do_not_fill_a_window_are_an_error_that_names_the_setting(binned_file, tmp_path, capsys):
+    error = fails(capsys, "train", binned_file, "--out", tmp_path / "run", *small("windows.bin_size=0.06"))
+    assert "20 bins of 0.02 s make no whole number of 0.06 s; set windows.bin_size" in error
+
+
+def test_a_recording_that_does_not_fit_the_model_is_refused_before_anything_is_written(
+    binned_file, tmp_path, capsys
+):
+    pytest.importorskip("matplotlib")
+    model, out = tmp_path / "run", tmp_path / "out"
+    assert run("train", binned_file, "--out", model, *small("windows.bin_size=0.04")) == 0
+    wider = fails(capsys, "adapt", model, binned_file, "--out", out, "--set", "windows.bin_size=0.02")
+    assert "windows have 20 bins, the model takes up to 10" in wider
+    arrays = dict(np.load(binned_file))
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / binned_file.name
+    np.savez(
+        other, **{**arrays, "counts": arrays["counts"][:, :, :8], "brain_area": arrays["brain_area"][:8]}
+    )
+    assert "has 8 units, but the model knows" in fails(capsys, "adapt", model, other, "--out", out)
+    assert "has 8 units, but the model knows" in fails(capsys, "evaluate", model, other)
+    assert not out.exists()
+
+
+def test_silent_recordings_without_labels_are_refused_before_training(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "silent.npz"
+    np.savez(file, counts=np.zeros((40, 20, 8), np.uint8), bin_size_s=0.02, brain_area=["A"] * 4 + ["B"] * 4)
+    error = fails(capsys, "demo", "--data", file, "--out", tmp_path / "demo", *small())
+    assert "nothing to decode" in error
+    assert not (tmp_path / "demo").exists()
+
+
+def test_one_spike_far_behind_the_others_is_an_error_and_no_flood_of_windows(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "late.npz"
+    np.savez(file, times=np.append(np.arange(0, 60, 0.1), 1e15), units=np.arange(601) % 8)
+    error = fails(capsys, "demo", "--data", file, "--out", tmp_path / "demo", *small())
+    assert "the windows would take" in error
+
+
+@pytest.mark.parametrize("flag", ["--episodes", "--max-units"])
+def test_numbers_of_units_and_episodes_start_at_one(flag, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("adapt", "run", "new.npz", flag, "0")
+    assert stopped.value.code == 2
+    assert "must be at least 1, got 0" in capsys.readouterr().err

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.checkpoint import load_model
     from neurokern.cli.run_report import RunResults, write_run_report
     from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
-    from neurokern.cli.sessions import load_sessions, split_for_training
+    from neurokern.cli.sessions import check_parts, load_sessions, split_for_training
     from neurokern.cli.settings import read_run_settings
     from neurokern.cli.train import check_fit, use_threads
     from neurokern.report.style import require_matplotlib
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
     for one in loaded:
         check_fit(model, one.session)
     splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
+    for parts in splits.values():
+        check_parts(parts)
     predictors = {}
     for session, parts in splits.items():
         say(f"{session}: fitting the baselines on {len(parts.train)} windows")

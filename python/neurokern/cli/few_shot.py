@@ -19,7 +19,7 @@ from neurokern.adapters import (
 )
 from neurokern.cli._common import text_table, write_csv
 from neurokern.cli.labels import Labels, choose_label, make_split_labels
-from neurokern.cli.sessions import LoadedSession, keep_apart
+from neurokern.cli.sessions import LoadedSession, check_parts, keep_apart
 from neurokern.datasets import BinnedSession, Splits
 from neurokern.models import MtM
 
@@ -77,8 +77,11 @@ class FewShotResult:
 
 
 def check_label(label: str | None, parts: Splits[BinnedSession]) -> None:
-    """Raise ValueError if ``label`` cannot be decoded from the trials of this session."""
+    """Raise ValueError if ``label``, or without one what stands in for it, cannot be decoded."""
+    check_parts(parts)
     if label is None:
+        if _choose(parts) is None:
+            _hidden_group_labels(parts)
         return
     if parts.train.trials is None or parts.test.trials is None:
         raise ValueError(f"--label {label!r}: this recording has no trials")
@@ -95,12 +98,16 @@ def decode_session(
     episodes: int = EPISODES,
 ) -> FewShotResult:
     """Decode ``label``, or one that suits the trials, or without any the state of a hidden group of units."""
-    trials = parts.train.trials
     check_label(label, parts)
-    chosen = label or (choose_label(trials, parts.test.trials) if trials is not None else None)
+    chosen = label or _choose(parts)
     if chosen is None:
         return decode_hidden_group(model, loaded, parts, seed=seed, episodes=episodes)
     return decode_label(model, parts, chosen, seed=seed, episodes=episodes)
+
+
+def _choose(parts: Splits[BinnedSession]) -> str | None:
+    trials = parts.train.trials
+    return None if trials is None else choose_label(trials, parts.test.trials)
 
 
 def decode_label(
@@ -134,10 +141,7 @@ def decode_hidden_group(
     training windows.
     """
     train, test = keep_apart(parts.train), parts.test
-    group, units = _busiest_group(train)
-    totals = [part.counts[:, :, units].sum(axis=(1, 2), dtype=np.int64) for part in (train, test)]
-    median = float(np.median(totals[0]))
-    labels = [(total > median).astype(np.int64) for total in totals]
+    group, units, median, labels = _hidden_group_labels(parts)
     kind = "group of neighboring units" if loaded.stand_in else "region"
     text = (
         f"There are no labeled trials, so the label is made from spikes: whether the {int(units.sum())} "
@@ -211,6 +215,24 @@ def _features(
             found.setdefault(name, []).append(values.float().mean(1).cpu())
         found.setdefault("raw counts", []).append(counts.sum(1)[:, torch.from_numpy(~unseen)])
     return {name: torch.cat(values) for name, values in found.items()}
+
+
+def _hidden_group_labels(
+    parts: Splits[BinnedSession],
+) -> tuple[str, NDArray[np.bool_], float, list[NDArray[np.int64]]]:
+    """Return the busiest group, its units, its median, and which windows lie above: 0 or 1 for each part."""
+    kept = (keep_apart(parts.train), parts.test)
+    group, units = _busiest_group(kept[0])
+    totals = [part.counts[:, :, units].sum(axis=(1, 2), dtype=np.int64) for part in kept]
+    median = float(np.median(totals[0]))
+    labels = [(total > median).astype(np.int64) for total in totals]
+    for name, values in zip(("training", "test"), labels, strict=True):
+        if len(set(values.tolist())) < 2:
+            raise ValueError(
+                f"few-shot decoding: in all {name} windows of {parts.train.session!r}, {group} fires on one "
+                f"side of its median, {median:g} spikes, so there is nothing to decode; name a --label"
+            )
+    return group, units, median, labels
 
 
 def _busiest_group(train: BinnedSession) -> tuple[str, NDArray[np.bool_]]:

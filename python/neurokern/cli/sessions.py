@@ -30,6 +30,7 @@ __all__ = [
     "LoadedSession",
     "SplitSettings",
     "WindowSettings",
+    "check_parts",
     "find_sources",
     "from_recording",
     "keep_apart",
@@ -199,7 +200,7 @@ def from_recording(recording: SpikeRecording, settings: WindowSettings) -> Loade
         try:
             windows: np.ndarray = sliding_windows(recording, settings.length, stride)
         except ValueError as error:
-            raise ValueError(f"{error}; set windows.length to a shorter one") from None
+            raise ValueError(f"{error}; set windows.length or windows.stride") from None
         trials = None
         said: list[str] = []
         how = f"sliding windows of {settings.length:g} s every {stride:g} s"
@@ -282,6 +283,13 @@ def split_for_training(session: BinnedSession, settings: SplitSettings) -> Split
         session, test=settings.test, validation=settings.validation, by=settings.by, seed=settings.seed
     )
     return replace(splits, validation=keep_apart(splits.validation), test=keep_apart(splits.test))
+
+
+def check_parts(parts: Splits[BinnedSession]) -> None:
+    """Raise ValueError unless there are windows to tune baselines on and windows to score."""
+    for name, part in (("validation", parts.validation), ("test", parts.test)):
+        if not len(part):
+            raise ValueError(f"split.{name} must leave windows to score by, got 0; --set split.{name}=0.1")
 
 
 def keep_apart(session: BinnedSession) -> BinnedSession:
