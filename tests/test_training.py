@@ -534,3 +534,29 @@ def test_unknown_settings_are_an_error() -> None:
         TrainingConfig.from_dict({"lr": 1})
     with pytest.raises(ValueError, match=r"unknown settings \['ratios'\]"):
         TrainingConfig.from_dict({"masking": {"ratios": 1}})
+
+
+def test_a_damaged_table_of_metrics_is_an_error_that_names_it(sessions: Sessions, tmp_path: Path) -> None:
+    trainer_of(sessions, tmp_path).fit()
+    for damaged in ("", "nothing"):
+        (tmp_path / "metrics.csv").write_text(damaged)
+        with pytest.raises(ValueError, match=r"metrics\.csv is damaged"):
+            trainer_of(sessions, tmp_path).fit(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed must lie in"),
+        ({"seed": 2**63}, "seed must lie in"),
+        ({"n_workers": -1}, "n_workers must be at least 0"),
+        ({"device": "abacus"}, "device must be 'auto', 'cpu' or 'cuda'"),
+        ({"device": "meta"}, "device must hold data"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_refused_before_the_run(
+    sessions: Sessions, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer_of(sessions, tmp_path / "run", dataclasses.replace(SHORT, **changes))  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()

@@ -101,6 +101,7 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     shapes = read_shapes(path / WEIGHTS)
     model = _model_without_weights(description, path, n_tensors=len(shapes))
     tensors = read_tensors(path / WEIGHTS, expected={k: v.shape for k, v in model.state_dict().items()})
+    _check_numbers(tensors, path / WEIGHTS)
     model.load_state_dict(tensors, assign=True)
     return model.to(device).eval()
 
@@ -163,6 +164,13 @@ def read_shapes(file: Path) -> dict[str, torch.Size]:
             f"load_model: {file} is cut short or is not a safetensors file ({error}); "
             f"pickled checkpoints are never loaded"
         ) from error
+
+
+def _check_numbers(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Raise for weights of whole numbers, which no model has."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"load_model: {name} in {file} must be floating point, got {tensor.dtype}")
 
 
 def _check_shapes(shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], file: Path) -> None:

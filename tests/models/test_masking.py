@@ -159,3 +159,9 @@ def test_wrong_options_name_the_field(wrong: dict[str, object], message: str) ->
 def test_unknown_scheme_lists_the_choices(batch: SpikeBatch) -> None:
     with pytest.raises(ValueError, match=r"scheme must be one of 'neuron'.*got 'neurons'"):
         mask_batch(batch, "neurons", seed=1)
+
+
+@pytest.mark.parametrize("ratio", [(0.5,), (0.5, 0.1), (0.1, 0.2, 0.3)])
+def test_a_range_of_ratios_has_a_lowest_and_a_highest(ratio):
+    with pytest.raises(ValueError, match="ratio must be a number or a range"):
+        Masking(ratio=ratio)

@@ -422,3 +422,13 @@ def test_configuration_survives_json(config: MtMConfig) -> None:
 def test_unknown_setting_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"unknown settings \['n_layer'\]"):
         MtMConfig.from_dict({"n_layer": 3})
+
+
+def test_counts_of_a_session_may_be_a_tensor() -> None:
+    counts = torch.poisson(torch.ones(30, 10, 6))
+    models = [MtM(MtMConfig.small(n_bins=10)) for _ in range(2)]
+    for model, values in zip(models, (counts, counts.numpy()), strict=True):
+        torch.manual_seed(0)
+        model.add_session("a", 6, counts=values)
+    first, second = (dict(model.session_parts("a").named_parameters()) for model in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)

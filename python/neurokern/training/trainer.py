@@ -305,10 +305,7 @@ class Trainer:
         self.progress = load_training_state(
             last, self.names, self.optimizer, self.scheduler, average, self._identity()
         )
-        if (self.folder / METRICS).is_file():
-            rows = pd.read_csv(self.folder / METRICS)
-            kept = rows[rows["step"] <= self.progress.step]
-            self.history = [{str(k): v for k, v in row.items()} for row in kept.to_dict("records")]
+        self.history = self._read_history()
         logger.info("resuming %s at step %d of %d", self.folder, self.progress.step, self.total_steps)
 
     def _identity(self) -> dict[str, Any]:
@@ -346,6 +343,19 @@ class Trainer:
         unfinished = self.folder / f".{METRICS}.writing"
         pd.DataFrame(self.history).to_csv(unfinished, index=False)
         unfinished.replace(self.folder / METRICS)
+
+    def _read_history(self) -> list[dict[str, float]]:
+        file = self.folder / METRICS
+        if not file.is_file():
+            return []
+        try:
+            rows = pd.read_csv(file)
+            kept = rows[rows["step"] <= self.progress.step]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Trainer: {file} is damaged ({error}); delete it to go on without the earlier rows"
+            ) from None
+        return [{str(k): v for k, v in row.items()} for row in kept.to_dict("records")]
 
     def _finish(self) -> pd.DataFrame:
         """Leave the best weights in the model, in evaluation mode, and return the metrics."""
