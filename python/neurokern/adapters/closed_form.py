@@ -31,7 +31,7 @@ class RidgeProbe(ClassReadout):
         Candidate penalties, relative to the mean squared norm of the centered support samples, so that they
         mean the same for ten features and for ten thousand.
     standardize : bool, default False
-        Divide features by their spread over the support set. Counts, rates and a model's factors come in units
+        Divide features by their spread over the support set. Counts, rates and factors come in units
         of their own; spreads over a few samples would blow up the rarest of them.
 
     Notes
@@ -109,7 +109,7 @@ class LDAProbe(ClassReadout):
     shrinkage : "ledoit-wolf" or float in [0, 1], default "ledoit-wolf"
         :math:`\gamma`, or the estimate of [2]_ from the samples about their class means.
     standardize : bool, default False
-        Divide features by their spread over the support set. Counts, rates and a model's factors come in units
+        Divide features by their spread over the support set. Counts, rates and factors come in units
         of their own; spreads over a few samples would blow up the rarest of them.
     uniform_prior : bool, default False
         Take all classes as equally likely instead of in their share of the support set.
