@@ -77,11 +77,11 @@ def test_scaling_comes_from_the_support_set_alone(probe):
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_scores_do_not_depend_on_the_units_of_a_feature(probe):
+def test_standardized_scores_do_not_depend_on_the_units_of_a_feature(probe):
     features, labels = clouds(12, 6)
     factors = np.array([1, 1e3, 1e-3, 1, 10, 7.0])
-    plain = probe().fit(features, labels).decision(features)
-    scaled = probe().fit(features * factors, labels).decision(features * factors)
+    plain = probe(standardize=True).fit(features, labels).decision(features)
+    scaled = probe(standardize=True).fit(features * factors, labels).decision(features * factors)
     np.testing.assert_allclose(plain, scaled, rtol=1e-4, atol=1e-5)
 
 

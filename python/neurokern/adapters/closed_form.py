@@ -30,16 +30,19 @@ class RidgeProbe(ClassReadout):
     alphas : float or sequence of floats, default seven decades around 1
         Candidate penalties, relative to the mean squared norm of the centered support samples, so that they
         mean the same for ten features and for ten thousand.
-    standardize : bool, default True
-        Divide features by their spread over the support set.
+    standardize : bool, default False
+        Divide features by their spread over the support set. Counts, rates and factors come in units
+        of their own; spreads over a few samples would blow up the rarest of them.
 
-    Notes ----- The targets are 1 for the class of a sample and 0 for the others, and the intercept is not
-    penalized. With only one sample of a class, leaving it out leaves nothing to learn the class from; the
-    middle candidate is then taken. ``predict_proba`` is a softmax of regression scores and not calibrated.
+    Notes
+    -----
+    The targets are 1 for the class of a sample and 0 for the others, and the intercept is not penalized. With
+    only one sample of a class, leaving it out leaves nothing to learn the class from; the middle candidate is
+    then taken. ``predict_proba`` is a softmax of regression scores and not calibrated.
     """
 
     def __init__(
-        self, alphas: float | Sequence[float] = RELATIVE_ALPHAS, *, standardize: bool = True
+        self, alphas: float | Sequence[float] = RELATIVE_ALPHAS, *, standardize: bool = False
     ) -> None:
         self._alphas = _checked_alphas("RidgeProbe", alphas)
         self._standardize = standardize
@@ -105,14 +108,17 @@ class LDAProbe(ClassReadout):
     ----------
     shrinkage : "ledoit-wolf" or float in [0, 1], default "ledoit-wolf"
         :math:`\gamma`, or the estimate of [2]_ from the samples about their class means.
-    standardize : bool, default True
-        Divide features by their spread over the support set.
+    standardize : bool, default False
+        Divide features by their spread over the support set. Counts, rates and factors come in units
+        of their own; spreads over a few samples would blow up the rarest of them.
     uniform_prior : bool, default False
         Take all classes as equally likely instead of in their share of the support set.
 
-    Notes ----- With more features than samples the inverse is applied through the samples' Gram matrix, so
-    that no matrix of size features x features is formed. With one sample per class there is no covariance
-    within classes, and the nearest class mean wins.
+    Notes
+    -----
+    With more features than samples the inverse is applied through the samples' Gram matrix, so that no matrix
+    of size features x features is formed. With one sample per class there is no covariance within classes,
+    and the nearest class mean wins.
 
     References
     ----------
@@ -125,7 +131,7 @@ class LDAProbe(ClassReadout):
         self,
         shrinkage: float | str = "ledoit-wolf",
         *,
-        standardize: bool = True,
+        standardize: bool = False,
         uniform_prior: bool = False,
     ) -> None:
         if shrinkage != "ledoit-wolf":

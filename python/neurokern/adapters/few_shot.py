@@ -226,9 +226,11 @@ def evaluate_few_shot(
     ValueError
         If an argument is bad, or no session has enough windows for any k.
 
-    Notes ----- With several sessions the interval is over sessions: their means are resampled. With one
-    session it is over episodes and says only how much the choice of the support set matters, not how
-    another session would do.
+    Notes
+    -----
+    With several sessions the interval is over sessions: their means are resampled. With one session it is
+    over episodes and says only how much the choice of the support set matters, not how another session would
+    do.
     """
     table = few_shot_episodes(
         tasks,

@@ -24,16 +24,18 @@ class LinearProbe(ClassReadout):
         Inverse strength of the penalty. Of several, the one with the best cross-validated log-likelihood on
         the support set is taken (stratified folds; needs at least 2 samples of each class, else the middle
         one).
-    standardize : bool, default True
+    standardize : bool, default False
         Divide features by their spread over the support set and by the square root of their number. A
         sample then has about unit length, and C means the same for ten features and for ten thousand.
     folds : int, default 4
         Most folds in choosing C.
     max_iter : int, default 200
 
-    Notes ----- The best weights lie in the span of the support samples. With fewer samples than features
-    the problem is therefore rotated to at most as many dimensions as samples, which changes neither the
-    loss nor the penalty.
+    Notes
+    -----
+    The best weights lie in the span of the support samples. With fewer samples than features the problem is
+    therefore rotated to at most as many dimensions as samples, which changes neither the loss nor the
+    penalty.
 
     References
     ----------
@@ -45,7 +47,7 @@ class LinearProbe(ClassReadout):
         self,
         C: float | Sequence[float] = 1.0,
         *,
-        standardize: bool = True,
+        standardize: bool = False,
         folds: int = 4,
         max_iter: int = 200,
     ) -> None:
