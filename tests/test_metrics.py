@@ -231,3 +231,8 @@ def test_bootstrap_interval_holds_the_mean_ignores_nan_and_repeats():
         bootstrap_interval(values, confidence=95)
     with pytest.raises(ValueError, match="n_bootstrap"):
         bootstrap_interval(values, n_bootstrap=0)
+
+
+def test_lists_are_neither_tensors_nor_arrays():
+    with pytest.raises(TypeError, match="must both be torch tensors or both numpy arrays, got list and list"):
+        bits_per_spike([[0.5]], [[1.0]])

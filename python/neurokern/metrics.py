@@ -308,7 +308,8 @@ def _like(given: ArrayT, scores: Tensor) -> ArrayT:
 def _check_pair(
     function: str, name: str, array: Tensor | np.ndarray, other_name: str, other: Tensor | np.ndarray
 ) -> None:
-    if isinstance(array, Tensor) is not isinstance(other, Tensor):
+    both = (array, other)
+    if not (all(isinstance(a, Tensor) for a in both) or all(isinstance(a, np.ndarray) for a in both)):
         raise TypeError(
             f"{function}: {name} and {other_name} must both be torch tensors or both numpy arrays, "
             f"got {type(array).__name__} and {type(other).__name__}"

@@ -181,3 +181,17 @@ def test_ridge_readout_recovers_a_linear_signal():
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("probe", [RidgeProbe, LDAProbe])
+def test_a_missing_label_is_no_class(probe):
+    with pytest.raises(ValueError, match="labels must not be NaN"):
+        probe().fit(np.eye(4), np.array([0.0, 1.0, np.nan, 1.0]))
+
+
+def test_features_may_have_any_byte_order_and_must_be_numbers():
+    features, labels = np.arange(8.0).reshape(4, 2), np.array([0, 0, 1, 1])
+    wanted = RidgeProbe().fit(features, labels).predict(features)
+    assert np.array_equal(RidgeProbe().fit(features.astype(">f8"), labels).predict(features), wanted)
+    with pytest.raises(TypeError, match="features must be numbers, got object"):
+        RidgeProbe().fit(features.astype(object), labels)

@@ -210,3 +210,17 @@ def test_an_index_of_another_kind_is_refused():
 def test_an_index_that_cannot_be_built_says_why(units, options, message):
     with pytest.raises(ValueError, match=f"region_index: .*{message}"):
         region_index(units, **options)
+
+
+@pytest.mark.parametrize("region", [1.5, "VISp", [0.5, 1.0, 2.0]])
+def test_a_region_is_an_integer(region):
+    for units in (np.array([0, 0, 1]), torch.tensor([0, 0, 1])):
+        with pytest.raises(TypeError, match="region_index: region must be integers"):
+            region_index(units, region, n_samples=3)
+
+
+def test_the_number_of_samples_is_a_whole_number_and_not_negative():
+    with pytest.raises(ValueError, match="n_samples must be at least 0, got -1"):
+        region_index(torch.tensor([0, 0, 1]), 1, n_samples=-1)
+    with pytest.raises(TypeError, match="n_samples must be an integer"):
+        region_index(torch.tensor([0, 0, 1]), 1, n_samples="three")

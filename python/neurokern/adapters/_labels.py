@@ -48,6 +48,8 @@ def check_support(function: str, features: Features, labels: Labels) -> tuple[Te
         raise ValueError(
             f"{function}: labels must have one entry per sample ({len(values)}), got {names.shape}"
         )
+    if names.dtype.kind == "f" and np.isnan(names).any():
+        raise ValueError(f"{function}: labels must not be NaN; leave out samples without a label")
     classes, number = np.unique(names, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"{function}: labels must hold at least 2 classes, got {classes.tolist()}")
@@ -56,6 +58,11 @@ def check_support(function: str, features: Features, labels: Labels) -> tuple[Te
 
 def check_features(function: str, features: Features, n_features: int | None = None) -> Tensor:
     """Return features as a floating tensor of shape (samples, features), or raise a ValueError."""
+    if not isinstance(features, Tensor):
+        features = np.asarray(features)
+        if features.dtype.kind not in "biuf":
+            raise TypeError(f"{function}: features must be numbers, got {features.dtype}")
+        features = features.astype(features.dtype.newbyteorder("="), copy=False)
     values = torch.as_tensor(features)
     values = values if values.dtype.is_floating_point else values.float()
     if values.ndim != 2 or 0 in values.shape or n_features not in (None, values.shape[1]):

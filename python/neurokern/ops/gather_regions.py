@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from neurokern._check import check_integer
 from neurokern.ops import _row_kernel  # noqa: F401  (registers the ops)
 from neurokern.ops._library import torch
 from neurokern.ops.mask_regions import MaskedBatch
@@ -117,6 +118,8 @@ def _per_sample_units(units: Any, n_samples: int | None) -> Any:
     if units.ndim == 1:
         if n_samples is None:
             raise ValueError("region_index: n_samples must be given for units of shape (n_units,), got None")
+        if check_integer("region_index", "n_samples", n_samples) < 0:
+            raise ValueError(f"region_index: n_samples must be at least 0, got {n_samples}")
         units = units[None]
         shape = (n_samples, units.shape[1])
         return units.expand(shape) if not isinstance(units, np.ndarray) else np.broadcast_to(units, shape)
@@ -137,8 +140,11 @@ def _chosen(units: Any, region: Any, is_torch: bool) -> Any:
         )
     if is_mask:
         return units
+    _check_integers("units", units)
     if isinstance(region, int):
         return (units == region) & (units >= 0)
+    region = region if torch is not None and isinstance(region, torch.Tensor) else np.asarray(region)
+    _check_integers("region", region)
     region = torch.as_tensor(region, device=units.device) if is_torch else np.asarray(region)
     if tuple(region.shape) not in ((), (units.shape[0],)):
         raise ValueError(
@@ -146,6 +152,13 @@ def _chosen(units: Any, region: Any, is_torch: bool) -> Any:
             f"got {tuple(region.shape)}"
         )
     return (units == region.reshape(-1, 1)) & (units >= 0)
+
+
+def _check_integers(name: str, array: Any) -> None:
+    is_array = isinstance(array, np.ndarray)
+    whole = array.dtype.kind in "iu" if is_array else not (array.is_floating_point() or array.is_complex())
+    if not whole:
+        raise TypeError(f"region_index: {name} must be integers, got {array.dtype}")
 
 
 def gather_regions(
