@@ -274,7 +274,8 @@ def _lay_grid(
         arrays.check_has_values("stop", times)
         last = arrays.last_time(times)
         n_bins = 0 if last is None else max(bin_of_last(last, grid) + 1, 0)
-    grid = grid._replace(n_bins=n_bins)
+    # Not grid._replace: torch 2.4 cannot trace it.
+    grid = Grid(bin_size, start, n_bins, rate, edge_tolerance, closed_last)
     if in_samples:
         check_samples(grid)
     return grid, starts, None
