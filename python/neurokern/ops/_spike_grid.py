@@ -54,8 +54,18 @@ class Grid(NamedTuple):
 
     @property
     def width(self) -> tuple[int, int]:
-        """Bin width in samples, as numerator and denominator."""
-        return width_in_samples(self.bin_size, self.sfreq) if self.sfreq else (1, 1)
+        """Bin width in samples, as numerator and denominator; raises if edges leave 64 bits."""
+        if not self.sfreq:
+            return 1, 1
+        numerator, denominator = width_in_samples(self.bin_size, self.sfreq)
+        start = self.start * self.sfreq
+        last = numerator * self.n_bins
+        if not (abs(start) < FAR_SAMPLE and denominator < FAR_SAMPLE and last < FAR_SAMPLE):
+            raise ValueError(
+                f"bin_spikes: sfreq must keep all edges within 2**61 samples, got {self.sfreq:g} with "
+                f"{self.n_bins} bins of {self.bin_size:g} s from {self.start:g} s on"
+            )
+        return numerator, denominator
 
     @property
     def first_sample(self) -> int:
@@ -89,17 +99,6 @@ def check_bins(n_bins: float) -> float:
             "use wider bins or a shorter duration"
         )
     return n_bins
-
-
-def check_samples(grid: Grid) -> None:
-    """Raise if edges in samples leave what kernels can compute in 64 bits."""
-    numerator, denominator = grid.width
-    start = grid.start * grid.sfreq
-    if not (abs(start) < FAR_SAMPLE and denominator < FAR_SAMPLE and numerator * grid.n_bins < FAR_SAMPLE):
-        raise ValueError(
-            f"bin_spikes: sfreq must keep all edges within 2**61 samples, got {grid.sfreq:g} with "
-            f"{grid.n_bins} bins of {grid.bin_size:g} s from {grid.start:g} s on"
-        )
 
 
 def width_in_samples(bin_size: float, sfreq: float) -> tuple[int, int]:

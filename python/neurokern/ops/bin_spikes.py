@@ -8,7 +8,7 @@ from neurokern._check import check_choice, check_finite, check_integer, check_po
 from neurokern.ops import _library
 from neurokern.ops import _spike_arrays as arrays
 from neurokern.ops._spike_calls import Rules, Spikes, check_report, check_values, count_on_cpu, count_on_cuda
-from neurokern.ops._spike_grid import COUNT_TYPES, Grid, bin_of_last, check_samples, count_bins
+from neurokern.ops._spike_grid import COUNT_TYPES, Grid, bin_of_last, count_bins
 
 if TYPE_CHECKING:
     import torch
@@ -275,10 +275,7 @@ def _lay_grid(
         last = arrays.last_time(times)
         n_bins = 0 if last is None else max(bin_of_last(last, grid) + 1, 0)
     # Not grid._replace: torch 2.4 cannot trace it.
-    grid = Grid(bin_size, start, n_bins, rate, edge_tolerance, closed_last)
-    if in_samples:
-        check_samples(grid)
-    return grid, starts, None
+    return Grid(bin_size, start, n_bins, rate, edge_tolerance, closed_last), starts, None
 
 
 def _duration(duration: float | None, start: float, stop: float | None) -> float | None:
