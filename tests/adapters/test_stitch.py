@@ -133,3 +133,15 @@ def test_model_features_are_those_of_the_frozen_model_in_evaluation_mode(monkeyp
     for name, value in model_features(model, known).items():
         torch.testing.assert_close(value, features[name])
         assert not value.requires_grad
+
+
+def test_a_model_with_factors_gives_them_as_features():
+    session = session_of(5, "known")
+    model = MtM(MtMConfig.small(n_bins=10, hidden_size=16, n_heads=2, stitch_size=3))
+    model.add_session("known", 5, counts=session.counts)
+    features = model_features(model, session)["MtM factors"]
+    counts = torch.from_numpy(session.read(range(24)))
+    with torch.no_grad():
+        factors = model.eval().expected_factors(counts, "known", "neuron")
+    assert features.shape == (24, 3)
+    torch.testing.assert_close(features, factors.mean(1))

@@ -246,7 +246,7 @@ def test_adapt_brings_the_model_to_a_new_recording(trained, binned_file, tmp_pat
         == 0
     )
     few = pd.read_csv(out / "few_shot.csv")
-    assert {"MtM states, ridge", "MtM rates, logistic", "raw counts, ridge"} <= set(few["method"])
+    assert {"MtM states, ridge", "MtM factors, logistic", "raw counts, ridge"} <= set(few["method"])
     assert few["mean"].between(0, 1).all()
     assert "contrast_left&gt;contrast_right" in (out / "report.html").read_text()
     assert run("evaluate", out) == 0  # the folder is a run like any other

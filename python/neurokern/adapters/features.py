@@ -50,12 +50,14 @@ def model_features(
     features : dict of str to float32 tensor on the CPU
         "MtM states": the trunk's states averaged over bins, ``(windows, hidden)``. "MtM binned states":
         states of all bins, ``(windows, bins * hidden)``. "MtM rates": log-rates averaged over bins,
-        ``(windows, units)``.
+        ``(windows, units)``. "MtM factors", if the model has factors: they, averaged over bins, ``(windows,
+        stitch_size)``; for few labeled windows the best of the four so far.
     """
     device = next(model.parameters()).device
     known_as = name or session.session
     step = max(1, _CHUNK_ELEMENTS // max(1, session.n_bins * session.n_units))
-    states, rates = [], []
+    has_factors = model.config.read_in == "factors"
+    states, rates, factors = [], [], []
     was_training = model.training
     model.eval()
     try:
@@ -64,7 +66,14 @@ def model_features(
             counts = torch.from_numpy(session.read(rows)).to(device)
             states.append(model.embed(counts, known_as, scheme).float().cpu())
             rates.append(model(counts, known_as, scheme).float().mean(1).cpu())
+            if has_factors:
+                factors.append(model.expected_factors(counts, known_as, scheme).float().mean(1).cpu())
     finally:
         model.train(was_training)
     bins = torch.cat(states)
-    return {"MtM states": bins.mean(1), "MtM binned states": bins.flatten(1), "MtM rates": torch.cat(rates)}
+    features = {
+        "MtM states": bins.mean(1),
+        "MtM binned states": bins.flatten(1),
+        "MtM rates": torch.cat(rates),
+    }
+    return features | {"MtM factors": torch.cat(factors)} if has_factors else features

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,6 @@ __all__ = ["FewShotResult", "check_label", "decode_hidden_group", "decode_label"
 
 SHOTS = (1, 2, 5, 10, 20)
 EPISODES = 100
-MAIN_FEATURES = "MtM rates"  # as many as raw counts, and what the published decoding takes
 _WINDOWS_AT_ONCE = 64
 
 
@@ -52,9 +51,9 @@ class FewShotResult:
     @property
     def shown(self) -> pd.DataFrame:
         """The rows for figures and terminal; all are in the file."""
-        inner = "MtM factors" if "MtM factors" in set(self.table["features"]) else "MtM states"
-        methods = [f"{MAIN_FEATURES}, {adapter}" for adapter in ("ridge", "lda", "logistic")]
-        methods += [f"{inner}, ridge", "raw counts, ridge"]
+        main = _main_features(self.table["features"])
+        methods = [f"{main}, {adapter}" for adapter in ("ridge", "lda", "logistic")]
+        methods += ["MtM rates, ridge", "raw counts, ridge"]
         rows = self.table[self.table["method"].isin(methods)]
         order = rows["method"].map(methods.index)
         return rows.iloc[np.lexsort((rows["shots"], order))].reset_index(drop=True)
@@ -74,6 +73,11 @@ class FewShotResult:
     def write(self, folder: pathlib.Path) -> pathlib.Path:
         """Write the table and return its path."""
         return write_csv(folder / "few_shot.csv", self.table.drop(columns="session", errors="ignore"))
+
+
+def _main_features(names: Iterable[str]) -> str:
+    """Return the model's own kind of features: its factors where it has them, else its trunk's states."""
+    return "MtM factors" if "MtM factors" in set(names) else "MtM states"
 
 
 def check_label(label: str | None, parts: Splits[BinnedSession]) -> None:
@@ -126,9 +130,9 @@ def decode_label(
 
 
 _FEATURES_TEXT = (
-    "MtM rates, the model's log-rates averaged over the window; MtM factors, the few numbers that it reads "
-    "its rates from (MtM states, the trunk's states, for models without factors); raw counts, each unit's "
-    "spikes in the window. The model saw no label."
+    "MtM factors, the few numbers that the model reads its rates from, averaged over the window (MtM states, "
+    "the trunk's states, for models without factors); MtM rates, its log-rates averaged over the window; raw "
+    "counts, each unit's spikes in the window. The model saw no label."
 )
 
 
@@ -179,7 +183,8 @@ def _evaluate(
     if not shots:
         raise ValueError("few-shot decoding needs at least one labeled training window of each class")
     # Logistic regression is fitted by iteration, so it gets one kind of features; support sets are the same.
-    one_kind = replace(task, features={MAIN_FEATURES: task.features[MAIN_FEATURES]})
+    main = _main_features(task.features)
+    one_kind = replace(task, features={main: task.features[main]})
     tables = [
         evaluate_few_shot(
             one,
