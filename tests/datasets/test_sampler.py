@@ -137,6 +137,12 @@ def test_bad_epochs_and_places_are_refused():
         sampler_of().state_dict(consumed=6)
 
 
+def test_large_keys_are_not_rounded():
+    huge = 2**64 - 1
+    assert (permutation(50, 1, 2, huge) != permutation(50, 1, 2, huge - 1)).any()
+
+
+@pytest.mark.filterwarnings("error")
 @given(n=st.integers(0, 50), keys=st.lists(st.integers(0, 2**64), min_size=1, max_size=3))
 def test_permutation_holds_every_number_once(n, keys):
     assert sorted(permutation(n, *keys).tolist()) == list(range(n))

@@ -13,6 +13,8 @@ def permutation(n: int, *keys: int) -> np.ndarray:
     It sorts raw Philox words, which numpy guarantees never to change; ``Generator.permutation`` may change.
     """
     low, high, counter = ([int(key) % 2**64 for key in keys] + [0, 0])[:3]
-    generator = np.random.Philox(key=np.array([low, high], dtype=np.uint64), counter=[0, 0, counter, 0])
+    # Arrays of uint64: lists with numbers beyond 2**63 would pass through float64.
+    state = {"key": [low, high], "counter": [0, 0, counter, 0]}
+    generator = np.random.Philox(**{name: np.array(words, dtype=np.uint64) for name, words in state.items()})
     words = generator.random_raw(n)
     return np.argsort(words, kind="stable")
