@@ -9,11 +9,21 @@
 #if !defined(NEUROKERN_EMULATE_CUDA)
 #include <cuda_runtime.h>
 
-#define NK_LAUNCH(kernel, grid, block, stream, ...)                                 \
-  do {                                                                              \
-    kernel<<<(grid), (block), 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__); \
-    ::neurokern::check_launch(cudaGetLastError());                                  \
+#define NK_LAUNCH(kernel, grid, block, stream, ...) \
+  NK_LAUNCH_SHARED(kernel, grid, block, 0, stream, __VA_ARGS__)
+
+#define NK_LAUNCH_SHARED(kernel, grid, block, shared_bytes, stream, ...)                         \
+  do {                                                                                           \
+    kernel<<<(grid), (block), (shared_bytes), static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__); \
+    ::neurokern::check_launch(cudaGetLastError());                                               \
   } while (0)
+
+// Shared memory of a block, declared at the top of a kernel. `count` is a constant; a dynamic array has the
+// bytes of its launch, one per kernel, aligned to 16 bytes.
+#define NK_SHARED(type, name, count) __shared__ type name[count]
+#define NK_DYNAMIC_SHARED(type, name)                              \
+  extern __shared__ __align__(16) unsigned char nk_shared_bytes[]; \
+  type* const name = reinterpret_cast<type*>(nk_shared_bytes)
 
 namespace neurokern {
 
