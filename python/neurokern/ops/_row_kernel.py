@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _row_arguments(x: Tensor, rows: Tensor, index: tuple[Any, ...], *, gather: bool) -> dict[str, Any]:
-    samples, units = index[0].contiguous(), index[1].contiguous()
-    positions = None if index[2] is None else index[2].contiguous()
+def _contiguous(*tensors: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def _row_arguments(x: Tensor, rows: Tensor, index: list[Any], *, gather: bool) -> dict[str, Any]:
+    samples, units, positions = index
     return {
         "x": x.data_ptr() if gather else 0,
         "y": 0 if gather else x.data_ptr(),
@@ -33,7 +36,7 @@ def _row_arguments(x: Tensor, rows: Tensor, index: tuple[Any, ...], *, gather: b
 
 def _use_kernel(function: str, x: Tensor, backend: str | None) -> bool:
     native = _library.choose_backend(function, x.device.type, backend) == "native"
-    return native and x.device.type == "cuda" and x.element_size() <= 8 and x.numel() > 0
+    return native and _library.runs_on_gpu(x) and x.element_size() <= 8 and x.numel() > 0
 
 
 def _gather(
@@ -45,10 +48,11 @@ def _gather(
             return packed
         return x.new_zeros((n_rows, x.shape[1])).index_copy_(0, positions, packed)
     shape = (len(samples) if positions is None else n_rows, x.shape[1])
-    rows = x.new_empty(shape) if positions is None else x.new_zeros(shape)
-    with torch.cuda.device(x.device):
-        arguments = _row_arguments(x, rows, (samples, units, positions), gather=True)
-        _library.cuda().gather_regions(arguments, torch.cuda.current_stream().cuda_stream)
+    rows = _library.new_array(x, shape, x.dtype, fill=None if positions is None else 0)
+    index = _contiguous(samples, units, positions)  # kept until the launch
+    arguments = _row_arguments(x, rows, index, gather=True)
+    with _library.gpu_module(x) as (module, stream):
+        module.gather_regions(arguments, stream)
     return rows
 
 
@@ -61,14 +65,14 @@ def _scatter(
     n_units: int,
     backend: str | None,
 ) -> Tensor:
-    y = values.new_zeros((n_samples, values.shape[1], n_units))
+    y = _library.new_array(values, (n_samples, values.shape[1], n_units), values.dtype, fill=0)
     if not _use_kernel("scatter_regions", values, backend):
         y[samples, :, units] = values if positions is None else values[positions]
         return y
-    values = values.contiguous()
-    with torch.cuda.device(y.device):
-        arguments = _row_arguments(y, values, (samples, units, positions), gather=False)
-        _library.cuda().scatter_regions(arguments, torch.cuda.current_stream().cuda_stream)
+    values, *index = _contiguous(values, samples, units, positions)  # kept until the launch
+    arguments = _row_arguments(y, values, index, gather=False)
+    with _library.gpu_module(y) as (module, stream):
+        module.scatter_regions(arguments, stream)
     return y
 
 
