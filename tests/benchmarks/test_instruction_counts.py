@@ -1,4 +1,4 @@
-"""The check of instruction counts can fail, and its committed counts are those of the kernels that are run."""
+"""The check of instruction counts can fail, and the committed counts are of the kernels that are run."""
 
 import json
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import instruction_counts
 
+ROOT = Path(__file__).parents[2]
 ACCEPTED = json.loads(instruction_counts.ACCEPTED.read_text())
 
 
