@@ -55,8 +55,8 @@ def cuda() -> types.ModuleType:
         ) from error
 
 
-# ---- Below these three an op's GPU path does not know what holds its arrays: the tests replace them to run it,
-# and its kernels, on arrays of the CPU (tests/cuda_emulation).
+# ---- An op's GPU path does not know what holds its arrays: the tests replace these three to run it, and its
+# kernels, on arrays of the CPU (tests/cuda_emulation).
 
 
 def runs_on_gpu(array: Any) -> bool:
