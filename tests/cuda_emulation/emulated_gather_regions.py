@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from cuda_emulation.emulated import emulated_module
 
-from neurokern.ops import _row_kernel
 from neurokern.ops._mask_reference import INTER_REGION, INTRA_REGION
 
 
@@ -27,23 +26,3 @@ def core_on_emulated_cuda() -> SimpleNamespace:
         module.mask_regions(known | {"unit_codes": 0, "bin_states": 0}, 0)
 
     return SimpleNamespace(mask_regions=mask_regions)
-
-
-def gather_emulated(x: Any, samples: Any, units: Any, positions: Any, n_rows: int) -> Any:
-    """Do what ``torch.ops.neurokern.gather_regions`` does on a GPU, into memory full of rubbish."""
-    rows = (
-        x.new_full((len(samples), x.shape[1]), 77) if positions is None else x.new_zeros((n_rows, x.shape[1]))
-    )
-    arguments = _row_kernel._row_arguments(x, rows, (samples, units, positions), gather=True)
-    emulated_module("gather_regions").gather_regions(arguments, 0)
-    return rows
-
-
-def scatter_emulated(
-    rows: Any, samples: Any, units: Any, positions: Any, n_samples: int, n_units: int
-) -> Any:
-    """Do what ``torch.ops.neurokern.scatter_regions`` does on a GPU."""
-    x = rows.new_zeros((n_samples, rows.shape[1], n_units))
-    arguments = _row_kernel._row_arguments(x, rows, (samples, units, positions), gather=False)
-    emulated_module("gather_regions").scatter_regions(arguments, 0)
-    return x

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 import torch
-from cuda_emulation.emulated_gather_regions import core_on_emulated_cuda, gather_emulated, scatter_emulated
+from cuda_emulation.emulated_gather_regions import core_on_emulated_cuda
 
 from neurokern import mask_regions
-from neurokern.ops import _library, region_index
+from neurokern.ops import _library
 from neurokern.ops._mask_reference import SCHEMES
 
 
@@ -73,24 +73,3 @@ def test_more_entries_than_a_block_of_threads(inplace):
         patch.setattr(_library, "core", core_on_emulated_cuda())
         emulated = mask_regions(x.clone(), torch.arange(1000) % 7, "intra-region", inplace=inplace, **options)
     assert_same(native, emulated)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_emulated_cuda_gathers_and_scatters_as_torch_does(dtype, transposed):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 99, (4, 21, 33), generator=generator).to(dtype)
-    if transposed:
-        x = x.transpose(1, 2).contiguous().transpose(1, 2)
-    chosen = torch.rand(4, 33, generator=generator) < 0.4
-    index = region_index(chosen)
-    place = (index.samples, index.units)
-    n_rows = index.padding_mask.numel()
-    packed = gather_emulated(x, *place, None, 0)
-    padded = gather_emulated(x, *place, index.positions, n_rows)
-    gather = torch.ops.neurokern.gather_regions
-    assert torch.equal(packed, gather(x, *place, None, 0, "reference"))
-    assert torch.equal(padded, gather(x, *place, index.positions, n_rows, "reference"))
-    expected = torch.where(chosen[:, None], x, torch.zeros((), dtype=dtype))
-    assert torch.equal(scatter_emulated(packed, *place, None, 4, 33), expected)
-    assert torch.equal(scatter_emulated(padded, *place, index.positions, 4, 33), expected)
