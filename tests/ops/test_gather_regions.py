@@ -12,6 +12,8 @@ from mask_batches import counts, mask, six_regions
 from neurokern import gather_regions, mask_regions, scatter_regions
 from neurokern.ops import RegionIndex, region_index
 
+pytestmark = pytest.mark.usefixtures("device")
+
 CHOSEN = [[False, True, True], [False, False, False], [True, False, True]]
 
 

@@ -10,6 +10,8 @@ from mask_batches import IN_TIME, counts, mask, six_regions
 from neurokern import mask_regions
 from neurokern.ops._mask_reference import SCHEMES
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # ---- what each scheme hides
 
 

@@ -10,6 +10,8 @@ from neurokern import gather_regions, mask_regions, scatter_regions
 from neurokern.ops import region_index
 from neurokern.ops._mask_reference import SCHEMES
 
+pytestmark = pytest.mark.usefixtures("device")
+
 THRESHOLDS = [2**30] * 6
 
 

@@ -124,7 +124,7 @@ def _gather(
     index = (samples, units, rows, cu_seqlens)
     if _library.choose_backend("gather_regions", x.device.type, backend) == "reference":
         return _gather_reference(x, index, max_rows)
-    if x.device.type == "cpu":
+    if not _library.runs_on_gpu(x):
         return _gather_on_cpu(x, index, max_rows)
     return _gather_reference(x, index, max_rows)
 
@@ -141,7 +141,7 @@ def _scatter(
     index = (samples, units, rows, cu_seqlens)
     if _library.choose_backend("scatter_regions", values.device.type, backend) == "reference":
         return _scatter_reference(values, index, max_rows)
-    if values.device.type == "cpu":
+    if not _library.runs_on_gpu(values):
         return _scatter_on_cpu(values, index, max_rows)
     return _scatter_reference(values, index, max_rows)
 

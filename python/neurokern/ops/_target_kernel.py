@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from neurokern.ops import _library
 from neurokern.ops._library import torch
+from neurokern.ops._mask_kernel import address
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,24 +30,26 @@ def _pack_array(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     if _library.choose_backend("mask_regions", "cpu", backend) == "reference":
         return _reference_array(target_mask, max_targets)
-    cu_seqlens = np.zeros(target_mask.shape[0] + 1, dtype=np.int32)
-    arguments = _arguments(target_mask.shape, target_mask.ctypes.data, cu_seqlens.ctypes.data)
-    _library.core.count_targets(arguments, _library.thread_count())
-    index = np.empty(int(cu_seqlens[-1]) if max_targets is None else max_targets, dtype=np.int64)
-    arguments |= {"index": index.ctypes.data, "capacity": len(index)}
-    _library.core.write_targets(arguments, _library.thread_count())
-    return index, cu_seqlens
+    return _pack_on_cpu(target_mask, max_targets)
 
 
-def _arguments(shape: tuple[int, ...], target_mask: int, cu_seqlens: int) -> dict[str, Any]:
-    return {
-        "target_mask": target_mask,
-        "cu_seqlens": cu_seqlens,
+def _pack_on_cpu(target_mask: Any, max_targets: int | None) -> tuple[Any, Any]:
+    n_samples, n_bins, n_units = target_mask.shape
+    cu_seqlens = _library.new_array(target_mask, (n_samples + 1,), "int32")
+    arguments = {
+        "target_mask": address(target_mask),
+        "cu_seqlens": address(cu_seqlens),
         "index": 0,
-        "n_samples": shape[0],
-        "sample_cells": shape[1] * shape[2],
+        "n_samples": n_samples,
+        "sample_cells": n_bins * n_units,
         "capacity": 0,
     }
+    _library.core.count_targets(arguments, _library.thread_count())
+    size = int(cu_seqlens[-1]) if max_targets is None else max_targets
+    index = _library.new_array(target_mask, (size,), "int64")
+    arguments |= {"index": address(index), "capacity": size}
+    _library.core.write_targets(arguments, _library.thread_count())
+    return index, cu_seqlens
 
 
 def _reference_array(
@@ -80,16 +83,10 @@ def positions_of(chosen: Tensor, capacity: int) -> Tensor:
 
 
 def _pack(target_mask: Tensor, max_targets: int | None, backend: str | None) -> tuple[Tensor, Tensor]:
-    device = target_mask.device
-    if device.type != "cpu" or _library.choose_backend("mask_regions", "cpu", backend) == "reference":
+    device = target_mask.device.type
+    if device != "cpu" or _library.choose_backend("mask_regions", device, backend) == "reference":
         return _reference(target_mask, max_targets)
-    cu_seqlens = torch.zeros(target_mask.shape[0] + 1, dtype=torch.int32)
-    arguments = _arguments(tuple(target_mask.shape), target_mask.data_ptr(), cu_seqlens.data_ptr())
-    _library.core.count_targets(arguments, _library.thread_count())
-    index = torch.empty(int(cu_seqlens[-1]) if max_targets is None else max_targets, dtype=torch.int64)
-    arguments |= {"index": index.data_ptr(), "capacity": len(index)}
-    _library.core.write_targets(arguments, _library.thread_count())
-    return index, cu_seqlens
+    return _pack_on_cpu(target_mask, max_targets)
 
 
 def _fake(target_mask: Tensor, max_targets: int | None, backend: str | None) -> tuple[Tensor, Tensor]:
