@@ -18,7 +18,7 @@ def count_emulated(
     calls.check_values(spikes, n_units)
     totals = np.full(counts.shape, -77, np.int32)
     report = np.full(5, -77, np.int64)
-    problem = calls.problem_of(module, spikes, counts, count_type, n_units, grid, rules.sorted)
+    problem = calls.problem_of(module, spikes, counts, count_type, n_units, grid, rules, None)
     module.bin_spikes(problem, calls.address(totals), calls.address(report), 0)
     outside, unknown, unmapped, largest = report[:4].tolist()
     calls.check_report(unknown, largest, spikes, count_type, n_units, rules)
