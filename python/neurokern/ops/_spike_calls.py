@@ -10,15 +10,6 @@ from neurokern.ops import _library
 from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
 from neurokern.ops._spike_smoothing import SMOOTHINGS, largest_count, smoothing_weights
 
-torch = _library.torch
-
-
-def address(array: Any) -> int:
-    """First byte of a numpy array or tensor; 0 for None."""
-    if array is None:
-        return 0
-    return int(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
-
 
 class Spikes(NamedTuple):
     """The arrays of a call: contiguous, of one kind and device; times and units as long as each other."""
@@ -56,12 +47,12 @@ def problem_of(
     step, step_is_rate = grid.step
     numerator, denominator = grid.width
     return module.BinSpikes(
-        times=address(times),
-        units=address(units),
-        starts=address(starts),
-        edges=address(edges),
-        unit_map=address(unit_map),
-        counts=address(counts),
+        times=_library.address(times),
+        units=_library.address(units),
+        starts=_library.address(starts),
+        edges=_library.address(edges),
+        unit_map=_library.address(unit_map),
+        counts=_library.address(counts),
         n_spikes=len(times),
         n_windows=1 if starts is None else len(starts),
         n_bins=grid.n_bins,
@@ -80,10 +71,10 @@ def problem_of(
         wide_units=units is not None and _item_size(units) == 8,
         step_is_rate=step_is_rate,
         closed_last=grid.closed_last,
-        train_ends=address(train_ends),
+        train_ends=_library.address(train_ends),
         n_trains=0 if train_ends is None else len(train_ends),
         smoothing=SMOOTHINGS[rules.smoothing],
-        weights=address(weights),
+        weights=_library.address(weights),
         n_weights=0 if weights is None else len(weights),
     )
 
@@ -175,17 +166,13 @@ def count_on_cpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
     return int(outside + unknown + unmapped)
 
 
-def count_on_cuda(
-    spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules
-) -> Any:
+def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules) -> Any:
     """As :func:`count_on_cpu`, on torch's current stream; waits only if an error may have to be raised."""
-    module, device = _library.cuda(), counts.device
-    totals = counts if count_type == "int32" else torch.empty(counts.shape, dtype=torch.int32, device=device)
-    report = torch.empty(5, dtype=torch.int64, device=device)
-    problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, None)
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream(device).cuda_stream
-        module.bin_spikes(problem, address(totals), address(report), stream)
+    totals = counts if count_type == "int32" else _library.new_array(counts, tuple(counts.shape), "int32")
+    report = _library.new_array(counts, (5,), "int64")
+    with _library.gpu_module(counts) as (module, stream):
+        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, None)
+        module.bin_spikes(problem, _library.address(totals), _library.address(report), stream)
     may_overflow = not rules.saturate and len(spikes.times) > largest_count(count_type, rules.smoothing)
     if rules.strict or may_overflow:
         _, unknown, _, largest, _ = report.tolist()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from neurokern._check import check_choice, check_finite, check_integer, check_positive
 from neurokern.ops import _library
 from neurokern.ops import _spike_arrays as arrays
-from neurokern.ops._spike_calls import Rules, Spikes, count_on_cpu, count_on_cuda
+from neurokern.ops._spike_calls import Rules, Spikes, count_on_cpu, count_on_gpu
 from neurokern.ops._spike_grid import Grid, bin_of_last, count_bins
 from neurokern.ops._spike_reference import bin_spikes_reference, count_by_reference
 from neurokern.ops._spike_smoothing import check_smoothing
@@ -296,8 +297,8 @@ def _dispatch(
     by_reference = _library.choose_backend("bin_spikes", device, backend) == "reference"
     if by_reference or not tensors:
         counts = arrays.allocate(shape, count_type, spikes.times) if out is None else out
-        fill = count_by_reference if by_reference else _native(count_on_cpu, spikes, rules)
-        return counts, fill(spikes, counts, count_type, shape[-1], grid, rules)
+        count = count_by_reference if by_reference else _kernel_for(spikes, rules)
+        return counts, count(spikes, counts, count_type, shape[-1], grid, rules)
     if out is None:
         dtype = getattr(torch, count_type)
         return torch.ops.neurokern.bin_spikes(*spikes, *grid, shape[-1], *rules, dtype)
@@ -320,48 +321,37 @@ def _unpack(arguments: tuple[Any, ...]) -> tuple[Spikes, Grid, int, Rules]:
     return spikes, grid, arguments[_N_SPIKES + _N_GRID], Rules(*arguments[_N_SPIKES + _N_GRID + 1 :])
 
 
-def _empty_counts(
-    starts: Any, grid: Grid, n_units: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    shape = (grid.n_bins, n_units) if starts is None else (starts.shape[0], grid.n_bins, n_units)
-    return torch.empty(shape, dtype=dtype, device=device)
+def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
+    return (grid.n_bins, n_units) if starts is None else (starts.shape[0], grid.n_bins, n_units)
 
 
-def _native(kernel: Any, spikes: Spikes, rules: Rules) -> Any:
-    """Return the kernel, or the reference where kernels know nothing of trains and smoothing."""
-    return kernel if spikes.train_ends is None and rules.smoothing is None else count_by_reference
+def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
+    """Return the kernel of the device, or the reference where kernels know nothing of trains and smoothing."""
+    if spikes.train_ends is not None or rules.smoothing is not None:
+        return count_by_reference
+    return count_on_gpu if _library.runs_on_gpu(spikes.times) else count_on_cpu
 
 
-def _cpu_out(*arguments: Any) -> torch.Tensor:
+def _count_into(*arguments: Any) -> torch.Tensor:
     spikes, grid, n_units, rules = _unpack(arguments[:-1])
     out = arguments[-1]
-    fill = _native(count_on_cpu, spikes, rules)
-    dropped = fill(spikes, out, str(out.dtype).removeprefix("torch."), n_units, grid, rules)
-    return torch.as_tensor(dropped)
+    count_type = str(out.dtype).removeprefix("torch.")
+    return torch.as_tensor(_kernel_for(spikes, rules)(spikes, out, count_type, n_units, grid, rules))
 
 
-def _cuda_out(*arguments: Any) -> torch.Tensor:
-    spikes, grid, n_units, rules = _unpack(arguments[:-1])
-    out = arguments[-1]
-    fill = _native(count_on_cuda, spikes, rules)
-    return fill(spikes, out, str(out.dtype).removeprefix("torch."), n_units, grid, rules)
-
-
-def _allocating(fill: Any) -> Any:
-    def run(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        spikes, grid, n_units, _ = _unpack(arguments[:-1])
-        counts = _empty_counts(spikes.starts, grid, n_units, arguments[-1], spikes.times.device)
-        if counts.device.type == "cpu":
-            _library.core.advise_huge_pages(counts.data_ptr(), counts.nbytes)
-        return counts, fill(*arguments[:-1], counts)
-
-    return run
+def _count(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    spikes, grid, n_units, _ = _unpack(arguments[:-1])
+    counts = arrays.allocate(_shape(spikes.starts, grid, n_units), arguments[-1], spikes.times)
+    if counts.device.type == "cpu":
+        _library.core.advise_huge_pages(counts.data_ptr(), counts.nbytes)
+    return counts, _count_into(*arguments[:-1], counts)
 
 
 def _fake(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     spikes, grid, n_units, _ = _unpack(arguments[:-1])
-    counts = _empty_counts(spikes.starts, grid, n_units, arguments[-1], spikes.times.device)
-    return counts, torch.empty((), dtype=torch.int64, device=counts.device)
+    shape, device = _shape(spikes.starts, grid, n_units), spikes.times.device
+    counts = torch.empty(shape, dtype=arguments[-1], device=device)
+    return counts, torch.empty((), dtype=torch.int64, device=device)
 
 
 def _fake_out(*arguments: Any) -> torch.Tensor:
@@ -370,15 +360,15 @@ def _fake_out(*arguments: Any) -> torch.Tensor:
 
 _library.register(
     f"bin_spikes({_ARGUMENTS}, ScalarType dtype) -> (Tensor, Tensor)",
-    cpu=_allocating(_cpu_out),
-    cuda=_allocating(_cuda_out),
+    cpu=_count,
+    cuda=_count,
     fake=_fake,
     backward=None,
 )
 _library.register(
     f"bin_spikes_out({_ARGUMENTS}, Tensor(a!) out) -> Tensor",
-    cpu=_cpu_out,
-    cuda=_cuda_out,
+    cpu=_count_into,
+    cuda=_count_into,
     fake=_fake_out,
     backward=None,
 )
