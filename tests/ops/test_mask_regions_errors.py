@@ -129,3 +129,19 @@ def test_regions_may_come_in_any_byte_order_and_as_a_column_of_pandas():
     wanted = mask_regions(x, torch.from_numpy(regions), "inter-region", seed=0).inputs
     for same in (regions.astype(">i4"), pd.Series(regions, index=range(5, 75)), regions.tolist()):
         assert torch.equal(mask_regions(x, same, "inter-region", seed=0).inputs, wanted)
+
+
+def test_max_targets_is_a_size_and_comes_with_the_index():
+    x = torch.ones(2, 3, 4)
+    with pytest.raises(ValueError, match="max_targets must come with return_index=True, got 5 without"):
+        mask_regions(x, None, "neuron", seed=0, max_targets=5)
+    with pytest.raises(ValueError, match=r"max_targets must lie in \[0, 2\*\*31\), got -1"):
+        mask_regions(x, None, "neuron", seed=0, max_targets=-1, return_index=True)
+    with pytest.raises(TypeError, match="max_targets must be an integer"):
+        mask_regions(x, None, "neuron", seed=0, max_targets=1.5, return_index=True)
+
+
+def test_an_index_of_more_entries_than_int32_counts_is_refused():
+    x = torch.zeros(1, 1, 1).expand(2**11, 2**10, 2**10)
+    with pytest.raises(ValueError, match=r"x must have fewer than 2\*\*31 entries with return_index=True"):
+        mask_regions(x, None, "neuron", seed=0, return_index=True)
