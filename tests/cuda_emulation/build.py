@@ -21,9 +21,16 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "cuda_emulation"
 MODULE = "cuda_emulated"
-EMULATE = ["-I", str(HERE), "-include", "cuda_emulation.h", "-x", "c++"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
-OPTIONS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
+OPTIONS = ["-std=c++17", "-g1", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
+# The compiler's half of the sanitizers; what it calls is ours (checker.cpp, undefined.cpp).
+CHECKS = [
+    "-fsanitize=thread,undefined,float-cast-overflow",
+    "-fno-sanitize=vptr",
+    "-fno-sanitize-recover=all",
+]
+KERNELS = ["-O1", *CHECKS, *WARNINGS, "-I", str(HERE), "-include", "cuda_emulation.h", "-x", "c++"]
+RUNTIME = ["-O2", *WARNINGS]
 
 
 def ops() -> list[str]:
@@ -84,19 +91,25 @@ def _build(target: Path, pybind11_include: str) -> None:
     declarations = "".join(f"void bind_{op}(pybind11::module_& m);\n" for op in ops())
     calls = "".join(f"  neurokern::bind_{op}(m);\n" for op in ops())
     (folder / "module.cpp").write_text(
-        f"#include <pybind11/pybind11.h>\nnamespace neurokern {{\n{declarations}}}\n"
-        f"PYBIND11_MODULE({MODULE}, m) {{\n{calls}}}\n"
+        f'#include <pybind11/pybind11.h>\n#include "checker.h"\nnamespace neurokern {{\n{declarations}}}\n'
+        f"PYBIND11_MODULE({MODULE}, m) {{\n"
+        '  m.def("add_array", &cuda_emulation::add_array);\n'
+        '  m.def("forget_arrays", &cuda_emulation::forget_arrays);\n'
+        f"{calls}}}\n"
     )
     options = [*OPTIONS, "-DNEUROKERN_CUDA_MODULE", "-I", str(ROOT / "csrc")]
     options += ["-isystem", pybind11_include, "-isystem", sysconfig.get_path("include")]
-    sources = [[str(folder / "module.cpp")], *([*WARNINGS, str(path)] for path in sorted(HERE.glob("*.cpp")))]
+    sources = [
+        ["-I", str(HERE), str(folder / "module.cpp")],
+        *([*RUNTIME, str(path)] for path in sorted(HERE.glob("*.cpp"))),
+    ]
     for op in ops():
         source = str(ROOT / "csrc" / op / op)
-        sources += [[f"{source}_bind.cpp"], [*WARNINGS, *EMULATE, f"{source}_cuda.cu"]]
+        sources += [[f"{source}_bind.cpp"], [*KERNELS, f"{source}_cuda.cu"]]
     objects = [str(folder / f"{i}.o") for i in range(len(sources))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = zip(sources, objects, strict=True)
         list(pool.map(lambda job: run_compiler(*options, *job[0], "-c", "-o", job[1]), jobs))
     whole = folder / "whole.so"
-    run_compiler("-shared", *objects, "-o", str(whole))
+    run_compiler("-shared", *objects, "-o", str(whole), "-ldl")
     whole.rename(target)
