@@ -34,11 +34,12 @@ constexpr int kVectorBytes = 32, kPhiloxPairs = 2;
 constexpr int kVectorBytes = 16, kPhiloxPairs = 2;
 #endif
 
-constexpr int kPhiloxQuads = 256;             // counters of a table, at most
-constexpr int kPairQuads = kVectorBytes / 4;  // counters that two chains draw: the even and the odd ones
+constexpr int kPhiloxQuads = 256;              // counters of a table, at most
+constexpr int kChainQuads = kVectorBytes / 8;  // counters that a chain of rounds draws
+constexpr int kPairQuads = 2 * kChainQuads;    // whose words fill a vector of bytes, if one decides a byte
 
 typedef std::uint64_t PhiloxLanes __attribute__((vector_size(kVectorBytes)));
-typedef std::uint32_t PhiloxWords __attribute__((vector_size(kVectorBytes)));  // one word of kPairQuads calls
+typedef std::uint32_t PhiloxWords __attribute__((vector_size(kVectorBytes)));
 
 constexpr std::uint32_t kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
 constexpr std::uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;
@@ -70,12 +71,18 @@ NK_INLINE void prepare_chain(PhiloxTable& table, int chain, PhiloxLanes c0, std:
   const PhiloxLanes first = multiply_lower(c0, kPhiloxMultiplier0);
   const PhiloxLanes second =
       multiply_lower((first >> 32) ^ (PhiloxLanes{} + (c3 ^ table.k1)), kPhiloxMultiplier1);
-  const PhiloxLanes third =
-      multiply_lower((second >> 32) ^ (PhiloxLanes{} + (c1 ^ k0)), kPhiloxMultiplier0);
+  const PhiloxLanes third = multiply_lower((second >> 32) ^ (PhiloxLanes{} + (c1 ^ k0)), kPhiloxMultiplier0);
   table.lanes[chain][0] = first ^ (PhiloxLanes{} + k1);
   table.lanes[chain][1] = second ^ (PhiloxLanes{} + (k0 + kPhiloxWeyl0));
   table.lanes[chain][2] = (third >> 32) ^ (PhiloxLanes{} + (k1 + kPhiloxWeyl1));
   table.lanes[chain][3] = third;
+}
+
+// Spreads counters over the lanes so that pack_words finds the words of neighbours in order.
+NK_INLINE PhiloxLanes spread_counters(const std::uint32_t* c0) {
+  PhiloxLanes lanes;
+  for (int i = 0; i < kChainQuads; ++i) lanes[2 * i % kChainQuads + 2 * i / kChainQuads] = c0[i];
+  return lanes;
 }
 
 // `c0` must be readable up to a multiple of kPairQuads; n is at most kPhiloxQuads.
@@ -86,15 +93,26 @@ NK_INLINE void prepare_table(PhiloxTable& table, std::uint64_t key, const std::u
   table.k1 = static_cast<std::uint32_t>(key >> 32);
   table.c0 = static_cast<std::uint32_t>(product >> 32) ^ table.k0;
   table.n_pairs = (n + kPairQuads - 1) / kPairQuads;
-  for (int pair = 0; pair < table.n_pairs; ++pair) {
-    PhiloxLanes both;  // little-endian: the even counter is the lower half
-    __builtin_memcpy(&both, c0 + pair * kPairQuads, sizeof both);
-    prepare_chain(table, 2 * pair, both, static_cast<std::uint32_t>(product), c3);
-    prepare_chain(table, 2 * pair + 1, both >> 32, static_cast<std::uint32_t>(product), c3);
-  }
+  for (int chain = 0; chain < 2 * table.n_pairs; ++chain)
+    prepare_chain(table, chain, spread_counters(c0 + chain * kChainQuads),
+                  static_cast<std::uint32_t>(product), c3);
 }
 
-// Hands the four words of kPairs pairs from `first` on to `use(pair, words)`.
+// The words of a chain in order, four of each counter: w0 w1 w2 w3 w0 w1 ...
+NK_INLINE void pack_words(const PhiloxLanes (&c)[4], PhiloxWords* words) {
+  const PhiloxLanes a = (c[0] & 0xFFFFFFFFu) | (c[1] << 32), b = (c[2] & 0xFFFFFFFFu) | (c[3] << 32);
+#if defined(__AVX512F__)
+  const PhiloxLanes even = {0, 8, 2, 10, 4, 12, 6, 14};
+#elif defined(__AVX2__)
+  const PhiloxLanes even = {0, 4, 2, 6};
+#else
+  const PhiloxLanes even = {0, 2};
+#endif
+  words[0] = (PhiloxWords)__builtin_shuffle(a, b, even);
+  words[1] = (PhiloxWords)__builtin_shuffle(a, b, even + 1);
+}
+
+// Hands the words of kPairs pairs of chains from `first` on to `use(pair, words)`.
 template <int kPairs, class Use>
 NK_INLINE void draw_pairs(const PhiloxTable& table, std::uint32_t bin, int first, const Use& use) {
   const std::uint64_t product = std::uint64_t{kPhiloxMultiplier0} * (table.c0 ^ bin);
@@ -128,13 +146,13 @@ NK_INLINE void draw_pairs(const PhiloxTable& table, std::uint32_t bin, int first
 #pragma GCC unroll 4
   for (int j = 0; j < kPairs; ++j) {
     PhiloxWords words[4];
-    for (int w = 0; w < 4; ++w)
-      words[w] = (PhiloxWords)((c[2 * j][w] & 0xFFFFFFFFu) | (c[2 * j + 1][w] << 32));
+    pack_words(c[2 * j], words);
+    pack_words(c[2 * j + 1], words + 2);
     use(first + j, words);
   }
 }
 
-// Hands the words of `bin` to `use(pair, words)`: words[w][i] is word w of counter pair * kPairQuads + i.
+// Hands the words of `bin` to `use(pair, words)`: in order, the words of the counters from pair * kPairQuads.
 template <class Use>
 NK_INLINE void draw_words(const PhiloxTable& table, std::uint32_t bin, const Use& use) {
   int pair = 0;

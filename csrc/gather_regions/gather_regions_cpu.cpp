@@ -57,21 +57,17 @@ inline void write_replaced(const MaskRegions& p, const Chunk& chunk, const Row<E
   std::uint16_t units[kChunk];
   Shown shown;
   const Replacements& r = chunk.replacements;
-  const int n =
-      shown.draw(r, chunk.draws_entries ? codes : r.targets, static_cast<std::uint32_t>(row.bin));
+  const int n = shown.draw(r, codes, chunk.count, static_cast<std::uint32_t>(row.bin));
   const Element* sample = static_cast<const Element*>(p.x) + chunk.b * p.x_stride_sample + chunk.first;
   const std::int64_t n_bins = bins_of(p, chunk.b);
   for (int i = 0; i < n; ++i) {
-    const int place = shown.places[i], unit = r.units[place / 4] + place % 4;
-    const std::uint32_t word = shown.word(place);
-    const std::int64_t other = -std::int64_t{word < kReplaceOtherBelow};  // a mask: no branch to mispredict
-    const std::int64_t bin = row.bin + ((source_bin(word, n_bins) - row.bin) & other);
-    sources[i] = sample + bin * p.x_stride_bin + unit;
+    const int place = shown.places[i];
+    units[i] = r.units[place];
+    sources[i] = sample + source_bin(shown.words[place], n_bins) * p.x_stride_bin + units[i];
     __builtin_prefetch(sources[i]);
-    units[i] = static_cast<std::uint16_t>(unit);
   }
   Element* inputs = kStream ? values : row.inputs;
-  select_entries<Element, false>(row.x, codes, static_cast<Element>(p.fill), chunk.count, inputs);
+  select_entries<Element, false>(row.x, shown.codes, static_cast<Element>(p.fill), chunk.count, inputs);
   for (int i = 0; i < n; ++i) inputs[units[i]] = *sources[i];
   if (kStream) copy_entries<Element, kStream>(values, chunk.count, row.inputs);
 }

@@ -19,8 +19,10 @@ inline std::uint64_t best_of(const MaskRegions& p, DrawCounter at, const std::ui
   PhiloxTable table;
   prepare_table(table, p.seed, ids, n, at.c2, at.c3);
   draw_words(table, 0, [&](int pair, const PhiloxWords(&words)[4]) {
+    std::uint32_t word[4 * kPairQuads];
+    __builtin_memcpy(word, words, sizeof word);
     for (int i = 0; i < kPairQuads && pair * kPairQuads + i < n; ++i) {
-      const std::uint64_t rank = region_rank(words[0][i], ids[pair * kPairQuads + i]);
+      const std::uint64_t rank = region_rank(word[4 * i], ids[pair * kPairQuads + i]);
       best = rank < best ? rank : best;
     }
   });
