@@ -126,6 +126,19 @@ def as_units(units: Any, times: Any) -> Any:
     return convert(array, "int32") if small else to_int64("units", array)
 
 
+def as_units_or_trains(units: Any, train_ends: Any, times: Any) -> tuple[Any, Any]:
+    """Return units and train_ends, one of which is None."""
+    if (units is None) == (train_ends is None):
+        given = "neither" if units is None else "both"
+        raise ValueError(f"bin_spikes: units or train_ends must be given, got {given}; pass one of them")
+    if train_ends is None:
+        return as_units(units, times), None
+    array = one_dimensional("train_ends", to_kind("train_ends", train_ends, times))
+    if len(array) and not is_integer(array):
+        raise TypeError(f"bin_spikes: train_ends must be integers, got {array.dtype}")
+    return None, to_int64("train_ends", array)
+
+
 def as_unit_map(unit_map: Any, times: Any) -> Any:
     array = one_dimensional("unit_map", to_kind("unit_map", unit_map, times))
     if len(array) and not is_integer(array):
@@ -228,12 +241,10 @@ def is_torch_dtype(dtype: Any) -> bool:
     return torch is not None and isinstance(dtype, torch.dtype)
 
 
-def allocate(shape: tuple[int, ...], count_type: str, like: Any) -> Any:
-    if is_tensor(like):
-        return torch.empty(shape, dtype=getattr(torch, count_type), device=like.device)
-    if count_type == "bfloat16":
+def allocate(shape: tuple[int, ...], count_type: Any, like: Any) -> Any:
+    if count_type == "bfloat16" and not is_tensor(like):
         raise TypeError("bin_spikes: numpy has no bfloat16; pass tensors, or another dtype")
-    return np.empty(shape, dtype=count_type)
+    return _library.new_array(like, shape, count_type)
 
 
 def check_room(shape: tuple[int, ...], count_type: str, like: Any) -> None:
