@@ -1,4 +1,4 @@
-"""mask_regions: the same bits on every path, and what draws depend on; test_mask_regions_statistics.py has more."""
+"""mask_regions: the same bits on every path, and what draws depend on (their statistics: another file)."""
 
 import numpy as np
 import pytest
