@@ -141,7 +141,10 @@ struct LaunchScatter {
 
 }  // namespace
 
-void mask_regions_cuda(const MaskRegions& p, void* stream) {
+void mask_regions_cuda(const MaskRegions& problem, void* stream) {
+  MaskRegions p = problem;
+  for (int bits = 8 * p.element_size; bits < 64; bits *= 2)
+    p.fill |= p.fill << bits;  // entries are masked in words
   if (p.n_samples * p.n_bins * p.n_units == 0) return;
   if (p.best_ranks != nullptr)
     NK_LAUNCH(rank_regions, grid_size(!p.choose_per_sample && same_regions(p) ? 1 : p.n_samples, 1),

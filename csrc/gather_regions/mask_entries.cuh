@@ -16,7 +16,7 @@ namespace {
 // kSingle: inputs and target mask are aligned differently, so each thread takes one entry.
 enum class Access { kWide, kWideStores, kSingle };
 
-constexpr int kInFlight = 4;  // groups that a thread loads before it stores the first
+constexpr int kInFlight = 2;  // groups that a thread loads before it stores the first
 
 // A group has 4 entries at least, so that the target mask is written in words.
 constexpr int group_entries(int size, Access access) {
@@ -288,7 +288,7 @@ __device__ void mask_tile(const MaskRegions& p, const MaskTile& tile, const Tile
 }
 
 template <int kSize, Access kAccess>
-__global__ void __launch_bounds__(kMaskThreads) mask_entries(MaskRegions p, MaskTiling t, GroupPlan plan) {
+__global__ void __launch_bounds__(kMaskThreads, 3) mask_entries(MaskRegions p, MaskTiling t, GroupPlan plan) {
   NK_DYNAMIC_SHARED(std::uint32_t, shared);
   NK_SHARED(unsigned long long, of_warps, kMaskThreads / kWarp);
   NK_SHARED(unsigned, hidden_bins, 1);
