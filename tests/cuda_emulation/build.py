@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "cuda_emulation"
 MODULE = "cuda_emulated"
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas"]
 OPTIONS = ["-std=c++17", "-g1", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
 # The compiler's half of the sanitizers; what it calls is ours (checker.cpp, undefined.cpp).
 CHECKS = [
