@@ -1,0 +1,261 @@
+// From woven elements to rows of the output: output order, byte order, type and scale.
+// Part of decode_nifti_cpu.cpp, compiled once per instruction set: no STL, nothing with external linkage.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "decode_nifti/cpu_shuffle.h"
+#include "decode_nifti/decode_nifti_body.h"
+
+namespace neurokern {
+namespace NEUROKERN_ISA {
+namespace {
+
+constexpr std::int64_t kChunk = 1024;    // voxels taken apart at once; all volumes of them stay in L1
+constexpr std::int64_t kLineBytes = 64;  // streamed at once
+constexpr std::int64_t kStreamBytes = std::int64_t{1} << 20;  // outputs above it bypass the caches
+
+inline void stream_line(void* to, const void* from) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#elif defined(__AVX__)
+  for (int i = 0; i < 2; ++i)
+    _mm256_stream_si256(static_cast<__m256i*>(to) + i,
+                        _mm256_loadu_si256(static_cast<const __m256i*>(from) + i));
+#elif defined(__SSE2__)
+  for (int i = 0; i < 4; ++i)
+    _mm_stream_si128(static_cast<__m128i*>(to) + i, _mm_loadu_si128(static_cast<const __m128i*>(from) + i));
+#else
+  memcpy(to, from, kLineBytes);
+#endif
+}
+
+inline void finish_rows() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+struct Scale {
+  float slope, inter;
+  double wide_slope, wide_inter;
+  bool none, in_float;
+
+  explicit Scale(const DecodeVolumes& p)
+      : slope(static_cast<float>(p.slope)),
+        inter(static_cast<float>(p.inter)),
+        wide_slope(p.slope),
+        wide_inter(p.inter),
+        none(p.slope == 1 && p.inter == 0),
+        in_float(scales_in_float(p.type, p.slope, p.inter)) {}
+};
+
+inline float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return fused_by_double(a, b, c);
+#endif
+}
+
+// Type is the file's; it is read from bits of its size.
+template <typename Type, typename Bits>
+inline void to_floats(const Bits* bits, std::int64_t n, const Scale& scale, float* out) {
+  const auto value = [&](std::int64_t i) {
+    Type raw;
+    memcpy(&raw, bits + i, sizeof raw);
+    return raw;
+  };
+  if (scale.none) {
+    for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(value(i));
+  } else if (scale.in_float) {
+    for (std::int64_t i = 0; i < n; ++i)
+      out[i] = fused(static_cast<float>(value(i)), scale.slope, scale.inter);
+  } else {
+    for (std::int64_t i = 0; i < n; ++i)
+      out[i] = scaled_in_double(static_cast<double>(value(i)), scale.wide_slope, scale.wide_inter);
+  }
+}
+
+template <typename Bits>
+inline void to_floats(VoxelType type, const Bits* bits, std::int64_t n, const Scale& scale, float* out) {
+  if constexpr (sizeof(Bits) == 1) {
+    return type == VoxelType::u8 ? to_floats<std::uint8_t>(bits, n, scale, out)
+                                 : to_floats<std::int8_t>(bits, n, scale, out);
+  } else if constexpr (sizeof(Bits) == 2) {
+    return type == VoxelType::u16 ? to_floats<std::uint16_t>(bits, n, scale, out)
+                                  : to_floats<std::int16_t>(bits, n, scale, out);
+  } else if constexpr (sizeof(Bits) == 4) {
+    return type == VoxelType::u32   ? to_floats<std::uint32_t>(bits, n, scale, out)
+           : type == VoxelType::i32 ? to_floats<std::int32_t>(bits, n, scale, out)
+                                    : to_floats<float>(bits, n, scale, out);
+  } else {
+    return type == VoxelType::u64   ? to_floats<std::uint64_t>(bits, n, scale, out)
+           : type == VoxelType::i64 ? to_floats<std::int64_t>(bits, n, scale, out)
+                                    : to_floats<double>(bits, n, scale, out);
+  }
+}
+
+// Rounded to nearest, ties to even; NaN stays NaN.
+inline std::uint16_t bfloat16_of(float x) {
+  std::uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const std::uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+  return static_cast<std::uint16_t>(x == x ? rounded : (bits >> 16 | 0x40));
+}
+
+inline std::uint16_t half_of(float x) {
+  std::uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const std::uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
+  // Subnormal halves: adding 0.5 lets the addition round at the half's last place.
+  float shifted;
+  memcpy(&shifted, &magnitude, sizeof shifted);
+  shifted += 0.5f;
+  std::uint32_t small;
+  memcpy(&small, &shifted, sizeof small);
+  small -= 0x3F000000;
+  const std::uint32_t normal = (magnitude - 0x38000000 + 0xFFF + (magnitude >> 13 & 1)) >> 13;
+  std::uint32_t half = magnitude < 0x38800000 ? small : normal;
+  half = magnitude >= 0x477FF000 ? 0x7C00 : half;
+  half = magnitude > 0x7F800000 ? 0x7E00 : half;
+  return static_cast<std::uint16_t>(sign | half);
+}
+
+template <typename Bits>
+struct Rows {
+  using W = Width<Bits>;
+  static constexpr int kTogether = W::kTogether;
+  static constexpr std::int64_t kStagedValues = kChunk + kLineBytes;
+
+  Bits* staged = nullptr;           // (kTogether, kStagedValues): taken apart, not yet written
+  std::uint64_t* picked = nullptr;  // (kChunk,): elements in output order
+  std::int64_t pending[kTogether] = {};
+
+  bool allocate(const DecodeVolumes&) {
+    staged = static_cast<Bits*>(aligned_alloc(64, kTogether * kStagedValues * sizeof(Bits)));
+    picked = static_cast<std::uint64_t*>(aligned_alloc(64, kChunk * sizeof(std::uint64_t)));
+    return staged != nullptr && picked != nullptr;
+  }
+  void release() {
+    free(staged);
+    free(picked);
+  }
+
+  // Rows volume ... of the output, from the elements of these volumes.
+  void write(const DecodeVolumes& p, const std::uint64_t* elements, std::int64_t volume) {
+    const Scale scale(p);
+    for (int k = 0; k < kTogether; ++k) pending[k] = 0;
+    for (std::int64_t i = 0; i < p.n_voxels; i += kChunk) {
+      const std::int64_t n = p.n_voxels - i < kChunk ? p.n_voxels - i : kChunk;
+      const std::uint64_t* chunk = pick(p, elements, i, n);
+      if (p.swapped) {
+        take_apart<true>(chunk, n);
+      } else {
+        take_apart<false>(chunk, n);
+      }
+      for (int k = 0; k < kTogether && volume + k < p.n_volumes; ++k)
+        flush(p, scale, volume + k, k, i + n, i + n == p.n_voxels);
+    }
+  }
+
+ private:
+  const std::uint64_t* pick(const DecodeVolumes& p, const std::uint64_t* elements, std::int64_t i,
+                            std::int64_t n) {
+    if (p.order == nullptr && n == kChunk) return elements + i;
+    if (p.order == nullptr) {
+      memcpy(picked, elements + i, static_cast<std::size_t>(n) * sizeof(std::uint64_t));
+    } else {
+      const std::int32_t* order = p.order + i;
+      for (std::int64_t j = 0; j < n; ++j) picked[j] = elements[order[j]];
+    }
+    return picked;
+  }
+
+  // Appends whole tiles; what lies beyond n is rubbish that the next chunk overwrites.
+  template <bool kSwapped>
+  void take_apart(const std::uint64_t* chunk, std::int64_t n) {
+    for (std::int64_t j = 0; j < n; j += W::kValues) {
+      typename W::Vector tile[W::kVectors];
+      memcpy(tile, chunk + j, sizeof tile);
+      if constexpr (kTogether > 1) shuffle<log2_of(W::kValues)>(tile);
+      for (int k = 0; k < kTogether; ++k) {
+        if (kSwapped) tile[k] = swap_bytes<Bits>(tile[k]);
+        memcpy(staged + k * kStagedValues + pending[k] + j, &tile[k], kRegisterBytes);
+      }
+    }
+    for (int k = 0; k < kTogether; ++k) pending[k] += n;
+  }
+
+  // Writes what is staged of a row, which ends at voxel `end`; whole lines alone unless it is the last of it.
+  void flush(const DecodeVolumes& p, const Scale& scale, std::int64_t row, int k, std::int64_t end,
+             bool last) {
+    Bits* from = staged + k * kStagedValues;
+    const std::int64_t first = end - pending[k];
+    std::int64_t written = 0;
+    switch (p.decoded) {
+      case DecodedType::f32:
+        written = emit<float>(p, row, first, from, pending[k], last,
+                              [&](const Bits* bits, std::int64_t n, float* out) {
+                                to_floats<Bits>(p.type, bits, n, scale, out);
+                              });
+        break;
+      case DecodedType::f16:
+      case DecodedType::bf16:
+        written = emit<std::uint16_t>(p, row, first, from, pending[k], last,
+                                      [&](const Bits* bits, std::int64_t n, std::uint16_t* out) {
+                                        float values[kStagedValues];
+                                        to_floats<Bits>(p.type, bits, n, scale, values);
+                                        if (p.decoded == DecodedType::f16) {
+                                          for (std::int64_t i = 0; i < n; ++i) out[i] = half_of(values[i]);
+                                        } else {
+                                          for (std::int64_t i = 0; i < n; ++i)
+                                            out[i] = bfloat16_of(values[i]);
+                                        }
+                                      });
+        break;
+      case DecodedType::raw:
+        written = emit<Bits>(p, row, first, from, pending[k], last,
+                             [](const Bits* bits, std::int64_t n, Bits* out) {
+                               memcpy(out, bits, static_cast<std::size_t>(n) * sizeof(Bits));
+                             });
+        break;
+    }
+    pending[k] -= written;
+    memmove(from, from + written, static_cast<std::size_t>(pending[k]) * sizeof(Bits));
+  }
+
+  template <typename Out, typename Convert>
+  static std::int64_t emit(const DecodeVolumes& p, std::int64_t row, std::int64_t first, const Bits* bits,
+                           std::int64_t n, bool last, Convert convert) {
+    alignas(64) Out values[kStagedValues];
+    Out* to = static_cast<Out*>(p.out) + row * p.out_stride + first;
+    convert(bits, n, values);
+    constexpr std::int64_t kLine = kLineBytes / static_cast<std::int64_t>(sizeof(Out));
+    if (p.n_volumes * p.n_voxels * static_cast<std::int64_t>(sizeof(Out)) < kStreamBytes) {
+      memcpy(to, values, static_cast<std::size_t>(n) * sizeof(Out));
+      return n;
+    }
+    // Values before the first whole line: of the row's start alone, since later chunks begin with a line.
+    std::int64_t i = static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(to) % kLineBytes) /
+                     static_cast<std::int64_t>(sizeof(Out));
+    i = i < n ? i : n;
+    memcpy(to, values, static_cast<std::size_t>(i) * sizeof(Out));
+    for (; i + kLine <= n; i += kLine) stream_line(to + i, values + i);
+    if (last) {
+      memcpy(to + i, values + i, static_cast<std::size_t>(n - i) * sizeof(Out));
+      i = n;
+    }
+    return i;
+  }
+};
+
+}  // namespace
+}  // namespace NEUROKERN_ISA
+}  // namespace neurokern

@@ -1,0 +1,43 @@
+// What a value of the file becomes: slope * raw + inter, rounded once to float32 where that can be done
+// exactly.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "common/host_device.h"
+#include "decode_nifti/decode_nifti.h"
+
+namespace neurokern {
+
+// Slope and intercept are floats in NIfTI-1, and raw values of up to 24 bits are floats exactly: one fused
+// multiply-add then rounds the true result once. Wider values and scales go through double.
+NK_HD bool scales_in_float(VoxelType type, double slope, double inter) {
+  const bool narrow = type == VoxelType::u8 || type == VoxelType::i8 || type == VoxelType::u16 ||
+                      type == VoxelType::i16 || type == VoxelType::f32;
+  return narrow && static_cast<double>(static_cast<float>(slope)) == slope &&
+         static_cast<double>(static_cast<float>(inter)) == inter;
+}
+
+NK_HD float scaled_in_double(double raw, double slope, double inter) {
+  return static_cast<float>(raw * slope + inter);
+}
+
+// a * b + c rounded once, where the processor has no fused multiply-add. The product of floats is exact in
+// double; the sum is rounded to odd, so that rounding it again to float cannot err (Boldo and Melquiond
+// 2008).
+NK_HD float fused_by_double(float a, float b, float c) {
+  const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c);
+  double sum = product + addend;
+  const double back = sum - product;
+  const double error = (product - (sum - back)) + (addend - back);
+  std::int64_t bits;
+  memcpy(&bits, &sum, sizeof bits);
+  const bool inexact = error != 0 && error == error;
+  // The two doubles around the true sum differ in their last bit: take the odd one.
+  if (inexact && (bits & 1) == 0) bits += ((error > 0) == (sum > 0)) ? 1 : -1;
+  memcpy(&sum, &bits, sizeof bits);
+  return static_cast<float>(sum);
+}
+
+}  // namespace neurokern
