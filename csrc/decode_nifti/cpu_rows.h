@@ -128,19 +128,19 @@ inline std::uint16_t half_of(float x) {
   return static_cast<std::uint16_t>(sign | half);
 }
 
-template <typename Bits>
+template <typename Bits, int kVolumes>
 struct Rows {
-  using W = Width<Bits>;
-  static constexpr int kTogether = W::kTogether;
+  using L = Layout<Bits, kVolumes>;
+  using Element = typename L::Element;
   static constexpr std::int64_t kStagedValues = kChunk + kLineBytes;
 
-  Bits* staged = nullptr;           // (kTogether, kStagedValues): taken apart, not yet written
-  std::uint64_t* picked = nullptr;  // (kChunk,): elements in output order
-  std::int64_t pending[kTogether] = {};
+  Bits* staged = nullptr;     // (kVolumes, kStagedValues): taken apart, not yet written
+  Element* picked = nullptr;  // (kChunk,): elements in output order
+  std::int64_t pending[kVolumes] = {};
 
-  bool allocate(const DecodeVolumes&) {
-    staged = static_cast<Bits*>(aligned_alloc(64, kTogether * kStagedValues * sizeof(Bits)));
-    picked = static_cast<std::uint64_t*>(aligned_alloc(64, kChunk * sizeof(std::uint64_t)));
+  bool allocate() {
+    staged = static_cast<Bits*>(aligned_alloc(64, kVolumes * kStagedValues * sizeof(Bits)));
+    picked = static_cast<Element*>(aligned_alloc(64, kChunk * sizeof(Element)));
     return staged != nullptr && picked != nullptr;
   }
   void release() {
@@ -149,28 +149,27 @@ struct Rows {
   }
 
   // Rows volume ... of the output, from the elements of these volumes.
-  void write(const DecodeVolumes& p, const std::uint64_t* elements, std::int64_t volume) {
+  void write(const DecodeVolumes& p, const Element* elements, std::int64_t volume) {
     const Scale scale(p);
-    for (int k = 0; k < kTogether; ++k) pending[k] = 0;
+    for (int k = 0; k < kVolumes; ++k) pending[k] = 0;
     for (std::int64_t i = 0; i < p.n_voxels; i += kChunk) {
       const std::int64_t n = p.n_voxels - i < kChunk ? p.n_voxels - i : kChunk;
-      const std::uint64_t* chunk = pick(p, elements, i, n);
+      const Element* chunk = pick(p, elements, i, n);
       if (p.swapped) {
         take_apart<true>(chunk, n);
       } else {
         take_apart<false>(chunk, n);
       }
-      for (int k = 0; k < kTogether && volume + k < p.n_volumes; ++k)
+      for (int k = 0; k < kVolumes && volume + k < p.n_volumes; ++k)
         flush(p, scale, volume + k, k, i + n, i + n == p.n_voxels);
     }
   }
 
  private:
-  const std::uint64_t* pick(const DecodeVolumes& p, const std::uint64_t* elements, std::int64_t i,
-                            std::int64_t n) {
+  const Element* pick(const DecodeVolumes& p, const Element* elements, std::int64_t i, std::int64_t n) {
     if (p.order == nullptr && n == kChunk) return elements + i;
     if (p.order == nullptr) {
-      memcpy(picked, elements + i, static_cast<std::size_t>(n) * sizeof(std::uint64_t));
+      memcpy(picked, elements + i, static_cast<std::size_t>(n) * sizeof(Element));
     } else {
       const std::int32_t* order = p.order + i;
       for (std::int64_t j = 0; j < n; ++j) picked[j] = elements[order[j]];
@@ -180,17 +179,17 @@ struct Rows {
 
   // Appends whole tiles; what lies beyond n is rubbish that the next chunk overwrites.
   template <bool kSwapped>
-  void take_apart(const std::uint64_t* chunk, std::int64_t n) {
-    for (std::int64_t j = 0; j < n; j += W::kValues) {
-      typename W::Vector tile[W::kVectors];
+  void take_apart(const Element* chunk, std::int64_t n) {
+    for (std::int64_t j = 0; j < n; j += L::kValues) {
+      typename L::Vector tile[kVolumes];
       memcpy(tile, chunk + j, sizeof tile);
-      if constexpr (kTogether > 1) shuffle<log2_of(W::kValues)>(tile);
-      for (int k = 0; k < kTogether; ++k) {
-        if (kSwapped) tile[k] = swap_bytes<Bits>(tile[k]);
+      if constexpr (kVolumes > 1) shuffle<log2_of(L::kValues)>(tile);
+      for (int k = 0; k < kVolumes; ++k) {
+        if (kSwapped) tile[k] = swap_bytes<sizeof(Bits)>(tile[k]);
         memcpy(staged + k * kStagedValues + pending[k] + j, &tile[k], kRegisterBytes);
       }
     }
-    for (int k = 0; k < kTogether; ++k) pending[k] += n;
+    for (int k = 0; k < kVolumes; ++k) pending[k] += n;
   }
 
   // Writes what is staged of a row, which ends at voxel `end`; whole lines alone unless it is the last of it.

@@ -9,20 +9,40 @@ namespace neurokern {
 namespace NEUROKERN_ISA {
 namespace {
 
-constexpr int kElementBytes = 8;  // of an element: one value of each of the volumes woven together
 constexpr int kRegisterBytes = 16;
 
-template <typename Bits>
-struct Width {
-  typedef Bits Vector __attribute__((vector_size(kRegisterBytes)));
-  static constexpr int kValues = kRegisterBytes / static_cast<int>(sizeof(Bits));   // of a vector
-  static constexpr int kTogether = kElementBytes / static_cast<int>(sizeof(Bits));  // volumes of an element
-  static constexpr int kVectors = kTogether;  // a tile: kValues elements, or as many vectors as volumes
+template <int kBytes>
+struct Unsigned;
+template <>
+struct Unsigned<1> {
+  using Type = std::uint8_t;
+};
+template <>
+struct Unsigned<2> {
+  using Type = std::uint16_t;
+};
+template <>
+struct Unsigned<4> {
+  using Type = std::uint32_t;
+};
+template <>
+struct Unsigned<8> {
+  using Type = std::uint64_t;
 };
 
-typedef Width<std::uint8_t>::Vector Bytes;
-typedef Width<std::uint16_t>::Vector Halves;
-typedef Width<std::uint32_t>::Vector Words;
+// Volumes that are decoded together: one value of each makes an element, of 8 bytes at most. A tile is a
+// vector of each volume, or as many vectors of elements.
+template <typename Bits, int kVolumes>
+struct Layout {
+  typedef Bits Vector __attribute__((vector_size(kRegisterBytes)));
+  using Element = typename Unsigned<kVolumes* static_cast<int>(sizeof(Bits))>::Type;
+  static constexpr int kValues = kRegisterBytes / static_cast<int>(sizeof(Bits));  // of a vector
+  static constexpr std::int64_t kBytes = sizeof(Bits);
+};
+
+typedef Layout<std::uint8_t, 1>::Vector Bytes;
+typedef Layout<std::uint16_t, 1>::Vector Halves;
+typedef Layout<std::uint32_t, 1>::Vector Words;
 
 inline __attribute__((always_inline)) Bytes zip_low(Bytes a, Bytes b) {
   return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -63,19 +83,18 @@ inline __attribute__((always_inline)) void shuffle(Vector (&v)[kVectors]) {
 
 constexpr int log2_of(int n) { return n <= 1 ? 0 : 1 + log2_of(n / 2); }
 
-template <typename Bits>
-inline __attribute__((always_inline)) typename Width<Bits>::Vector swap_bytes(
-    typename Width<Bits>::Vector v) {
-  if constexpr (sizeof(Bits) == 1) {
+template <int kBytes, typename Vector>
+inline __attribute__((always_inline)) Vector swap_bytes(Vector v) {
+  if constexpr (kBytes == 1) {
     return v;
   } else {
     Bytes bytes;
     memcpy(&bytes, &v, sizeof bytes);
-    if constexpr (sizeof(Bits) == 2)
+    if constexpr (kBytes == 2)
       bytes = __builtin_shufflevector(bytes, bytes, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-    if constexpr (sizeof(Bits) == 4)
+    if constexpr (kBytes == 4)
       bytes = __builtin_shufflevector(bytes, bytes, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12);
-    if constexpr (sizeof(Bits) == 8)
+    if constexpr (kBytes == 8)
       bytes = __builtin_shufflevector(bytes, bytes, 7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8);
     memcpy(&v, &bytes, sizeof v);
     return v;

@@ -32,22 +32,22 @@ inline DecodeStatus read_exactly(int descriptor, unsigned char* to, std::int64_t
   return DecodeStatus::ok;
 }
 
-template <typename Bits>
+template <typename Bits, int kVolumes>
 struct Weaver {
-  using W = Width<Bits>;
-  static constexpr int kTogether = W::kTogether;
-  static constexpr std::int64_t kBytes = sizeof(Bits);
-  using Volumes = const unsigned char* [kTogether];
+  using L = Layout<Bits, kVolumes>;
+  using Element = typename L::Element;
+  using Volumes = const unsigned char* [kVolumes];
+  static constexpr std::int64_t kBytes = L::kBytes;
 
-  std::uint64_t* elements = nullptr;  // (n_voxels,) in file order
-  unsigned char* slabs = nullptr;     // (kTogether, slab), only without a mapping
+  Element* elements = nullptr;     // (n_voxels,) in file order
+  unsigned char* slabs = nullptr;  // (kVolumes, slab), only without a mapping
 
   bool allocate(const DecodeVolumes& p) {
-    const std::size_t bytes = static_cast<std::size_t>(p.n_voxels) * kElementBytes + 8 * kSlackBytes;
-    elements = static_cast<std::uint64_t*>(aligned_alloc(64, (bytes + 63) / 64 * 64));
+    const std::size_t bytes = static_cast<std::size_t>(p.n_voxels) * sizeof(Element) + 8 * kSlackBytes;
+    elements = static_cast<Element*>(aligned_alloc(64, (bytes + 63) / 64 * 64));
     if (elements != nullptr) advise_huge_pages(elements, static_cast<std::int64_t>(bytes));
     if (p.mapped == nullptr)
-      slabs = static_cast<unsigned char*>(aligned_alloc(64, kTogether * (kSlabBytes + kSlackBytes)));
+      slabs = static_cast<unsigned char*>(aligned_alloc(64, kVolumes * (kSlabBytes + kSlackBytes)));
     return elements != nullptr && (p.mapped != nullptr || slabs != nullptr);
   }
   void release() {
@@ -57,8 +57,8 @@ struct Weaver {
 
   // Volumes volume, volume + 1, ...; beyond the last one the last again.
   DecodeStatus weave(const DecodeVolumes& p, std::int64_t volume) {
-    std::int64_t offsets[kTogether];
-    for (int k = 0; k < kTogether; ++k) {
+    std::int64_t offsets[kVolumes];
+    for (int k = 0; k < kVolumes; ++k) {
       const std::int64_t v = volume + k < p.n_volumes ? volume + k : p.n_volumes - 1;
       offsets[k] = p.offset + v * p.volume_values * kBytes;
     }
@@ -66,14 +66,14 @@ struct Weaver {
   }
 
  private:
-  DecodeStatus weave_mapped(const DecodeVolumes& p, const std::int64_t (&offsets)[kTogether]) {
+  DecodeStatus weave_mapped(const DecodeVolumes& p, const std::int64_t (&offsets)[kVolumes]) {
     Volumes volumes;
-    for (int k = 0; k < kTogether; ++k) volumes[k] = p.mapped + offsets[k];
-    std::uint64_t* to = elements;
+    for (int k = 0; k < kVolumes; ++k) volumes[k] = p.mapped + offsets[k];
+    Element* to = elements;
     for (std::int64_t run = 0; run < p.n_runs; ++run) {
       const std::int64_t first = p.run_starts[run], count = p.run_lengths[run];
       // Whole vectors must not reach beyond the file's end.
-      if (first + count + W::kValues <= p.volume_values) {
+      if (first + count + L::kValues <= p.volume_values) {
         weave_run(volumes, first, count, to);
       } else {
         weave_exactly(volumes, first, count, to);
@@ -84,17 +84,17 @@ struct Weaver {
   }
 
   // Slab after slab: the same stretch of every volume, from a run's first voxel on.
-  DecodeStatus weave_read(const DecodeVolumes& p, const std::int64_t (&offsets)[kTogether]) {
+  DecodeStatus weave_read(const DecodeVolumes& p, const std::int64_t (&offsets)[kVolumes]) {
     constexpr std::int64_t kSlabValues = kSlabBytes / kBytes;
     const std::int64_t end = p.run_starts[p.n_runs - 1] + p.run_lengths[p.n_runs - 1];
     Volumes volumes;
-    for (int k = 0; k < kTogether; ++k) volumes[k] = slabs + k * (kSlabBytes + kSlackBytes);
-    std::uint64_t* to = elements;
+    for (int k = 0; k < kVolumes; ++k) volumes[k] = slabs + k * (kSlabBytes + kSlackBytes);
+    Element* to = elements;
     std::int64_t run = 0, done = 0;  // voxels of the run that are woven
     while (run < p.n_runs) {
       const std::int64_t first = p.run_starts[run] + done;
       const std::int64_t stop = first + kSlabValues < end ? first + kSlabValues : end;
-      for (int k = 0; k < kTogether; ++k) {
+      for (int k = 0; k < kVolumes; ++k) {
         const DecodeStatus status = read_exactly(p.descriptor, slabs + k * (kSlabBytes + kSlackBytes),
                                                  (stop - first) * kBytes, offsets[k] + first * kBytes);
         if (status != DecodeStatus::ok) return status;
@@ -114,24 +114,23 @@ struct Weaver {
 
   // Whole vectors at a time: up to one vector of values more is read, one tile of elements more written.
   static inline __attribute__((always_inline)) void weave_run(const Volumes& volumes, std::int64_t first,
-                                                              std::int64_t count, std::uint64_t* to) {
-    if constexpr (kTogether == 1) {
+                                                              std::int64_t count, Element* to) {
+    if constexpr (kVolumes == 1) {
       memcpy(to, volumes[0] + first * kBytes, static_cast<std::size_t>(count * kBytes));
     } else {
-      for (std::int64_t i = 0; i < count; i += W::kValues) {
-        typename W::Vector tile[W::kVectors];
-        for (int k = 0; k < kTogether; ++k)
+      for (std::int64_t i = 0; i < count; i += L::kValues) {
+        typename L::Vector tile[kVolumes];
+        for (int k = 0; k < kVolumes; ++k)
           memcpy(&tile[k], volumes[k] + (first + i) * kBytes, kRegisterBytes);
-        shuffle<log2_of(kTogether)>(tile);
+        shuffle<log2_of(kVolumes)>(tile);
         memcpy(to + i, tile, sizeof tile);
       }
     }
   }
 
-  static void weave_exactly(const Volumes& volumes, std::int64_t first, std::int64_t count,
-                            std::uint64_t* to) {
+  static void weave_exactly(const Volumes& volumes, std::int64_t first, std::int64_t count, Element* to) {
     for (std::int64_t i = 0; i < count; ++i)
-      for (int k = 0; k < kTogether; ++k)
+      for (int k = 0; k < kVolumes; ++k)
         memcpy(reinterpret_cast<unsigned char*>(to + i) + k * kBytes, volumes[k] + (first + i) * kBytes,
                kBytes);
   }

@@ -10,6 +10,23 @@
 
 namespace neurokern {
 
+NK_HD int value_bytes(VoxelType type) {
+  switch (type) {
+    case VoxelType::u8:
+    case VoxelType::i8:
+      return 1;
+    case VoxelType::u16:
+    case VoxelType::i16:
+      return 2;
+    case VoxelType::u32:
+    case VoxelType::i32:
+    case VoxelType::f32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
 // Slope and intercept are floats in NIfTI-1, and raw values of up to 24 bits are floats exactly: one fused
 // multiply-add then rounds the true result once. Wider values and scales go through double.
 NK_HD bool scales_in_float(VoxelType type, double slope, double inter) {

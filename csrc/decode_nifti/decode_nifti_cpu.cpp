@@ -20,80 +20,68 @@ namespace {
 constexpr int kMaxThreads = 64;
 constexpr std::int64_t kParallelValues = 100000;
 
-int value_bytes(VoxelType type) {
-  switch (type) {
-    case VoxelType::u8:
-    case VoxelType::i8:
-      return 1;
-    case VoxelType::u16:
-    case VoxelType::i16:
-      return 2;
-    case VoxelType::u32:
-    case VoxelType::i32:
-    case VoxelType::f32:
-      return 4;
-    default:
-      return 8;
-  }
-}
-
+template <typename Bits, int kVolumes>
 struct Plan {
   const DecodeVolumes& p;
   std::int64_t n_groups, n_tasks;
-  DecodeStatus* status;
+  DecodeStatus status[kMaxThreads] = {};
 
-  // Groups of volumes woven together; the last may have fewer, and decodes its last volume again instead.
   static void run(void* context, std::int64_t task) {
-    const Plan& plan = *static_cast<const Plan*>(context);
-    switch (value_bytes(plan.p.type)) {
-      case 1:
-        return plan.run_width<std::uint8_t>(task);
-      case 2:
-        return plan.run_width<std::uint16_t>(task);
-      case 4:
-        return plan.run_width<std::uint32_t>(task);
-      default:
-        return plan.run_width<std::uint64_t>(task);
-    }
+    Plan& plan = *static_cast<Plan*>(context);
+    plan.status[task] =
+        plan.decode(plan.n_groups * task / plan.n_tasks, plan.n_groups * (task + 1) / plan.n_tasks);
   }
 
-  template <typename Bits>
-  void run_width(std::int64_t task) const {
-    constexpr int kTogether = kElementBytes / static_cast<int>(sizeof(Bits));
-    Weaver<Bits> weaver;
-    Rows<Bits> rows;
-    if (!weaver.allocate(p) || !rows.allocate(p)) {
-      status[task] = DecodeStatus::out_of_memory;
-    } else {
-      const std::int64_t last = n_groups * (task + 1) / n_tasks;
-      for (std::int64_t group = n_groups * task / n_tasks; group < last && status[task] == DecodeStatus::ok;
-           ++group) {
-        const std::int64_t volume = group * kTogether;
-        status[task] = weaver.weave(p, volume);
-        if (status[task] == DecodeStatus::ok) rows.write(p, weaver.elements, volume);
-      }
+  DecodeStatus decode(std::int64_t first, std::int64_t last) const {
+    Weaver<Bits, kVolumes> weaver;
+    Rows<Bits, kVolumes> rows;
+    DecodeStatus result =
+        weaver.allocate(p) && rows.allocate() ? DecodeStatus::ok : DecodeStatus::out_of_memory;
+    for (std::int64_t group = first; group < last && result == DecodeStatus::ok; ++group) {
+      result = weaver.weave(p, group * kVolumes);
+      if (result == DecodeStatus::ok) rows.write(p, weaver.elements, group * kVolumes);
     }
     weaver.release();
     rows.release();
     finish_rows();
+    return result;
   }
 };
+
+template <typename Bits, int kVolumes>
+DecodeStatus run_plan(const DecodeVolumes& p, int n_threads) {
+  Plan<Bits, kVolumes> plan{p, (p.n_volumes + kVolumes - 1) / kVolumes, 1};
+  if (p.n_volumes * p.n_voxels >= kParallelValues && n_threads > 1) {
+    plan.n_tasks = n_threads < kMaxThreads ? n_threads : kMaxThreads;
+    plan.n_tasks = plan.n_tasks < plan.n_groups ? plan.n_tasks : plan.n_groups;
+  }
+  parallel_for(plan.n_tasks, static_cast<int>(plan.n_tasks), &Plan<Bits, kVolumes>::run, &plan);
+  for (std::int64_t task = 0; task < plan.n_tasks; ++task)
+    if (plan.status[task] != DecodeStatus::ok) return plan.status[task];
+  return DecodeStatus::ok;
+}
+
+template <typename Bits>
+DecodeStatus decode(const DecodeVolumes& p, int n_threads) {
+  constexpr int kTogether = 8 / static_cast<int>(sizeof(Bits));
+  // A group's missing volumes are work for nothing: the last volume is decoded in their place.
+  return p.n_volumes < kTogether ? run_plan<Bits, 1>(p, n_threads) : run_plan<Bits, kTogether>(p, n_threads);
+}
 
 }  // namespace
 
 DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_threads) {
   if (p.n_volumes == 0 || p.n_voxels == 0) return DecodeStatus::ok;
-  const std::int64_t together = kElementBytes / value_bytes(p.type);
-  const std::int64_t n_groups = (p.n_volumes + together - 1) / together;
-  std::int64_t n_tasks = n_threads < kMaxThreads ? n_threads : kMaxThreads;
-  if (p.n_volumes * p.n_voxels < kParallelValues || n_tasks < 1) n_tasks = 1;
-  if (n_tasks > n_groups) n_tasks = n_groups;
-  DecodeStatus status[kMaxThreads] = {};
-  Plan plan{p, n_groups, n_tasks, status};
-  parallel_for(n_tasks, static_cast<int>(n_tasks), &Plan::run, &plan);
-  for (std::int64_t task = 0; task < n_tasks; ++task)
-    if (status[task] != DecodeStatus::ok) return status[task];
-  return DecodeStatus::ok;
+  switch (value_bytes(p.type)) {
+    case 1:
+      return decode<std::uint8_t>(p, n_threads);
+    case 2:
+      return decode<std::uint16_t>(p, n_threads);
+    case 4:
+      return decode<std::uint32_t>(p, n_threads);
+    default:
+      return decode<std::uint64_t>(p, n_threads);
+  }
 }
 
 }  // namespace NEUROKERN_ISA
