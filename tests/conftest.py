@@ -5,8 +5,11 @@ asks for more.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -37,10 +40,33 @@ def cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    """Return the device to test on; "cuda" falls under the GPU rule."""
-    return request.param
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the devices of a test: its own arrays stay on the host unless it takes ``device`` by name."""
+    if "device" not in metafunc.fixturenames:
+        return
+    devices: list[Any] = ["cpu"]
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if not marks & {"cpu_only", "gpu"}:
+        devices.append("emulated")
+        if "device" in inspect.signature(metafunc.function).parameters:
+            devices.append(pytest.param("cuda", marks=pytest.mark.gpu))
+    metafunc.parametrize("device", devices, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the ops on one kind of device after the other, and return where tensors must lie for it.
+
+    "cpu" runs the CPU's kernels; "emulated" the GPU path of the ops with the CUDA kernels compiled as C++
+    (tests/cuda_emulation), on tensors and numpy arrays of the CPU; "cuda" falls under the GPU rule.
+    """
+    if request.param != "emulated":
+        yield request.param
+        return
+    from cuda_emulation.emulated import emulated_gpu
+
+    with emulated_gpu():
+        yield "cpu"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -56,7 +56,20 @@ struct RegionRows {
   int element_size;
 };
 
+// Positions of the targets, packed by sample: index[cu_seqlens[b]] ... index[cu_seqlens[b + 1] - 1] are those
+// of sample b, ascending. All arrays contiguous; fewer than 2^31 cells.
+struct PackTargets {
+  const std::uint8_t* target_mask;  // (n_samples, sample_cells): 0 or 1
+  std::int64_t* index;              // (capacity,): positions in target_mask, -1 beyond the last target
+  std::int32_t* cu_seqlens;         // (n_samples + 1,): counted whatever the capacity
+  std::int64_t n_samples, sample_cells, capacity;
+};
+
 NK_DECLARE_KERNEL(void mask_regions_cpu(const MaskRegions& p, int n_threads))
+// Two steps, since the caller may size the index by what the first one counts: count_targets fills
+// cu_seqlens, write_targets reads it and fills index.
+NK_DECLARE_KERNEL(void count_targets_cpu(const PackTargets& p, int n_threads))
+NK_DECLARE_KERNEL(void write_targets_cpu(const PackTargets& p, int n_threads))
 
 void mask_regions_cuda(const MaskRegions& p, void* stream);
 void gather_regions_cuda(const RegionRows& p, void* stream);

@@ -140,6 +140,30 @@ void mask_regions(const py::dict& arguments, int n_threads) {
   NK_DISPATCH(mask_regions_cpu, p, n_threads);
 }
 
+PackTargets pack_arguments(const py::dict& a) {
+  const auto address = [&](const char* name) { return a[name].cast<Address>(); };
+  PackTargets p{};
+  p.target_mask = pointer<const std::uint8_t>(address("target_mask"));
+  p.index = pointer<std::int64_t>(address("index"));
+  p.cu_seqlens = pointer<std::int32_t>(address("cu_seqlens"));
+  p.n_samples = a["n_samples"].cast<std::int64_t>();
+  p.sample_cells = a["sample_cells"].cast<std::int64_t>();
+  p.capacity = a["capacity"].cast<std::int64_t>();
+  return p;
+}
+
+void count_targets(const py::dict& arguments, int n_threads) {
+  const PackTargets p = pack_arguments(arguments);
+  const py::gil_scoped_release release;
+  NK_DISPATCH(count_targets_cpu, p, n_threads);
+}
+
+void write_targets(const py::dict& arguments, int n_threads) {
+  const PackTargets p = pack_arguments(arguments);
+  const py::gil_scoped_release release;
+  NK_DISPATCH(write_targets_cpu, p, n_threads);
+}
+
 #endif
 
 }  // namespace
@@ -163,6 +187,8 @@ void bind_gather_regions(py::module_& m) {
 #else
 void bind_gather_regions(py::module_& m) {
   m.def("mask_regions", &mask_regions, py::arg("arguments"), py::arg("n_threads"));
+  m.def("count_targets", &count_targets, py::arg("arguments"), py::arg("n_threads"));
+  m.def("write_targets", &write_targets, py::arg("arguments"), py::arg("n_threads"));
 }
 #endif
 

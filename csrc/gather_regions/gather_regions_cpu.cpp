@@ -6,6 +6,7 @@
 #include "common/thread_pool.h"
 #include "gather_regions/gather_regions_body.h"
 #include "gather_regions/row_writer.h"
+#include "gather_regions/target_packer.h"
 
 namespace neurokern {
 namespace NEUROKERN_ISA {
@@ -347,6 +348,19 @@ void mask_regions_cpu(const MaskRegions& p, int n_threads) {
   Write write{p, bins_per_task, (p.n_bins + bins_per_task - 1) / bins_per_task,
               bytes >= kStreamBytes && p.inputs != p.x};
   parallel_for(p.n_samples * write.tasks_per_sample, n_threads, writer_of(p.element_size), &write);
+}
+
+void count_targets_cpu(const PackTargets& p, int n_threads) {
+  PackTargets task = p;
+  parallel_for(p.n_samples, threads_for(p, n_threads), count_sample, &task);
+  p.cu_seqlens[0] = 0;
+  for (std::int64_t b = 0; b < p.n_samples; ++b) p.cu_seqlens[b + 1] += p.cu_seqlens[b];
+}
+
+void write_targets_cpu(const PackTargets& p, int n_threads) {
+  PackTargets task = p;
+  parallel_for(p.n_samples, threads_for(p, n_threads), write_sample, &task);
+  for (std::int64_t i = p.cu_seqlens[p.n_samples]; i < p.capacity; ++i) p.index[i] = -1;
 }
 
 }  // namespace NEUROKERN_ISA

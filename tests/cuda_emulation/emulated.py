@@ -1,67 +1,92 @@
-"""Builds an op's CUDA source as a CPU module: the same ``.cu`` file, the same binding, no GPU."""
+"""Puts the emulated CUDA kernels behind the ops: their GPU path then runs on numpy arrays and CPU tensors."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import os
-import shutil
-import subprocess
-import sysconfig
-import tempfile
-from pathlib import Path
-from types import ModuleType
+import contextlib
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
+from cuda_emulation.build import emulated_module
 
-ROOT = Path(__file__).parents[2]
-HEADER = Path(__file__).with_name("cuda_emulation.h")
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+from neurokern.ops import _library
 
-
-def _newest(*paths: Path) -> float:
-    return max(path.stat().st_mtime for path in paths)
+RUBBISH, GUARD = 0xA5, 0x5C  # what fresh memory holds, and the bytes around it
+ALIGNMENT = 256  # as a GPU's allocator aligns
 
 
-@functools.cache
-def emulated_module(op: str) -> ModuleType:
-    """Return the module with the op's CUDA kernels, compiled as C++ into ``build/cuda_emulation``."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("the CUDA emulation needs g++")
-    pybind11 = pytest.importorskip("pybind11", reason="the CUDA emulation needs pybind11's headers")
-    folder = ROOT / "build" / "cuda_emulation"
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{op}_emulated"
-    target = folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    sources = [*(ROOT / "csrc" / op).iterdir(), *(ROOT / "csrc" / "common").iterdir(), HEADER, Path(__file__)]
-    if not target.exists() or target.stat().st_mtime < _newest(*sources):
-        _compile(compiler, op, name, target, pybind11.get_include())
-    spec = importlib.util.spec_from_file_location(name, target)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+class DeviceMemory:
+    """Hands out arrays full of rubbish, and notices writes just before and behind them."""
+
+    def __init__(self) -> None:
+        # The last ones: those of the call that is checked.
+        self.blocks: deque[tuple[weakref.ref[np.ndarray], int, int]] = deque(maxlen=32)
+
+    def allocate(self, n_bytes: int) -> np.ndarray:
+        """Return uninitialised bytes with guards around them."""
+        block = np.full(n_bytes + 3 * ALIGNMENT, GUARD, np.uint8)
+        start = 2 * ALIGNMENT - block.ctypes.data % ALIGNMENT
+        block[start : start + n_bytes] = RUBBISH
+        self.blocks.append((weakref.ref(block), start, start + n_bytes))
+        return block[start : start + n_bytes]
+
+    def check(self) -> None:
+        """Raise if a guard has been written to."""
+        for reference, start, stop in self.blocks:
+            block = reference()
+            if block is not None and (block[:start].min() != GUARD or block[stop:].min() != GUARD):
+                raise AssertionError(f"a kernel wrote outside of an array of {stop - start} bytes")
+
+    def new_array(self, like: Any, shape: tuple[int, ...], dtype: Any, fill: float | None = None) -> Any:
+        """Stand in for ``_library.new_array``."""
+        if not isinstance(like, np.ndarray):
+            torch = _library.torch
+            dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+            n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            array: Any = torch.from_numpy(self.allocate(n_bytes)).view(dtype).view(shape)
+        else:
+            dtype = np.dtype(dtype)
+            n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            array = self.allocate(n_bytes).view(dtype).reshape(shape)
+        if fill is not None:
+            array[...] = fill
+        return array
 
 
-def _compile(compiler: str, op: str, name: str, target: Path, pybind11_include: str) -> None:
-    options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
-    options += ["-DNEUROKERN_CUDA_MODULE", "-I", str(ROOT / "csrc")]
-    options += ["-isystem", pybind11_include, "-isystem", sysconfig.get_path("include")]
-    # A sanitizer that is preloaded for the tests has no business in the compiler.
-    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
-    # Test processes run side by side: each builds in a folder of its own, and the module appears whole.
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        entry, kernels, module = (Path(folder) / part for part in ("entry.cpp", "kernels.o", "module.so"))
-        entry.write_text(
-            "#include <pybind11/pybind11.h>\n"
-            f"namespace neurokern {{ void bind_{op}(pybind11::module_& m); }}\n"
-            f"PYBIND11_MODULE({name}, m) {{ neurokern::bind_{op}(m); }}\n"
-        )
-        source, binding = (str(ROOT / "csrc" / op / f"{op}{suffix}") for suffix in ("_cuda.cu", "_bind.cpp"))
-        emulate = [*WARNINGS, "-include", str(HEADER), "-x", "c++", "-c", source, "-o", str(kernels)]
-        subprocess.run([compiler, *options, *emulate], check=True, env=environment)
-        link = ["-shared", str(entry), binding, str(kernels), "-o", str(module)]
-        subprocess.run([compiler, *options, *link], check=True, env=environment)
-        module.replace(target)
+class CheckedModule:
+    """The emulated CUDA module; after each call the guards of all memory must be whole."""
+
+    def __init__(self, memory: DeviceMemory) -> None:
+        self.module, self.memory = emulated_module(), memory
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.module, name)
+        if isinstance(attribute, type):
+            return attribute
+
+        def call(*arguments: Any) -> Any:
+            result = attribute(*arguments)
+            self.memory.check()
+            return result
+
+        return call
+
+
+@contextlib.contextmanager
+def emulated_gpu() -> Iterator[None]:
+    """Let numpy arrays and CPU tensors count as a GPU's."""
+    memory = DeviceMemory()
+    module = CheckedModule(memory)
+
+    @contextlib.contextmanager
+    def gpu_module(array: Any) -> Iterator[tuple[Any, int]]:
+        yield module, 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_library, "runs_on_gpu", lambda array: True)
+        patch.setattr(_library, "gpu_module", gpu_module)
+        patch.setattr(_library, "new_array", memory.new_array)
+        yield

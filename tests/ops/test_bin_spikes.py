@@ -1,18 +1,18 @@
 """The rules of bin_spikes, each as a test with its name, on every kind of input and both backends."""
 
-import importlib
 import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from cuda_emulation.emulated_bin_spikes import count_emulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neurokern as nk
 
 torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.usefixtures("device")
 
 COUNT_DTYPES = [
     "uint8",
@@ -27,13 +27,9 @@ COUNT_DTYPES = [
 ]
 
 
-@pytest.fixture(params=["numpy", "torch", "reference", "emulated CUDA"])
-def bin_spikes(request, monkeypatch):
-    """bin_spikes with numpy arrays, with tensors, by the reference, and by emulated CUDA; returns numpy."""
-    if request.param == "emulated CUDA":
-        monkeypatch.setattr(
-            importlib.import_module("neurokern.ops.bin_spikes"), "count_on_cpu", count_emulated
-        )
+@pytest.fixture(params=["numpy", "torch", "reference"])
+def bin_spikes(request):
+    """bin_spikes with numpy arrays, with tensors, and by the reference; returns numpy."""
 
     def call(times, units, *args, **kwargs):
         times, units = np.asarray(times), np.asarray(units)
@@ -367,6 +363,7 @@ def test_every_dtype_holds_the_same_counts(dtype):
         np.testing.assert_array_equal(nk.bin_spikes(times, units, 0.1, 4.0, dtype=dtype), expected)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_the_same_counts_for_every_number_of_threads(n_threads, shuffled):
@@ -390,6 +387,7 @@ def test_the_same_counts_for_every_number_of_threads(n_threads, shuffled):
     )
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("n_units", [1, 5, 37, 800, 6000])
 def test_large_outputs_streamed_past_the_caches_are_whole(n_units):
     n_bins = (6 << 20) // n_units
@@ -494,6 +492,7 @@ def test_float_windows_of_integer_times_begin_at_the_next_sample():
     assert nk.bin_spikes(np.array([10]), np.array([0]), 0.001, 0.001, windows=[0.0101], sfreq=1000).sum() == 0
 
 
+@pytest.mark.cpu_only
 def test_windows_that_are_not_finite_are_refused_with_their_row(bin_spikes):
     with pytest.raises(ValueError, match=r"got nan in row 1 \(1 such rows\); leave out trials"):
         bin_spikes([0.1], [0], 0.1, 1.0, windows=np.array([0.0, np.nan]))
@@ -528,6 +527,7 @@ def test_unit_map_selects_permutes_and_sums(shuffled, wide):
     assert dropped == len(times) - expected.sum()
 
 
+@pytest.mark.cpu_only
 def test_unit_map_beyond_the_columns_is_refused(bin_spikes):
     with pytest.raises(ValueError, match=r"unit_map must map to columns below n_units=2, got 2"):
         bin_spikes([0.1], [0], 0.1, 1.0, unit_map=[0, 2], n_units=2)
@@ -602,6 +602,10 @@ def test_bad_arrays_are_named():
         nk.bin_spikes(np.array(["a"]), np.zeros(1, int), 0.5, 1.0)
     with pytest.raises(ValueError, match="sfreq must be given for integer times"):
         nk.bin_spikes(np.zeros(2, int), np.zeros(2, int), 0.5, 1.0)
+
+
+@pytest.mark.cpu_only
+def test_edges_that_are_none_are_refused():
     with pytest.raises(ValueError, match="edges must not decrease"):
         nk.bin_spikes(np.zeros(2), np.zeros(2, int), edges=[0.0, 2.0, 1.0])
     with pytest.raises(ValueError, match="edges must be finite"):

@@ -12,6 +12,8 @@ from neurokern import _core
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def spikes(n=5000, seed=0):
     rng = np.random.default_rng(seed)
@@ -86,6 +88,7 @@ class BinInWorker(torch.utils.data.Dataset):
         return nk.bin_spikes(self.times, self.units, 0.01, 1.0, n_units=12, windows=window)[0]
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_dataloader_workers_count_the_same_and_do_not_hang(method):
     dataset = BinInWorker()
@@ -103,6 +106,7 @@ def test_dataloader_workers_count_the_same_and_do_not_hang(method):
     torch.testing.assert_close(batches, torch.stack([dataset[i] for i in range(8)]), rtol=0, atol=0)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("isa", ["v2", "v3", "v4"])
 def test_every_instruction_set_counts_the_same(isa):
     levels = ["base", "v2", "v3", "v4"]

@@ -12,6 +12,8 @@ from mask_batches import counts, mask, six_regions
 from neurokern import gather_regions, mask_regions, scatter_regions
 from neurokern.ops import RegionIndex, region_index
 
+pytestmark = pytest.mark.usefixtures("device")
+
 CHOSEN = [[False, True, True], [False, False, False], [True, False, True]]
 
 
@@ -83,6 +85,37 @@ def test_a_masked_batch_chooses_its_target_units():
     )
 
 
+# ---- given room
+
+
+def test_rows_that_are_not_there_are_marked_and_zero(device):
+    index = region_index(chosen(device), n_rows=6, max_rows=3)
+    assert index.samples.tolist() == [0, 0, 2, 2, -1, -1]
+    assert index.units.tolist() == [1, 2, 0, 2, -1, -1]
+    assert index.rows.tolist() == [[-1, 0, 1], [-1, -1, -1], [2, -1, 3]]
+    assert index.cu_seqlens.tolist() == [0, 2, 2, 4]
+    x = numbered(device)
+    assert gather_regions(x, index).values[4:].tolist() == [[0, 0], [0, 0]]
+    padded, block_mask = gather_regions(x, index, padded=True)
+    assert padded.shape == (3, 3, 2)
+    assert block_mask.tolist() == [[True, True, False], [False] * 3, [True, True, False]]
+    assert not padded[~block_mask].any()
+    rows = torch.full((6, 2), float("nan"), device=device)
+    rows[:4] = gather_regions(x, region_index(chosen(device))).values
+    assert torch.equal(scatter_regions(rows, index), x * chosen(device)[:, None, :])
+
+
+def test_rows_without_room_are_left_out(device):
+    x = numbered(device)
+    cut = region_index(chosen(device), n_rows=3, max_rows=1)
+    assert cut.cu_seqlens.tolist() == [0, 2, 2, 4]  # the true numbers
+    assert cut.rows.tolist() == [[-1, 0, 1], [-1, -1, -1], [2, -1, -1]]
+    assert gather_regions(x, cut).values.tolist() == [[10, 11], [20, 21], [200, 201]]
+    assert gather_regions(x, cut, padded=True).values.tolist() == [[[10, 11]], [[0, 0]], [[200, 201]]]
+    ones = torch.ones(3, 1, 2, device=device)
+    assert scatter_regions(ones, cut)[:, 0].tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 0]]
+
+
 # ---- properties
 
 
@@ -92,8 +125,9 @@ def test_a_masked_batch_chooses_its_target_units():
     dtype=st.sampled_from([torch.float32, torch.float64, torch.uint8, torch.int64, torch.bool]),
     layout=st.sampled_from(["contiguous", "transposed", "expanded"]),
     padded=st.booleans(),
+    room=st.sampled_from([None, (0, 0), (1, 2), (5, 1), (40, 12)]),
 )
-def test_there_and_back_for_any_choice_dtype_and_strides(shape, seed, dtype, layout, padded):
+def test_there_and_back_for_any_choice_dtype_and_strides(shape, seed, dtype, layout, padded, room):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 9, shape, generator=generator).to(dtype)
     if layout == "transposed":
@@ -101,16 +135,29 @@ def test_there_and_back_for_any_choice_dtype_and_strides(shape, seed, dtype, lay
     if layout == "expanded" and shape[0]:
         x = x[:1].expand(shape)
     taken = torch.rand(shape[0], shape[2], generator=generator) < 0.4
-    index = region_index(taken)
+    n_rows, max_rows = room or (int(taken.sum()), int(taken.sum(1).max()) if shape[0] else 0)
+    index = region_index(taken, n_rows=n_rows, max_rows=max_rows) if room else region_index(taken)
+    has_row = taken & (taken.flatten().cumsum(0).reshape(taken.shape) <= n_rows)
+    in_block = has_row & (taken.cumsum(1) <= max_rows)
     rows = gather_regions(x, index, padded=padded)
     if not padded:
-        assert torch.equal(rows.values, x.transpose(1, 2)[taken])
+        assert torch.equal(rows.values[: has_row.sum()], x.transpose(1, 2)[has_row])
+        assert rows.values.shape[0] == n_rows
+        assert not rows.values[has_row.sum() :].any()
     else:
-        assert torch.equal(rows.mask.sum(1), taken.sum(1))
-        assert torch.equal(rows.values[rows.mask], x.transpose(1, 2)[taken])
+        assert torch.equal(rows.mask.sum(1), in_block.sum(1))
+        assert torch.equal(rows.values[rows.mask], x.transpose(1, 2)[in_block])
+        assert rows.values.shape[1] == max_rows
         assert not rows.values[~rows.mask].any()
     back = scatter_regions(rows.values, index)
-    assert torch.equal(back, torch.where(taken[:, None], x, torch.zeros((), dtype=dtype)))
+    kept = in_block if padded else has_row
+    assert torch.equal(back, torch.where(kept[:, None], x, torch.zeros((), dtype=dtype)))
+    reference = gather_regions(x, index, padded=padded, backend="reference").values
+    assert torch.equal(rows.values, reference)
+    assert torch.equal(back, scatter_regions(reference, index, backend="reference"))
+    on_numpy = region_index(taken.numpy(), n_rows=n_rows, max_rows=max_rows)
+    np.testing.assert_array_equal(gather_regions(x.numpy(), on_numpy, padded=padded).values, rows.values)
+    np.testing.assert_array_equal(scatter_regions(rows.values.numpy(), on_numpy), back)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -187,10 +234,9 @@ def test_an_index_of_another_kind_is_refused():
     with pytest.raises(TypeError, match="scatter_regions: values must be a torch tensor or a numpy array"):
         scatter_regions([[1.0]], index)
     on_meta = RegionIndex(
-        *(t.to("meta") for t in (index.samples, index.units, index.positions)),
+        *(t.to("meta") for t in (index.samples, index.units, index.rows)),
         index.cu_seqlens,
         index.padding_mask,
-        3,
     )
     with pytest.raises(ValueError, match="gather_regions: index must be on the device of x, cpu, got meta"):
         gather_regions(numbered(), on_meta)
@@ -217,6 +263,14 @@ def test_a_region_is_an_integer(region):
     for units in (np.array([0, 0, 1]), torch.tensor([0, 0, 1])):
         with pytest.raises(TypeError, match="region_index: region must be integers"):
             region_index(units, region, n_samples=3)
+
+
+@pytest.mark.parametrize("name", ["n_rows", "max_rows"])
+def test_room_is_a_size(name):
+    with pytest.raises(ValueError, match=rf"region_index: {name} must lie in \[0, 2\*\*31\), got -1"):
+        region_index(chosen(), **{name: -1})
+    with pytest.raises(TypeError, match=f"region_index: {name} must be an integer"):
+        region_index(chosen(), **{name: 2.0})
 
 
 def test_the_number_of_samples_is_a_whole_number_and_not_negative():

@@ -10,6 +10,8 @@ from mask_batches import IN_TIME, counts, mask, six_regions
 from neurokern import mask_regions
 from neurokern.ops._mask_reference import SCHEMES
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # ---- what each scheme hides
 
 
@@ -269,6 +271,33 @@ def test_the_index_lists_the_targets_sample_by_sample(kind):
         part = np.asarray(batch.index)[batch.cu_seqlens[b] : batch.cu_seqlens[b + 1]]
         np.testing.assert_array_equal(part - b * 20 * 70, np.flatnonzero(targets[b]))
     assert mask_regions(x, None, "random", seed=0).index is None
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("max_targets", [0, 1, 2000, 4 * 20 * 70 + 3])
+def test_an_index_of_given_size_is_cut_or_filled_up(kind, backend, max_targets):
+    x = counts() if kind == "torch" else counts().numpy()
+    options = {"seed": 0, "return_index": True, "backend": backend}
+    exact = mask_regions(x, None, "random", **options)
+    batch = mask_regions(x, None, "random", max_targets=max_targets, **options)
+    assert batch.index.shape == (max_targets,)
+    n = min(len(exact.index), max_targets)
+    assert batch.index[:n].tolist() == exact.index[:n].tolist()
+    assert (batch.index[n:] == -1).all()
+    assert batch.cu_seqlens.tolist() == exact.cu_seqlens.tolist()  # the true numbers
+    assert str(batch.index.dtype).endswith("int64")
+    assert str(batch.cu_seqlens.dtype).endswith("int32")
+
+
+@pytest.mark.parametrize("max_targets", [None, 0, 5])
+def test_the_index_of_an_empty_batch_is_empty(max_targets):
+    for shape in [(0, 4, 5), (3, 0, 5), (3, 4, 0)]:
+        batch = mask_regions(
+            torch.zeros(shape), None, "neuron", seed=0, return_index=True, max_targets=max_targets
+        )
+        assert batch.index.tolist() == [-1] * (max_targets or 0)
+        assert batch.cu_seqlens.tolist() == [0] * (shape[0] + 1)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 0, 5), (3, 4, 0), (0, 0, 0)])

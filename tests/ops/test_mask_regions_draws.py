@@ -12,6 +12,8 @@ from mask_batches import IN_TIME, counts, mask, six_regions
 from neurokern import mask_regions
 from neurokern.ops._mask_reference import SCHEMES
 
+pytestmark = pytest.mark.usefixtures("device")
+
 OPTIONS = st.fixed_dictionaries(
     {
         "seed": st.sampled_from([0, 1, 2**40 + 7, 2**63 - 1]),

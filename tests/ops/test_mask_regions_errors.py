@@ -9,6 +9,8 @@ from mask_batches import counts, mask
 
 from neurokern import mask_regions
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -16,7 +18,6 @@ from neurokern import mask_regions
         ({"scheme": "telepathy"}, "scheme must be one of 'temporal'.* got 'telepathy'"),
         ({"scheme": ["neuron", "neuron", "neuron", "x"]}, "scheme must be one of"),
         ({"scheme": ["neuron"]}, r"scheme must have one entry per sample, shape \(4,\)"),
-        ({"scheme": torch.tensor([0, 1, 2, 6])}, r"scheme must hold numbers in \[0, 6\), got 6 for sample 3"),
         ({"ratio": -0.1}, r"ratio must lie in \[0, 1\], got -0.1"),
         ({"ratio": 1.5}, "ratio must lie"),
         ({"ratio": float("nan")}, "ratio must lie"),
@@ -27,14 +28,9 @@ from neurokern import mask_regions
         ({"span": 0, "scheme": "temporal"}, "span must be at least 1 bin, got 0"),
         ({"span": 2, "scheme": "neuron"}, "span must be 1 but for 'temporal' and 'causal', got 2"),
         ({"region_choice": "trial"}, "region_choice must be one of 'batch', 'sample'"),
-        ({"region": 17, "scheme": "inter-region"}, "region must be one of the batch's regions, got 17"),
         ({"region": -1}, "region must lie in"),
         ({"replacement": "ones"}, "replacement must be one of"),
         ({"regions": torch.arange(69)}, r"regions must have the shape \(70,\) or \(4, 70\) of x, got \(69"),
-        ({"regions": torch.full((70,), -1), "scheme": "intra-region"}, "regions must know the region"),
-        ({"regions": torch.full((70,), 2**31), "scheme": "intra-region"}, r"regions must be below 2"),
-        ({"n_units": [70, 70, 71, 70]}, r"n_units must lie in \[0, 70\], got 71 for sample 2"),
-        ({"n_bins": [-1, 0, 0, 0]}, r"n_bins must lie in \[0, 20\], got -1 for sample 0"),
         ({"n_units": [70]}, "n_units must have one entry per sample"),
         ({"backend": "magic"}, "backend must be"),
         ({"span": 2**70, "scheme": "temporal"}, r"span must be below 2\*\*31 bins"),
@@ -46,12 +42,33 @@ def test_bad_arguments_are_named(options, message):
         mask(**options)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize(
-    "scheme", ["intra-region", "inter-region", ["neuron", "inter-region"], torch.tensor([2, 4])]
-)
+    ("options", "message"),
+    [
+        ({"scheme": torch.tensor([0, 1, 2, 6])}, r"scheme must hold numbers in \[0, 6\), got 6 for sample 3"),
+        ({"region": 17, "scheme": "inter-region"}, "region must be one of the batch's regions, got 17"),
+        ({"regions": torch.full((70,), -1), "scheme": "intra-region"}, "regions must know the region"),
+        ({"regions": torch.full((70,), 2**31), "scheme": "intra-region"}, r"regions must be below 2"),
+        ({"n_units": [70, 70, 71, 70]}, r"n_units must lie in \[0, 70\], got 71 for sample 2"),
+        ({"n_bins": [-1, 0, 0, 0]}, r"n_bins must lie in \[0, 20\], got -1 for sample 0"),
+    ],
+)  # fmt: skip
+def test_bad_values_in_arrays_are_named(options, message):
+    with pytest.raises(ValueError, match=f"mask_regions: {message}"):
+        mask(**options)
+
+
+@pytest.mark.parametrize("scheme", ["intra-region", "inter-region", ["neuron", "inter-region"]])
 def test_a_region_scheme_needs_regions(scheme):
     with pytest.raises(ValueError, match="mask_regions: regions must be given for"):
         mask_regions(counts(2), None, scheme, seed=0)
+
+
+@pytest.mark.cpu_only
+def test_a_region_scheme_given_by_number_needs_regions():
+    with pytest.raises(ValueError, match="mask_regions: regions must be given for"):
+        mask_regions(counts(2), None, torch.tensor([2, 4]), seed=0)
 
 
 def test_x_must_be_a_batch_of_numbers():
@@ -112,3 +129,19 @@ def test_regions_may_come_in_any_byte_order_and_as_a_column_of_pandas():
     wanted = mask_regions(x, torch.from_numpy(regions), "inter-region", seed=0).inputs
     for same in (regions.astype(">i4"), pd.Series(regions, index=range(5, 75)), regions.tolist()):
         assert torch.equal(mask_regions(x, same, "inter-region", seed=0).inputs, wanted)
+
+
+def test_max_targets_is_a_size_and_comes_with_the_index():
+    x = torch.ones(2, 3, 4)
+    with pytest.raises(ValueError, match="max_targets must come with return_index=True, got 5 without"):
+        mask_regions(x, None, "neuron", seed=0, max_targets=5)
+    with pytest.raises(ValueError, match=r"max_targets must lie in \[0, 2\*\*31\), got -1"):
+        mask_regions(x, None, "neuron", seed=0, max_targets=-1, return_index=True)
+    with pytest.raises(TypeError, match="max_targets must be an integer"):
+        mask_regions(x, None, "neuron", seed=0, max_targets=1.5, return_index=True)
+
+
+def test_an_index_of_more_entries_than_int32_counts_is_refused():
+    x = torch.zeros(1, 1, 1).expand(2**11, 2**10, 2**10)
+    with pytest.raises(ValueError, match=r"x must have fewer than 2\*\*31 entries with return_index=True"):
+        mask_regions(x, None, "neuron", seed=0, return_index=True)

@@ -10,6 +10,8 @@ from neurokern import gather_regions, mask_regions, scatter_regions
 from neurokern.ops import region_index
 from neurokern.ops._mask_reference import SCHEMES
 
+pytestmark = pytest.mark.usefixtures("device")
+
 THRESHOLDS = [2**30] * 6
 
 
@@ -70,14 +72,17 @@ def test_gather_and_scatter_are_registered_correctly(requires_grad, padded, devi
     index = region_index(
         torch.tensor([[True, False, True, True, False], [False, True] * 2 + [False]], device=device)
     )
-    positions, n_rows = (index.positions, 6) if padded else (None, 0)
+    parts = (index.samples, index.units, index.rows, index.cu_seqlens, 3 if padded else None, None)
     gather = torch.ops.neurokern.gather_regions
-    torch.library.opcheck(gather.default, (x, index.samples, index.units, positions, n_rows, None))
-    rows = (
-        gather(x, index.samples, index.units, positions, n_rows, None).detach().requires_grad_(requires_grad)
-    )
-    scatter = torch.ops.neurokern.scatter_regions.default
-    torch.library.opcheck(scatter, (rows, index.samples, index.units, positions, 2, 5, None))
+    torch.library.opcheck(gather.default, (x, *parts))
+    rows = gather(x, *parts).detach().requires_grad_(requires_grad)
+    torch.library.opcheck(torch.ops.neurokern.scatter_regions.default, (rows, *parts))
+
+
+@pytest.mark.parametrize("max_targets", [None, 0, 7, 100])
+def test_packing_targets_is_registered_correctly(max_targets, device):
+    target_mask = counts(2, 3, 5, device) > 4
+    torch.library.opcheck(torch.ops.neurokern.pack_targets.default, (target_mask, max_targets, None))
 
 
 @pytest.mark.slow
@@ -85,7 +90,8 @@ def test_masking_compiles_into_one_graph_and_draws_the_same_bits(device):
     regions = six_regions(30, device)
 
     def step(x, number):
-        batch = mask_regions(x, regions, "intra-region", seed=1, offset=number * 4)
+        options = {"return_index": True, "max_targets": 900}
+        batch = mask_regions(x, regions, "intra-region", seed=1, offset=number * 4, **options)
         return batch, (batch.inputs * 2).sum()
 
     compiled = torch.compile(step, fullgraph=True)
@@ -97,6 +103,8 @@ def test_masking_compiles_into_one_graph_and_draws_the_same_bits(device):
         assert torch.equal(batch.inputs, expected.inputs)
         assert torch.equal(batch.target_mask, expected.target_mask)
         assert torch.equal(batch.region, expected.region)
+        assert torch.equal(batch.index, expected.index)
+        assert torch.equal(batch.cu_seqlens, expected.cu_seqlens)
         assert torch.equal(x.grad, 2.0 * (expected.inputs != 0))
 
 

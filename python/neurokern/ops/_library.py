@@ -6,12 +6,15 @@ Without torch the ops still work on numpy arrays.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from neurokern import _core
 
@@ -23,7 +26,17 @@ else:
     except ImportError:  # a torch-free Python: numpy arrays only
         torch = None
 
-__all__ = ["choose_backend", "core", "cuda", "register", "thread_count", "torch"]
+__all__ = [
+    "choose_backend",
+    "core",
+    "cuda",
+    "gpu_module",
+    "new_array",
+    "register",
+    "runs_on_gpu",
+    "thread_count",
+    "torch",
+]
 
 core = _core
 BACKENDS = ("native", "reference")
@@ -40,6 +53,36 @@ def cuda() -> types.ModuleType:
             "nvcc is on PATH (NEUROKERN_CUDA=ON makes a missing nvcc an error), pass backend='reference', or "
             "move the tensor to the CPU."
         ) from error
+
+
+# ---- An op's GPU path does not know what holds its arrays: the tests replace these three to run it, and its
+# kernels, on arrays of the CPU (tests/cuda_emulation).
+
+
+def runs_on_gpu(array: Any) -> bool:
+    """Return whether the native kernel for this tensor or numpy array is the CUDA one."""
+    return torch is not None and isinstance(array, torch.Tensor) and array.device.type == "cuda"
+
+
+@contextlib.contextmanager
+def gpu_module(array: Any) -> Iterator[tuple[Any, int]]:
+    """Make the device of ``array`` the current one; give the CUDA module and torch's stream there."""
+    module = cuda()
+    with torch.cuda.device(array.device):
+        yield module, torch.cuda.current_stream(array.device).cuda_stream
+
+
+def new_array(like: Any, shape: tuple[int, ...], dtype: Any, fill: float | None = None) -> Any:
+    """Return a fresh array of the kind and on the device of ``like``, uninitialised unless ``fill`` is given.
+
+    ``dtype`` is a name such as "int32", or a dtype of the kind of ``like``.
+    """
+    if isinstance(like, np.ndarray):
+        return np.empty(shape, dtype) if fill is None else np.full(shape, fill, dtype)
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    if fill is None:
+        return torch.empty(shape, dtype=dtype, device=like.device)
+    return torch.full(shape, fill, dtype=dtype, device=like.device)
 
 
 def choose_backend(function: str, device_type: str, backend: str | None) -> str:

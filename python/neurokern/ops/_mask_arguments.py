@@ -153,6 +153,24 @@ def _integers(name: str, values: Any, x: Any) -> Any:
     return values.to(torch.int64).contiguous()
 
 
+def read_max_targets(max_targets: int | None, return_index: bool, x: Any) -> int | None:
+    if return_index and math.prod(x.shape) >= 2**31:
+        raise ValueError(
+            f"mask_regions: x must have fewer than 2**31 entries with return_index=True, got shape "
+            f"{tuple(x.shape)}; mask parts of the batch by offset"
+        )
+    if max_targets is None:
+        return None
+    max_targets = check_integer("mask_regions", "max_targets", max_targets)
+    if not return_index:
+        raise ValueError(
+            f"mask_regions: max_targets must come with return_index=True, got {max_targets} without"
+        )
+    if not 0 <= max_targets < 2**31:
+        raise ValueError(f"mask_regions: max_targets must lie in [0, 2**31), got {max_targets}")
+    return max_targets
+
+
 def check_inplace(x: Any, is_torch: bool, kind: int) -> None:
     if kind == REPLACE_RANDOM:
         raise ValueError("mask_regions: replacement='random' reads other bins of x, so inplace must be False")

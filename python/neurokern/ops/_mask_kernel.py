@@ -27,7 +27,7 @@ _ARRAYS = "Tensor? regions, Tensor? n_units, Tensor? n_bins, Tensor? schemes"
 # ---- arrays of either kind
 
 
-def _address(array: Any) -> int:
+def address(array: Any) -> int:
     if array is None:
         return 0
     return int(array.ctypes.data) if isinstance(array, np.ndarray) else int(array.data_ptr())
@@ -61,15 +61,15 @@ def _arguments(
     regions, n_units, n_bins, schemes = arrays
     scheme, thresholds, seed, offset, region_id, per_sample, span, replacement, value, _ = settings
     return {
-        "x": _address(x),
-        "inputs": _address(inputs),
-        "target_mask": _address(target_mask),
-        "region": _address(region),
-        "regions": _address(regions),
-        "unit_counts": _address(n_units),
-        "bin_counts": _address(n_bins),
-        "schemes": _address(schemes),
-        **{name: _address(scratch.get(name)) for name in ("unit_codes", "bin_states", "best_ranks")},
+        "x": address(x),
+        "inputs": address(inputs),
+        "target_mask": address(target_mask),
+        "region": address(region),
+        "regions": address(regions),
+        "unit_counts": address(n_units),
+        "bin_counts": address(n_bins),
+        "schemes": address(schemes),
+        **{name: address(scratch.get(name)) for name in ("unit_codes", "bin_states", "best_ranks")},
         "shape": tuple(x.shape),
         "x_strides": _row_strides(x),
         "inputs_strides": _row_strides(inputs),
@@ -134,17 +134,43 @@ def mask_array(
         return x if inplace else inputs, plan.target, plan.region
     if (x.shape[2] > 1 and x.strides[2] != x.itemsize) or any(s % x.itemsize for s in x.strides):
         x = np.ascontiguousarray(x)
-    inputs = x if inplace else np.empty(x.shape, dtype=x.dtype)
-    target_mask = np.empty(x.shape, dtype=bool)
-    region = np.full(x.shape[0], -1, dtype=np.int64)
-    if x.size:
-        scratch = {
-            "unit_codes": np.empty((x.shape[0], x.shape[2]), dtype=np.uint8),
-            "bin_states": np.empty(x.shape[:2], dtype=np.uint8),
-        }
+    inputs = x if inplace else _library.new_array(x, x.shape, x.dtype)
+    return inputs, *_mask_into(x, inputs, arrays, settings)
+
+
+def _mask_into(x: Any, inputs: Any, arrays: tuple[Any, Any, Any, Any], settings: Settings) -> tuple[Any, Any]:
+    """Write the masked batch to ``inputs``, which may be ``x``; return the target mask and the regions."""
+    n_samples, n_bins, n_units = x.shape
+    target_mask = _library.new_array(x, (n_samples, n_bins, n_units), "bool")
+    region = _library.new_array(x, (n_samples,), "int64", fill=-1)
+    if n_samples * n_bins * n_units == 0:
+        return target_mask, region
+    if _library.runs_on_gpu(x):
+        scratch = _rank_scratch(x, arrays, settings)
         arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
-        _library.core.mask_regions(arguments, _library.thread_count())
-    return inputs, target_mask, region
+        with _library.gpu_module(x) as (module, stream):
+            module.mask_regions(arguments, stream)
+        return target_mask, region
+    scratch = {
+        "unit_codes": _library.new_array(x, (n_samples, n_units), "uint8"),
+        "bin_states": _library.new_array(x, (n_samples, n_bins), "uint8"),
+    }
+    arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
+    _library.core.mask_regions(arguments, _library.thread_count())
+    return target_mask, region
+
+
+def _rank_scratch(x: Any, arrays: tuple[Any, ...], settings: Settings) -> dict[str, Any]:
+    """Room for the lowest draw per choice of a region; nothing if no region is to be chosen."""
+    regions, _, _, schemes = arrays
+    if (
+        regions is None
+        or settings[4] >= 0
+        or (schemes is None and settings[0] not in (INTRA_REGION, INTER_REGION))
+    ):
+        return {}
+    n_choices = x.shape[0] if settings[5] else 1
+    return {"best_ranks": _library.new_array(x, (n_choices,), "int64", fill=-1)}
 
 
 # ---- torch
@@ -171,42 +197,6 @@ def mask_tensor(
     return inputs, target_mask, region
 
 
-def _mask_into(
-    x: Tensor, inputs: Tensor, arrays: tuple[Any, ...], settings: Settings
-) -> tuple[Tensor, Tensor]:
-    """Write the masked batch to ``inputs``, which may be ``x``; return the target mask and the regions."""
-    target_mask = torch.empty(x.shape, dtype=torch.bool, device=x.device)
-    region = torch.full(x.shape[:1], -1, dtype=torch.int64, device=x.device)
-    if x.numel() == 0:
-        return target_mask, region
-    if x.device.type == "cuda":
-        with torch.cuda.device(x.device):
-            scratch = _rank_scratch(x, arrays, settings)
-            arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
-            _library.cuda().mask_regions(arguments, torch.cuda.current_stream().cuda_stream)
-        return target_mask, region
-    scratch = {
-        "unit_codes": torch.empty((x.shape[0], x.shape[2]), dtype=torch.uint8),
-        "bin_states": torch.empty(x.shape[:2], dtype=torch.uint8),
-    }
-    arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
-    _library.core.mask_regions(arguments, _library.thread_count())
-    return target_mask, region
-
-
-def _rank_scratch(x: Tensor, arrays: tuple[Any, ...], settings: Settings) -> dict[str, Tensor]:
-    """Room for the lowest draw per choice of a region; nothing if no region is to be chosen."""
-    regions, _, _, schemes = arrays
-    if (
-        regions is None
-        or settings[4] >= 0
-        or (schemes is None and settings[0] not in (INTRA_REGION, INTER_REGION))
-    ):
-        return {}
-    n_choices = x.shape[0] if settings[5] else 1
-    return {"best_ranks": torch.full((n_choices,), -1, dtype=torch.int64, device=x.device)}
-
-
 def _reference(x: Tensor, arrays: tuple[Any, ...], settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
     on_host: Any = tuple(None if a is None else a.cpu() for a in arrays)
     shape = (x.shape[0], x.shape[1], x.shape[2])
@@ -224,7 +214,7 @@ def _mask(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         return _reference(x, arrays, settings)
     if x.shape[2] > 1 and x.stride(2) != 1:
         x = x.contiguous()
-    inputs = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    inputs = _library.new_array(x, tuple(x.shape), x.dtype)
     return inputs, *_mask_into(x, inputs, arrays, settings)
 
 

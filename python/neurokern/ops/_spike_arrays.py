@@ -228,12 +228,10 @@ def is_torch_dtype(dtype: Any) -> bool:
     return torch is not None and isinstance(dtype, torch.dtype)
 
 
-def allocate(shape: tuple[int, ...], count_type: str, like: Any) -> Any:
-    if is_tensor(like):
-        return torch.empty(shape, dtype=getattr(torch, count_type), device=like.device)
-    if count_type == "bfloat16":
+def allocate(shape: tuple[int, ...], count_type: Any, like: Any) -> Any:
+    if count_type == "bfloat16" and not is_tensor(like):
         raise TypeError("bin_spikes: numpy has no bfloat16; pass tensors, or another dtype")
-    return np.empty(shape, dtype=count_type)
+    return _library.new_array(like, shape, count_type)
 
 
 def check_room(shape: tuple[int, ...], count_type: str, like: Any) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 from neurokern.ops import _library
 from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
 
-torch = _library.torch
-
 
 def address(array: Any) -> int:
     """First byte of a numpy array or tensor; 0 for None."""
@@ -133,16 +131,12 @@ def count_on_cpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
     return int(outside + unknown + unmapped)
 
 
-def count_on_cuda(
-    spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules
-) -> Any:
+def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules) -> Any:
     """As :func:`count_on_cpu`, on torch's current stream; waits only if an error may have to be raised."""
-    module, device = _library.cuda(), counts.device
-    totals = counts if count_type == "int32" else torch.empty(counts.shape, dtype=torch.int32, device=device)
-    report = torch.empty(5, dtype=torch.int64, device=device)
-    problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules.sorted)
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream(device).cuda_stream
+    totals = counts if count_type == "int32" else _library.new_array(counts, tuple(counts.shape), "int32")
+    report = _library.new_array(counts, (5,), "int64")
+    with _library.gpu_module(counts) as (module, stream):
+        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules.sorted)
         module.bin_spikes(problem, address(totals), address(report), stream)
     may_overflow = not rules.saturate and len(spikes.times) > COUNT_TYPES[count_type][1]
     if rules.strict or may_overflow:

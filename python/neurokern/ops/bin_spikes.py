@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from neurokern._check import check_choice, check_finite, check_integer, check_positive
 from neurokern.ops import _library
 from neurokern.ops import _spike_arrays as arrays
-from neurokern.ops._spike_calls import Rules, Spikes, check_report, check_values, count_on_cpu, count_on_cuda
+from neurokern.ops._spike_calls import Rules, Spikes, check_report, check_values, count_on_cpu, count_on_gpu
 from neurokern.ops._spike_grid import COUNT_TYPES, Grid, bin_of_last, count_bins
 
 if TYPE_CHECKING:
@@ -307,7 +307,8 @@ def _dispatch(
         return _count_by_reference(spikes, shape, count_type, grid, rules, out)
     if not tensors:
         counts = arrays.allocate(shape, count_type, spikes.times) if out is None else out
-        return counts, count_on_cpu(spikes, counts, count_type, shape[-1], grid, rules)
+        count = count_on_gpu if _library.runs_on_gpu(counts) else count_on_cpu
+        return counts, int(count(spikes, counts, count_type, shape[-1], grid, rules))
     if out is None:
         dtype = getattr(torch, count_type)
         return torch.ops.neurokern.bin_spikes(*spikes, *grid, shape[-1], *rules, dtype)
@@ -354,41 +355,32 @@ def _unpack(arguments: tuple[Any, ...]) -> tuple[Spikes, Grid, int, Rules]:
     return spikes, grid, arguments[_N_SPIKES + _N_GRID], Rules(*arguments[_N_SPIKES + _N_GRID + 1 :])
 
 
-def _empty_counts(
-    starts: Any, grid: Grid, n_units: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    shape = (grid.n_bins, n_units) if starts is None else (starts.shape[0], grid.n_bins, n_units)
-    return torch.empty(shape, dtype=dtype, device=device)
+def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
+    return (grid.n_bins, n_units) if starts is None else (starts.shape[0], grid.n_bins, n_units)
 
 
-def _cpu_out(*arguments: Any) -> torch.Tensor:
+def _count_into(*arguments: Any) -> torch.Tensor:
     spikes, grid, n_units, rules = _unpack(arguments[:-1])
     out = arguments[-1]
-    dropped = count_on_cpu(spikes, out, str(out.dtype).removeprefix("torch."), n_units, grid, rules)
-    return torch.tensor(dropped)
+    count_type = str(out.dtype).removeprefix("torch.")
+    if _library.runs_on_gpu(out):
+        return count_on_gpu(spikes, out, count_type, n_units, grid, rules)
+    return torch.tensor(count_on_cpu(spikes, out, count_type, n_units, grid, rules))
 
 
-def _cuda_out(*arguments: Any) -> torch.Tensor:
-    spikes, grid, n_units, rules = _unpack(arguments[:-1])
-    out = arguments[-1]
-    return count_on_cuda(spikes, out, str(out.dtype).removeprefix("torch."), n_units, grid, rules)
-
-
-def _allocating(fill: Any) -> Any:
-    def run(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        spikes, grid, n_units, _ = _unpack(arguments[:-1])
-        counts = _empty_counts(spikes.starts, grid, n_units, arguments[-1], spikes.times.device)
-        if counts.device.type == "cpu":
-            _library.core.advise_huge_pages(counts.data_ptr(), counts.nbytes)
-        return counts, fill(*arguments[:-1], counts)
-
-    return run
+def _count(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    spikes, grid, n_units, _ = _unpack(arguments[:-1])
+    counts = arrays.allocate(_shape(spikes.starts, grid, n_units), arguments[-1], spikes.times)
+    if counts.device.type == "cpu":
+        _library.core.advise_huge_pages(counts.data_ptr(), counts.nbytes)
+    return counts, _count_into(*arguments[:-1], counts)
 
 
 def _fake(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     spikes, grid, n_units, _ = _unpack(arguments[:-1])
-    counts = _empty_counts(spikes.starts, grid, n_units, arguments[-1], spikes.times.device)
-    return counts, torch.empty((), dtype=torch.int64, device=counts.device)
+    shape, device = _shape(spikes.starts, grid, n_units), spikes.times.device
+    counts = torch.empty(shape, dtype=arguments[-1], device=device)
+    return counts, torch.empty((), dtype=torch.int64, device=device)
 
 
 def _fake_out(*arguments: Any) -> torch.Tensor:
@@ -397,15 +389,15 @@ def _fake_out(*arguments: Any) -> torch.Tensor:
 
 _library.register(
     f"bin_spikes({_ARGUMENTS}, ScalarType dtype) -> (Tensor, Tensor)",
-    cpu=_allocating(_cpu_out),
-    cuda=_allocating(_cuda_out),
+    cpu=_count,
+    cuda=_count,
     fake=_fake,
     backward=None,
 )
 _library.register(
     f"bin_spikes_out({_ARGUMENTS}, Tensor(a!) out) -> Tensor",
-    cpu=_cpu_out,
-    cuda=_cuda_out,
+    cpu=_count_into,
+    cuda=_count_into,
     fake=_fake_out,
     backward=None,
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from neurokern._check import check_integer
-from neurokern.ops import _row_kernel  # noqa: F401  (registers the ops)
+from neurokern.ops import _row_kernel
 from neurokern.ops._library import torch
+from neurokern.ops._target_kernel import pack_targets
 from neurokern.ops.mask_regions import MaskedBatch
 
 if TYPE_CHECKING:
@@ -38,31 +39,39 @@ class RegionIndex:
     ----------
     samples, units : int64 arrays of shape (n_rows,)
         Row i of the packed array is unit ``units[i]`` of sample ``samples[i]``; by sample, then by unit.
-    positions : int64 array of shape (n_rows,)
-        Where row i stands in the padded block, counted over ``(n_samples, max_rows)``.
+        -1 in rows beyond the true number, which only an index of given ``n_rows`` has.
+    rows : int32 array of shape (n_samples, n_units)
+        The inverse: the packed row of each unit, -1 for units without one.
     cu_seqlens : int32 array of shape (n_samples + 1,)
-        First row of each sample, and the number of rows.
+        First row of each sample, and the true number of rows.
     padding_mask : bool array of shape (n_samples, max_rows)
         True where the padded block holds a unit.
-    n_units : int
-        Units of the batch that the index is for.
     """
 
     samples: Any
     units: Any
-    positions: Any
+    rows: Any
     cu_seqlens: Any
     padding_mask: Any
-    n_units: int
 
     @property
     def n_samples(self) -> int:
         """Number of samples of the batch."""
-        return int(self.padding_mask.shape[0])
+        return int(self.rows.shape[0])
+
+    @property
+    def n_units(self) -> int:
+        """Number of units of the batch that the index is for."""
+        return int(self.rows.shape[1])
 
 
 def region_index(
-    units: Array | MaskedBatch, region: int | Array | None = None, *, n_samples: int | None = None
+    units: Array | MaskedBatch,
+    region: int | Array | None = None,
+    *,
+    n_samples: int | None = None,
+    n_rows: int | None = None,
+    max_rows: int | None = None,
 ) -> RegionIndex:
     """Build the index that :func:`gather_regions` and :func:`scatter_regions` take.
 
@@ -76,12 +85,15 @@ def region_index(
         A negative region chooses nothing.
     n_samples : int, optional
         Number of samples that share ``units`` of shape (n_units,).
+    n_rows, max_rows : int, optional
+        Room for packed rows, and for rows of a sample in a padded block; by default as much as there are.
+        Rows that are not there are marked and read as 0; rows that find no room are left out.
 
     Returns
     -------
     RegionIndex
-        On the device of ``units``. Its size depends on values, so building it on a GPU waits for the device,
-        once; gathering and scattering with it do not.
+        On the device of ``units``. Without both ``n_rows`` and ``max_rows`` its size depends on values, so
+        building it on a GPU waits for the device; gathering and scattering with it never do.
 
     Raises
     ------
@@ -93,25 +105,42 @@ def region_index(
     is_torch = torch is not None and isinstance(units, torch.Tensor)
     if not is_torch:
         units = np.asarray(units)
-    units = _per_sample_units(units, n_samples)
-    chosen = _chosen(units, region, is_torch)
-    if is_torch:
-        samples, numbers = chosen.nonzero(as_tuple=True)
-        counts = chosen.sum(1)
-        ends = counts.cumsum(0)
-        cu_seqlens: Any = torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)
-        max_rows = int(counts.max()) if counts.numel() else 0
-        arange: Any = torch.arange(max(max_rows, len(samples)), device=chosen.device)
-    else:
-        samples, numbers = np.nonzero(chosen)
-        counts = chosen.sum(1)
-        ends = counts.cumsum()
-        cu_seqlens = np.concatenate([[0], ends]).astype(np.int32)
-        max_rows = int(counts.max(initial=0))
-        arange = np.arange(max(max_rows, len(samples)))
-    positions = samples * max_rows + arange[: len(samples)] - (ends - counts)[samples]
-    padding_mask = arange[:max_rows] < counts[:, None]
-    return RegionIndex(samples, numbers, positions, cu_seqlens, padding_mask, int(chosen.shape[1]))
+    n_rows, max_rows = _check_room("n_rows", n_rows), _check_room("max_rows", max_rows)
+    chosen = _chosen(_per_sample_units(units, n_samples), region, is_torch)
+    size = int(chosen.shape[0]) * int(chosen.shape[1])
+    if size >= 2**31:
+        raise ValueError(f"region_index: n_samples * n_units must be below 2**31, got {size}")
+    return _index_of(chosen, n_rows, max_rows, is_torch)
+
+
+def _check_room(name: str, room: int | None) -> int | None:
+    if room is None:
+        return None
+    room = check_integer("region_index", name, room)
+    if not 0 <= room < 2**31:
+        raise ValueError(f"region_index: {name} must lie in [0, 2**31), got {room}")
+    return room
+
+
+def _index_of(chosen: Any, n_rows: int | None, max_rows: int | None, is_torch: bool) -> RegionIndex:
+    xp: Any = torch if is_torch else np
+    device = {"device": chosen.device} if is_torch else {}
+    n_samples, n_units = chosen.shape
+    chosen = chosen.contiguous() if is_torch else np.ascontiguousarray(chosen)
+    flat, cu_seqlens = pack_targets(chosen[:, None], n_rows, None)
+    samples = flat // max(n_units, 1)  # -1 stays -1
+    units = xp.where(flat < 0, flat, flat - samples * n_units)
+    numbers = chosen.reshape(-1).cumsum(0) - 1
+    has_row = chosen.reshape(-1) & (numbers < flat.shape[0])
+    inverse = xp.where(has_row, numbers, numbers * 0 - 1).reshape(n_samples, n_units)
+    counts = cu_seqlens[1:] - cu_seqlens[:-1]
+    if max_rows is None:
+        max_rows = int(counts.max()) if n_samples else 0
+    in_sample = xp.arange(max_rows, **device)
+    padding_mask = in_sample < counts[:, None]
+    padding_mask &= in_sample + cu_seqlens[:-1, None] < flat.shape[0]
+    inverse = inverse.to(torch.int32) if is_torch else inverse.astype(np.int32)
+    return RegionIndex(samples, units, inverse, cu_seqlens, padding_mask)
 
 
 def _per_sample_units(units: Any, n_samples: int | None) -> Any:
@@ -203,18 +232,15 @@ def gather_regions(
             f"of the index, got {tuple(x.shape)}"
         )
     n_samples, max_rows = index.padding_mask.shape
-    if not is_torch:
-        rows = x[index.samples, :, index.units]
-        if not padded:
-            return PackedRegions(rows, index.cu_seqlens)
-        block = np.zeros((n_samples * max_rows, x.shape[1]), dtype=x.dtype)
-        block[index.positions] = rows
-        return PaddedRegions(block.reshape(n_samples, max_rows, x.shape[1]), index.padding_mask)
-    op = torch.ops.neurokern.gather_regions
+    room = max_rows if padded else None
+    if is_torch:
+        parts = (index.samples, index.units, index.rows, index.cu_seqlens)
+        rows = torch.ops.neurokern.gather_regions(x, *parts, room, backend)
+    else:
+        rows = _row_kernel.gather_array(x, index, room)
     if not padded:
-        return PackedRegions(op(x, index.samples, index.units, None, 0, backend), index.cu_seqlens)
-    block = op(x, index.samples, index.units, index.positions, n_samples * max_rows, backend)
-    return PaddedRegions(block.reshape(n_samples, max_rows, x.shape[1]), index.padding_mask)
+        return PackedRegions(rows, index.cu_seqlens)
+    return PaddedRegions(rows.reshape(n_samples, max_rows, x.shape[1]), index.padding_mask)
 
 
 def scatter_regions(values: Array, index: RegionIndex, *, backend: str | None = None) -> Array:
@@ -250,16 +276,12 @@ def scatter_regions(values: Array, index: RegionIndex, *, backend: str | None = 
             f"scatter_regions: values must have the shape ({n_rows}, n_bins) or "
             f"({n_samples}, {max_rows}, n_bins) of the index, got {tuple(values.shape)}"
         )
-    n_bins = values.shape[-1]
-    rows: Any = values if is_packed else values.reshape(n_samples * max_rows, n_bins)
-    positions = None if is_packed else index.positions
-    if is_torch:
-        return torch.ops.neurokern.scatter_regions(
-            rows, index.samples, index.units, positions, n_samples, index.n_units, backend
-        )
-    x = np.zeros((n_samples, n_bins, index.n_units), dtype=values.dtype)
-    x[index.samples, :, index.units] = rows if positions is None else rows[positions]
-    return x
+    room = None if is_packed else max_rows
+    rows: Any = values if is_packed else values.reshape(n_samples * max_rows, values.shape[-1])
+    if not is_torch:
+        return _row_kernel.scatter_array(rows, index, room)
+    parts = (index.samples, index.units, index.rows, index.cu_seqlens)
+    return torch.ops.neurokern.scatter_regions(rows, *parts, room, backend)
 
 
 def _check_kind(function: str, name: str, array: Any, index: RegionIndex) -> bool:

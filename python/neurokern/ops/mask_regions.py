@@ -12,6 +12,7 @@ from neurokern.ops import _mask_arguments as arguments
 from neurokern.ops import _mask_kernel
 from neurokern.ops._library import torch
 from neurokern.ops._mask_reference import CAUSAL, INTER_REGION, INTRA_REGION, TEMPORAL
+from neurokern.ops._target_kernel import pack_targets
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
@@ -34,10 +35,12 @@ class MaskedBatch:
         True for units that are not padding; None if nothing said which units are.
     bin_mask : array of shape (n_samples, n_bins), bool, or None
         True for bins that are not padding; None without ``n_bins``.
-    index : array of shape (n_targets,), int64, or None
-        Positions of the targets in ``inputs.flatten()``, ascending; only with ``return_index=True``.
+    index : array of shape (n_targets,) or (max_targets,), int64, or None
+        Positions of the targets in ``inputs.flatten()``, ascending; only with ``return_index=True``. With
+        ``max_targets`` -1 from the true number of targets on.
     cu_seqlens : array of shape (n_samples + 1,), int32, or None
-        ``index[cu_seqlens[b] : cu_seqlens[b + 1]]`` are the targets of sample b.
+        ``index[cu_seqlens[b] : cu_seqlens[b + 1]]`` are the targets of sample b; the true numbers, also where
+        ``max_targets`` cut the index.
     """
 
     inputs: Any
@@ -74,6 +77,7 @@ def mask_regions(
     replacement: str | float = "zero",
     inplace: bool = False,
     return_index: bool = False,
+    max_targets: int | None = None,
     backend: str | None = None,
 ) -> MaskedBatch:
     """Hide entries of a batch by one of the masking schemes of MtM, and say which of them the loss counts.
@@ -119,7 +123,10 @@ def mask_regions(
         gradient is needed.
     return_index : bool, default False
         Also return the positions of the targets, packed. Their number depends on the draws, so on a GPU this
-        waits for the device.
+        waits for the device, unless ``max_targets`` is given.
+    max_targets : int, optional
+        Size of ``index``, whatever the draws: -1 beyond the true number of targets, and targets beyond this
+        size left out. Nothing waits for a GPU then, so that a CUDA graph or ``torch.compile`` can hold it.
     backend : {None, "native", "reference"}, default None
         None runs the compiled kernel of the device that holds ``x`` where there is one.
 
@@ -131,7 +138,8 @@ def mask_regions(
     Raises
     ------
     ValueError
-        If a shape, name, number or region does not fit; also where a region scheme has no regions, or no unit
+        If a shape, name, number or region does not fit, or a batch of 2**31 entries and more is to be
+        indexed; also where a region scheme has no regions, or no unit
         of the batch has the region asked for. On a GPU the values of arrays are not looked at (that would
         wait for the device): counts are cut to the batch's size, and an absent region leaves samples without
         targets.
@@ -186,6 +194,7 @@ def mask_regions(
         raise ValueError(
             f"mask_regions: span must be 1 but for 'temporal' and 'causal', got {span} with {scheme!r}"
         )
+    max_targets = arguments.read_max_targets(max_targets, return_index, x)
     kind, value = arguments.read_replacement(replacement, x, is_torch)
     regions_of_units = arguments.read_regions(regions, x)
     unit_counts = arguments.read_per_sample("n_units", n_units, x)
@@ -210,7 +219,7 @@ def mask_regions(
         x, regions_of_units, unit_counts, bin_counts, schemes, settings, inplace
     )
     unit_mask, bin_mask = _padding(x, is_torch, regions_of_units, unit_counts, bin_counts)
-    index, cu_seqlens = _pack_targets(target_mask, is_torch) if return_index else (None, None)
+    index, cu_seqlens = pack_targets(target_mask, max_targets, backend) if return_index else (None, None)
     return MaskedBatch(inputs, target_mask, chosen, unit_mask, bin_mask, index, cu_seqlens)
 
 
@@ -229,12 +238,3 @@ def _padding(x: Any, is_torch: bool, regions: Any, n_units: Any, n_bins: Any) ->
     if n_bins is not None:
         bin_mask = below(n_bins, x.shape[1])
     return unit_mask, bin_mask
-
-
-def _pack_targets(target_mask: Any, is_torch: bool) -> tuple[Any, Any]:
-    if is_torch:
-        counts = target_mask.flatten(1).sum(1, dtype=torch.int32)
-        cu_seqlens = torch.nn.functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
-        return target_mask.flatten().nonzero().squeeze(1), cu_seqlens
-    counts = np.count_nonzero(target_mask, axis=(1, 2))
-    return np.flatnonzero(target_mask), np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)

@@ -1,0 +1,218 @@
+// Runs every CPU kernel once on a small fixed input under callgrind, which counts its instructions.
+// instruction_counts.py builds it from the same sources and flags as the package and reads the counts.
+//
+// Only the kernel is instrumented: inputs are made, and the kernel is run once, before counting starts.
+// Inputs come from our own generator and lie on fixed alignments, so that the counts repeat.
+#include <valgrind/callgrind.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "bin_spikes/bin_spikes.h"
+#include "gather_regions/gather_regions.h"
+
+namespace {
+
+using namespace neurokern;
+
+struct Generator {  // splitmix64
+  std::uint64_t state = 1;
+  std::uint64_t next() {
+    std::uint64_t z = (state += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+  }
+  std::int64_t below(std::int64_t n) {
+    return static_cast<std::int64_t>(next() % static_cast<std::uint64_t>(n));
+  }
+};
+
+// Memory on a page's border, zeroed.
+template <typename T>
+struct Array {
+  explicit Array(std::int64_t n) : size(n) {
+    const std::size_t bytes = (static_cast<std::size_t>(n) * sizeof(T) + 4096) / 4096 * 4096;
+    data = static_cast<T*>(std::aligned_alloc(4096, bytes));
+    if (data == nullptr) std::abort();
+    std::memset(static_cast<void*>(data), 0, bytes);
+  }
+  ~Array() { std::free(data); }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  T& operator[](std::int64_t i) { return data[i]; }
+
+  T* data;
+  std::int64_t size;
+};
+
+template <typename Kernel>
+void count_instructions(const std::string& name, Kernel&& kernel) {
+  kernel();
+  CALLGRIND_START_INSTRUMENTATION;
+  kernel();
+  CALLGRIND_DUMP_STATS_AT(name.c_str());
+  CALLGRIND_STOP_INSTRUMENTATION;
+}
+
+// ---- bin_spikes: 500 units, 20 ms bins, 30 kHz
+
+constexpr std::int64_t kSpikes = 400'000, kUnits = 500, kBins = 2400, kSamplesPerBin = 600;
+constexpr std::int64_t kTrials = 40, kTrialBins = 100;
+
+struct Session {
+  Array<std::int64_t> samples{kSpikes};
+  Array<double> times{kSpikes}, shuffled_times{kSpikes}, starts{kTrials};
+  Array<std::int32_t> units{kSpikes}, shuffled_units{kSpikes};
+  Array<std::int64_t> unit_map{kUnits};
+  Array<float> counts{kBins * kUnits + kTrials * kTrialBins * kUnits};
+
+  Session() {
+    Generator random;
+    const std::int64_t step = 2 * kBins * kSamplesPerBin / kSpikes;
+    for (std::int64_t i = 0, sample = 0; i < kSpikes; ++i) {
+      samples[i] = sample += random.below(step);
+      times[i] = shuffled_times[i] = static_cast<double>(sample) / 30000;
+      units[i] = shuffled_units[i] =
+          static_cast<std::int32_t>(random.below(kUnits) * random.below(100) / 100);
+    }
+    for (std::int64_t i = kSpikes - 1; i > 0; --i) {
+      const std::int64_t j = random.below(i + 1);
+      std::swap(shuffled_times[i], shuffled_times[j]);
+      std::swap(shuffled_units[i], shuffled_units[j]);
+    }
+    for (std::int64_t i = 0; i < kTrials; ++i)
+      starts[i] = static_cast<double>(random.below((kBins - kTrialBins) * kSamplesPerBin)) / 30000;
+    for (std::int64_t unit = 0; unit < kUnits; ++unit)
+      unit_map[unit] = unit % 3 == 0 ? (unit * 77 % kUnits) / 3 : -1;
+  }
+
+  BinSpikes problem(CountType type, std::int64_t largest_exact) const {
+    BinSpikes p{};
+    p.times = times.data;
+    p.units = units.data;
+    p.counts = counts.data;
+    p.n_spikes = kSpikes;
+    p.n_windows = 1;
+    p.n_bins = kBins;
+    p.n_units = kUnits;
+    p.step = 50;
+    p.step_is_rate = true;
+    p.tolerance = 1e-9;
+    p.width_numerator = kSamplesPerBin;
+    p.width_denominator = 1;
+    p.count_type = type;
+    p.largest_exact = largest_exact;
+    return p;
+  }
+  BinSpikes to_u8() const { return problem(CountType::u8, 255); }
+  BinSpikes to_f32() const { return problem(CountType::f32, 1 << 24); }
+};
+
+using BinKernel = void (*)(const BinSpikes&, int, BinSpikesReport*);
+
+void count_bin_spikes(const std::string& isa, BinKernel kernel, const Session& session) {
+  const auto count = [&](const char* name, const BinSpikes& p) {
+    count_instructions(isa + " bin_spikes " + name, [&] {
+      BinSpikesReport report;
+      kernel(p, 1, &report);
+      if (report.out_of_memory != 0) std::abort();
+    });
+  };
+  count("session uint8", session.to_u8());
+  count("session float32", session.to_f32());
+  BinSpikes p = session.to_f32();
+  p.times = session.samples.data;
+  p.integer_times = true;
+  count("integer samples float32", p);
+
+  p = session.to_f32();
+  p.starts = session.starts.data;
+  p.n_windows = kTrials;
+  p.n_bins = kTrialBins;
+  count("trials float32", p);
+  p.order = SpikeOrder::claimed_sorted;
+  count("trials claimed sorted float32", p);
+
+  p = session.to_f32();
+  p.times = session.shuffled_times.data;
+  p.units = session.shuffled_units.data;
+  count("unsorted float32", p);
+  p = session.to_f32();
+  p.unit_map = session.unit_map.data;
+  p.n_ids = kUnits;
+  p.n_units = kUnits / 3 + 1;
+  count("subset float32", p);
+}
+
+// ---- mask_regions: 8 samples of 100 bins of 800 units, 20 regions
+
+constexpr std::int64_t kSamples = 8, kMaskBins = 100, kMaskUnits = 800, kRegions = 20;
+const char* const kSchemeNames[kMaskSchemes] = {"temporal",     "causal",       "neuron",
+                                                "intra-region", "inter-region", "random"};
+
+struct Batch {
+  Array<float> x{kSamples * kMaskBins * kMaskUnits}, inputs{x.size};
+  Array<std::uint8_t> target_mask{x.size}, unit_codes{kSamples * kMaskUnits},
+      bin_states{kSamples * kMaskBins};
+  Array<std::int64_t> region{kSamples}, regions{kMaskUnits};
+
+  Batch() {
+    Generator random;
+    for (std::int64_t i = 0; i < x.size; ++i) x[i] = static_cast<float>(random.below(5));
+    for (std::int64_t unit = 0; unit < kMaskUnits; ++unit) regions[unit] = unit * kRegions / kMaskUnits;
+  }
+
+  MaskRegions problem(int scheme, int replacement) const {
+    MaskRegions p{};
+    p.x = x.data;
+    p.inputs = inputs.data;
+    p.target_mask = target_mask.data;
+    p.region = region.data;
+    p.regions = regions.data;
+    p.unit_codes = unit_codes.data;
+    p.bin_states = bin_states.data;
+    p.n_samples = kSamples;
+    p.n_bins = kMaskBins;
+    p.n_units = kMaskUnits;
+    p.x_stride_bin = p.inputs_stride_bin = kMaskUnits;
+    p.x_stride_sample = p.inputs_stride_sample = kMaskBins * kMaskUnits;
+    p.element_size = 4;
+    p.scheme = scheme;
+    for (std::uint64_t& threshold : p.thresholds) threshold = 0x4CCCCCCC;  // 0.3
+    p.forced_region = -1;
+    p.span = 1;
+    p.replacement = replacement;
+    return p;
+  }
+};
+
+using MaskKernel = void (*)(const MaskRegions&, int);
+
+void count_mask_regions(const std::string& isa, MaskKernel kernel, const Batch& batch) {
+  for (const int replacement : {kFill, kBertRandom}) {
+    for (int scheme = 0; scheme < kMaskSchemes; ++scheme) {
+      if (scheme == kCausal) continue;  // the same work as temporal
+      const MaskRegions p = batch.problem(scheme, replacement);
+      const std::string name =
+          std::string(kSchemeNames[scheme]) + (replacement == kFill ? " zero" : " random");
+      count_instructions(isa + " mask_regions " + name, [&] { kernel(p, 1); });
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  const Session session;
+  const Batch batch;
+  count_bin_spikes("v2", neurokern::isa_v2::bin_spikes_cpu, session);
+  count_bin_spikes("v3", neurokern::isa_v3::bin_spikes_cpu, session);
+  count_mask_regions("v2", neurokern::isa_v2::mask_regions_cpu, batch);
+  count_mask_regions("v3", neurokern::isa_v3::mask_regions_cpu, batch);
+  return 0;
+}
