@@ -10,13 +10,6 @@ from neurokern.ops import _library
 from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
 
 
-def address(array: Any) -> int:
-    """First byte of a numpy array or tensor; 0 for None."""
-    if array is None:
-        return 0
-    return int(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
-
-
 class Spikes(NamedTuple):
     """The arrays of a call: contiguous, of one kind and device; times and units as long as each other."""
 
@@ -44,12 +37,12 @@ def problem_of(
     step, step_is_rate = grid.step
     numerator, denominator = grid.width
     return module.BinSpikes(
-        times=address(times),
-        units=address(units),
-        starts=address(starts),
-        edges=address(edges),
-        unit_map=address(unit_map),
-        counts=address(counts),
+        times=_library.address(times),
+        units=_library.address(units),
+        starts=_library.address(starts),
+        edges=_library.address(edges),
+        unit_map=_library.address(unit_map),
+        counts=_library.address(counts),
         n_spikes=len(times),
         n_windows=1 if starts is None else len(starts),
         n_bins=grid.n_bins,
@@ -137,7 +130,7 @@ def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
     report = _library.new_array(counts, (5,), "int64")
     with _library.gpu_module(counts) as (module, stream):
         problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules.sorted)
-        module.bin_spikes(problem, address(totals), address(report), stream)
+        module.bin_spikes(problem, _library.address(totals), _library.address(report), stream)
     may_overflow = not rules.saturate and len(spikes.times) > COUNT_TYPES[count_type][1]
     if rules.strict or may_overflow:
         _, unknown, _, largest, _ = report.tolist()
