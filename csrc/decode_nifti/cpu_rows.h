@@ -102,32 +102,6 @@ inline void to_floats(VoxelType type, const Bits* bits, std::int64_t n, const Sc
   }
 }
 
-// Rounded to nearest, ties to even; NaN stays NaN.
-inline std::uint16_t bfloat16_of(float x) {
-  std::uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  const std::uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-  return static_cast<std::uint16_t>(x == x ? rounded : (bits >> 16 | 0x40));
-}
-
-inline std::uint16_t half_of(float x) {
-  std::uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  const std::uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
-  // Subnormal halves: adding 0.5 lets the addition round at the half's last place.
-  float shifted;
-  memcpy(&shifted, &magnitude, sizeof shifted);
-  shifted += 0.5f;
-  std::uint32_t small;
-  memcpy(&small, &shifted, sizeof small);
-  small -= 0x3F000000;
-  const std::uint32_t normal = (magnitude - 0x38000000 + 0xFFF + (magnitude >> 13 & 1)) >> 13;
-  std::uint32_t half = magnitude < 0x38800000 ? small : normal;
-  half = magnitude >= 0x477FF000 ? 0x7C00 : half;
-  half = magnitude > 0x7F800000 ? 0x7E00 : half;
-  return static_cast<std::uint16_t>(sign | half);
-}
-
 template <typename Bits, int kVolumes>
 struct Rows {
   using L = Layout<Bits, kVolumes>;

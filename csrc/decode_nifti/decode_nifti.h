@@ -37,4 +37,19 @@ enum class DecodeStatus : int { ok, out_of_memory, read_failed, cut_short };
 
 NK_DECLARE_KERNEL(DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_threads))
 
+// Values that lie on the GPU: raw volumes, or rows of voxels that were gathered on the CPU already.
+struct DecodeResident {
+  const void* raw;  // (n_volumes, volume_values), as in the file
+  std::int64_t volume_values, n_volumes, n_voxels;
+  VoxelType type;
+  bool swapped;
+  double slope, inter;
+  const std::int64_t* positions;  // (n_voxels,) within a volume, in output order; null: i
+  void* out;                      // (n_volumes, n_voxels), rows out_stride values apart
+  std::int64_t out_stride;
+  DecodedType decoded;  // not raw
+};
+
+void decode_resident_cuda(const DecodeResident& p, void* stream);
+
 }  // namespace neurokern
