@@ -106,7 +106,7 @@ template <typename Bits, int kVolumes>
 struct Rows {
   using L = Layout<Bits, kVolumes>;
   using Element = typename L::Element;
-  static constexpr std::int64_t kStagedValues = kChunk + kLineBytes;
+  static constexpr std::int64_t kStagedValues = kChunk + 2 * kLineBytes;  // with a line left over, and a tile
 
   Bits* staged = nullptr;     // (kVolumes, kStagedValues): taken apart, not yet written
   Element* picked = nullptr;  // (kChunk,): elements in output order
@@ -134,8 +134,13 @@ struct Rows {
       } else {
         take_apart<false>(chunk, n);
       }
-      for (int k = 0; k < kVolumes && volume + k < p.n_volumes; ++k)
-        flush(p, scale, volume + k, k, i + n, i + n == p.n_voxels);
+      for (int k = 0; k < kVolumes; ++k) {
+        if (volume + k < p.n_volumes) {
+          flush(p, scale, volume + k, k, i + n, i + n == p.n_voxels);
+        } else {
+          pending[k] = 0;  // the last volume again: nobody's
+        }
+      }
     }
   }
 
