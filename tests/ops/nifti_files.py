@@ -33,7 +33,7 @@ def header_bytes(
     inter: float = 0.0,
     **fields: Any,
 ) -> bytearray:
-    """Return a header of 348 or 540 bytes; ``fields`` overwrite dim, datatype, vox_offset, magic, pixdim, units."""
+    """Return a header of 348 or 540 bytes; ``fields`` overwrite what is derived."""
     dim = list(fields.get("dim", [len(shape), *shape, *[1] * (7 - len(shape))]))
     pixdim = fields.get("pixdim", [1.0, 2.0, 2.0, 3.0, 1.5, 0.0, 0.0, 0.0])
     size = 348 if version == 1 else 540

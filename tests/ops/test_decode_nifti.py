@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nifti_files import CODES, header_bytes, random_raw, write_nifti
 
 import neurokern as nk
 from neurokern.ops import NiftiFile, NiftiFormatError, VoxelMask, decode_nifti
-from ops.nifti_files import CODES, header_bytes, random_raw, write_nifti
 
 SHAPE = (5, 4, 3, 6)
 
@@ -25,7 +25,11 @@ def expected(raw, mask, slope=1.0, inter=0.0):
     """The rule, in float64: scaled, rounded to float32, the mask's voxels in C order."""
     slope, inter = np.float64(np.float32(slope)), np.float64(np.float32(inter))
     scaled = raw.astype(np.float64) * slope + inter if (slope, inter) != (1, 0) else raw
-    return scaled[mask].T.astype(np.float32) if mask is not None else np.moveaxis(scaled, -1, 0).astype(np.float32)
+    return (
+        scaled[mask].T.astype(np.float32)
+        if mask is not None
+        else np.moveaxis(scaled, -1, 0).astype(np.float32)
+    )
 
 
 def some_mask(shape=SHAPE[:3], seed=0):
@@ -93,7 +97,9 @@ def test_any_mask_and_window(tmp_path_factory, shape, dtype, density, seed, comp
     path = write_nifti(folder / ("a.nii.gz" if compressed else "a.nii"), raw, order=">" if swapped else "<")
     file = NiftiFile(path, cache=False)
     for _ in range(2):  # without and with seek points
-        np.testing.assert_array_equal(decode_nifti(file, mask, start=start, stop=stop), expected(raw, mask)[start:stop])
+        np.testing.assert_array_equal(
+            decode_nifti(file, mask, start=start, stop=stop), expected(raw, mask)[start:stop]
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -119,7 +125,11 @@ def test_threads_and_pread_and_mapping_give_the_same_bits(tmp_path):
         for n in (1, 3):
             torch.set_num_threads(n)
             file = NiftiFile(path, cache=False)
-            results += [decode_nifti(file, mask), decode_nifti(file, mask), decode_nifti(tmp_path / "a.nii", mask)]
+            results += [
+                decode_nifti(file, mask),
+                decode_nifti(file, mask),
+                decode_nifti(tmp_path / "a.nii", mask),
+            ]
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(results[0], other) for other in results[1:])
@@ -311,7 +321,9 @@ def test_members_padding_and_trailing_bytes_of_gzip_are_read_over(tmp_path):
     (tmp_path / "b.nii.gz").write_bytes(packed)
     file = NiftiFile(tmp_path / "b.nii.gz", cache=False)
     for start, stop in ((0, 12), (9, 11), (2, 8)):
-        np.testing.assert_array_equal(decode_nifti(file, start=start, stop=stop), expected(raw, None)[start:stop])
+        np.testing.assert_array_equal(
+            decode_nifti(file, start=start, stop=stop), expected(raw, None)[start:stop]
+        )
 
 
 def test_what_is_compressed_is_read_off_the_bytes_not_the_name(tmp_path):

@@ -31,15 +31,16 @@ class _Parts(NamedTuple):
 class NiftiFile:
     """A NIfTI image kept open, for many reads.
 
-    ``.nii`` stays memory-mapped. ``.nii.gz`` is inflated on the fly; the first pass keeps seek points (and stores
-    them in the cache), from which any window and any number of threads can start. Handles are picklable and reopen
-    the file in a worker. A file that changes while open is an error at the next read, never a crash.
+    ``.nii`` stays memory-mapped. ``.nii.gz`` is inflated on the fly; the first pass keeps seek points (and
+    stores them in the cache), from which any window and any number of threads can start. Handles are
+    picklable and reopen the file in a worker. A file that changes while open is an error at the next read,
+    never a crash.
 
     Parameters
     ----------
     path : str or path
-        ``.nii``, ``.nii.gz``, or one of a pair ``.hdr``/``.img`` (the latter also ``.img.gz``). Whether a file is
-        compressed is read off its first bytes, not its name.
+        ``.nii``, ``.nii.gz``, or one of a pair ``.hdr``/``.img`` (the latter also ``.img.gz``). Whether a
+        file is compressed is read off its first bytes, not its name.
     cache : bool, default True
         Keep seek points of compressed files in the cache folder (``NEUROKERN_CACHE``, else
         ``~/.cache/neurokern``); without it they live as long as the handle.
@@ -92,7 +93,9 @@ class NiftiFile:
         self.path, self._cache = state["path"], state["cache"]
         self._open()
         if self._file.state[:2] != state["state"][:2]:
-            raise NiftiFormatError(f"{self.path}: the file was changed since the handle was made; open it again")
+            raise NiftiFormatError(
+                f"{self.path}: the file was changed since the handle was made; open it again"
+            )
 
     def __repr__(self) -> str:
         h = self.header
@@ -112,7 +115,7 @@ class NiftiFile:
         return np.moveaxis(volumes, 0, -1) if h.has_time else volumes[0]
 
     def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int) -> None:
-        """Decode volumes ``start`` ... of the mask's voxels into ``out`` (volumes, voxels); all is checked."""
+        """Decode the mask's voxels from volume ``start`` on into ``out``, (volumes, voxels); checked."""
         if not self._file.is_unchanged():
             raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
         try:

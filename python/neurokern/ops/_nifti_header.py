@@ -27,7 +27,7 @@ _SPACE_UNITS = {1: "m", 2: "mm", 3: "um"}
 
 
 class NiftiFormatError(ValueError):
-    """A NIfTI file is damaged, or of a kind that cannot be decoded; the message names file, field and value."""
+    """A NIfTI file is damaged, or cannot be decoded; the message names file, field and value."""
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ AFFINE_TOLERANCE = 1e-3  # mm: headers store affines as float32, some as a quate
 class VoxelMask:
     """Which voxels to decode.
 
-    Prepare it once and pass it wherever a mask is asked for; an array is prepared anew at every call (about 2 ms
-    for a whole-brain image).
+    Prepare it once and pass it wherever a mask is asked for; an array is prepared anew at every call (about 2
+    ms for a whole-brain image).
 
     Parameters
     ----------
     mask : array, tensor, path or nibabel image of shape (x, y, z)
         Boolean, or numbers of which all but 0 are inside. NaN is outside.
     affine : array of shape (4, 4), optional
-        Voxel-to-millimeter matrix of an array; files and images bring theirs. With one, decoding checks that it is
-        that of the image.
+        Voxel-to-millimeter matrix of an array; files and images bring theirs. With one, decoding checks that
+        it is that of the image.
 
     Attributes
     ----------
@@ -68,7 +68,11 @@ class VoxelMask:
         self.run_lengths = np.empty(n_runs, dtype=np.int64)
         self.order = np.empty(self.n_voxels, dtype=np.int32)
         _core.index_mask(
-            address, *self.shape, self.run_starts.ctypes.data, self.run_lengths.ctypes.data, self.order.ctypes.data
+            address,
+            *self.shape,
+            self.run_starts.ctypes.data,
+            self.run_lengths.ctypes.data,
+            self.order.ctypes.data,
         )
 
     @classmethod
@@ -80,18 +84,22 @@ class VoxelMask:
     def positions(self) -> NDArray[np.int64]:
         """Position of each voxel within a volume of the file (x fastest), in output order."""
         ends = np.cumsum(self.run_lengths)
-        in_file = np.arange(self.n_voxels) + np.repeat(self.run_starts - (ends - self.run_lengths), self.run_lengths)
+        in_file = np.arange(self.n_voxels) + np.repeat(
+            self.run_starts - (ends - self.run_lengths), self.run_lengths
+        )
         return in_file[self.order]
 
     def check_fits(self, name: str, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> None:
-        """Raise ValueError unless the mask lies on the grid of this image; ``name`` is the mask's argument."""
+        """Raise ValueError unless the mask, argument ``name``, lies on the grid of this image."""
         if self.shape != shape:
             raise ValueError(
-                f"decode_nifti: {name} must have the shape of the image, {shape}, got {self.shape}; resample it first"
+                f"decode_nifti: {name} must have the shape of the image, {shape}, got {self.shape}; resample "
+                "it first"
             )
         if self.affine is not None and not np.allclose(self.affine, affine, atol=AFFINE_TOLERANCE):
             raise ValueError(
-                f"decode_nifti: {name} must have the affine of the image,\n{affine}\ngot\n{self.affine}\nresample it, "
+                f"decode_nifti: {name} must have the affine of the "
+                f"image,\n{affine}\ngot\n{self.affine}\nresample it, "
                 "or pass an array if the headers are known to be wrong"
             )
 
@@ -109,7 +117,9 @@ def read_image(name: str, image: Any) -> tuple[NDArray[Any], Any]:
         return image.detach().cpu().numpy(), None
     if isinstance(image, np.ndarray) and image.dtype.kind in "biuf":
         return image, None
-    raise TypeError(f"{name} must be an array of numbers, a tensor, a path or a nibabel image, got {_kind(image)}")
+    raise TypeError(
+        f"{name} must be an array of numbers, a tensor, a path or a nibabel image, got {_kind(image)}"
+    )
 
 
 def _kind(value: Any) -> str:

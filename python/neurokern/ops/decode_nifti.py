@@ -31,16 +31,16 @@ def decode_nifti(
 ) -> Array:
     """Decode volumes of a NIfTI image in one pass: bytes, byte order, scale, mask.
 
-    Values are ``slope * raw + inter``, rounded once to float32: those of nibabel's ``get_fdata`` within one unit
-    in the last place.
+    Values are ``slope * raw + inter``, rounded once to float32: those of nibabel's ``get_fdata`` within one
+    unit in the last place.
 
     Parameters
     ----------
     image : path or NiftiFile
         ``.nii``, ``.nii.gz`` or a pair ``.hdr``/``.img``; a :class:`NiftiFile` stays open between calls.
     mask : VoxelMask, array, tensor, path or nibabel image of shape (x, y, z), optional
-        Voxels to decode, in the order of numpy's ``volume[mask]`` (and so of nilearn's). A mask with an affine must
-        have that of the image. Without a mask all voxels are decoded.
+        Voxels to decode, in the order of numpy's ``volume[mask]`` (and so of nilearn's). A mask with an
+        affine must have that of the image. Without a mask all voxels are decoded.
     start, stop : int, default 0 and all
         Volumes (TRs) ``start`` ... ``stop - 1``.
     dtype : torch or numpy dtype, default float32
@@ -96,8 +96,8 @@ def _window(start: Any, stop: Any, header: NiftiHeader) -> tuple[int, int]:
     stop = header.n_volumes if stop is None else check_integer("decode_nifti", "stop", stop)
     if not 0 <= start <= stop <= header.n_volumes:
         raise ValueError(
-            f"decode_nifti: start and stop must lie in order within the {header.n_volumes} volumes of the image, "
-            f"got {start} and {stop}"
+            f"decode_nifti: start and stop must lie in order within the {header.n_volumes} volumes of the "
+            f"image, got {start} and {stop}"
         )
     return start, stop
 
@@ -120,7 +120,12 @@ def _is_torch_dtype(dtype: Any) -> bool:
 
 def _allocate(shape: tuple[int, ...], name: str, dtype: Any) -> Any:
     size = 4 if name == "float32" else 2
-    check_memory("decode_nifti", "the result", shape[0] * shape[1] * size, "decode a window with start and stop, or a mask")
+    check_memory(
+        "decode_nifti",
+        "the result",
+        shape[0] * shape[1] * size,
+        "decode a window with start and stop, or a mask",
+    )
     if torch is None or (dtype is not None and not _is_torch_dtype(dtype)):
         return np.empty(shape, dtype=name)
     rows = torch.empty(shape, dtype=getattr(torch, name))
@@ -131,7 +136,9 @@ def _allocate(shape: tuple[int, ...], name: str, dtype: Any) -> Any:
 def _check_out(out: Any, whole: bool, shape: tuple[int, ...], header: NiftiHeader) -> Any:
     is_tensor = torch is not None and isinstance(out, torch.Tensor)
     if not (is_tensor or isinstance(out, np.ndarray)):
-        raise TypeError(f"decode_nifti: out must be a torch tensor or a numpy array, got {type(out).__name__}")
+        raise TypeError(
+            f"decode_nifti: out must be a torch tensor or a numpy array, got {type(out).__name__}"
+        )
     wanted = (shape[0], *header.shape) if whole else shape
     if tuple(out.shape) != wanted:
         raise ValueError(f"decode_nifti: out must have the shape {wanted}, got {tuple(out.shape)}")
@@ -140,9 +147,9 @@ def _check_out(out: Any, whole: bool, shape: tuple[int, ...], header: NiftiHeade
     contiguous = out.reshape(shape) if whole else out
     shares = contiguous.data_ptr() == out.data_ptr() if is_tensor else np.shares_memory(contiguous, out)
     strides = contiguous.stride() if is_tensor else tuple(s // out.itemsize for s in contiguous.strides)
-    if out.size if isinstance(out, np.ndarray) else out.numel():
-        if not shares or (shape[1] > 1 and strides[1] != 1) or (shape[0] > 1 and strides[0] < shape[1]):
-            raise ValueError("decode_nifti: out must have its voxels next to each other; pass a contiguous one")
+    apart = (shape[1] > 1 and strides[1] != 1) or (shape[0] > 1 and strides[0] < shape[1])
+    if shape[0] * shape[1] > 0 and (apart or not shares):
+        raise ValueError("decode_nifti: out must have its voxels next to each other; pass a contiguous one")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise ValueError("decode_nifti: out must be writeable")
     return contiguous
