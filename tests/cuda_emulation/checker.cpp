@@ -1,11 +1,12 @@
 #include "checker.h"
 
 #include <dlfcn.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
+#include <new>
 
 #include "order.h"
 #include "runtime.h"
@@ -23,16 +24,27 @@ struct Cell {
   Stamp write, atomic, read;
 };
 
-struct FreeCells {
-  void operator()(Cell* cells) const { std::free(cells); }
+// Zeros that take memory only where they are touched, however large the array.
+struct CellMap {
+  std::size_t bytes = 0;
+  void operator()(Cell* cells) const { munmap(cells, bytes); }
 };
+using Cells = std::unique_ptr<Cell[], CellMap>;
+
+Cells map_cells(std::size_t n) {
+  const std::size_t bytes = n * sizeof(Cell);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  return Cells(static_cast<Cell*>(memory), CellMap{bytes});
+}
 
 struct Memory {
   const unsigned char* first = nullptr;
   std::size_t bytes = 0;
   std::string name;
   int granule = 4;
-  std::unique_ptr<Cell[], FreeCells> cells;
+  Cells cells;
   bool fresh = false;
   std::vector<bool> written;  // by byte, if fresh
 
@@ -99,10 +111,9 @@ std::string place_in(const Memory& memory, const unsigned char* address) {
 }
 
 void make_cells(Memory& memory, int granule) {
-  const std::size_t n_old = memory.cells ? memory.bytes / 4 + 1 : 0;
-  auto cells = std::unique_ptr<Cell[], FreeCells>(
-      static_cast<Cell*>(std::calloc(memory.bytes / static_cast<std::size_t>(granule) + 1, sizeof(Cell))));
-  for (std::size_t i = 0; i < n_old * 4 && i < memory.bytes; ++i) cells[i] = memory.cells[i / 4];
+  Cells cells = map_cells(memory.bytes / static_cast<std::size_t>(granule) + 1);
+  if (memory.cells)  // from words to bytes: what was done to a word was done to its bytes
+    for (std::size_t i = 0; i < memory.bytes; ++i) cells[i] = memory.cells[i / 4];
   memory.cells = std::move(cells);
   memory.granule = granule;
 }
@@ -144,8 +155,8 @@ void check_in(Memory& memory, Access access, const unsigned char* address, std::
   const auto at = static_cast<std::size_t>(address - memory.first);
   if (bytes > memory.bytes - at) fail_outside(access, address, bytes, caller);
   if (memory.fresh) check_written(access, memory, address, bytes, caller);
-  if (!memory.cells) make_cells(memory, 4);
-  if (memory.granule == 4 && (at | bytes) % 4 != 0) make_cells(memory, 1);
+  const bool in_words = (at | bytes) % 4 == 0;
+  if (!memory.cells || (memory.granule == 4 && !in_words)) make_cells(memory, in_words ? 4 : 1);
   const auto granule = static_cast<std::size_t>(memory.granule);
   for (std::size_t i = at; i < at + bytes; i += granule)
     check_cell(access, memory, memory.first + i, bytes, caller, i / granule);
@@ -262,6 +273,7 @@ void __tsan_read_range(void* address, std::size_t bytes) {
 void __tsan_write_range(void* address, std::size_t bytes) {
   ::cuda_emulation::check_access(Access::write, address, bytes, __builtin_return_address(0));
 }
+void __tsan_vptr_update(void**, void*) {}  // of the host's exceptions
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
