@@ -224,6 +224,24 @@ void bin_bucketed_rows(const Job& job, const Buckets<T, U>& buckets, Block& bloc
 
 // ---- Tasks
 
+// Smooths rows [first_row, last_row) of a window. Rows around them are counted once more, and not tallied.
+template <typename BinRows>
+void smooth_window(const Job& job, Smoother& smoother, const BinRows& bin_rows, int64_t window,
+                   int64_t first_row, int64_t last_row, Tally& tally) {
+  BinSpikes counts = job.p;
+  counts.count_type = CountType::f32;
+  const Job to_smoother{counts, job.columns, false, &smoother};
+  Tally around;
+  smoother.start(window, first_row, last_row);
+  const int64_t before = smoother.first_row(), after = smoother.stop_row();
+  if (before < first_row) bin_rows(to_smoother, window, before, first_row, around);
+  if (!around.stopped()) bin_rows(to_smoother, window, first_row, last_row, tally);
+  if (!tally.stopped() && !around.stopped() && last_row < after)
+    bin_rows(to_smoother, window, last_row, after, around);
+  tally.disordered |= around.disordered;
+  tally.out_of_memory |= around.out_of_memory;
+}
+
 // A task is some windows, or some rows of the only window.
 template <typename T, typename U>
 struct Plan {
@@ -244,14 +262,26 @@ struct Plan {
       tally.out_of_memory = true;
       return;
     }
-    for (int64_t w = by_window ? first : 0; w < (by_window ? last : 1) && !tally.disordered; ++w) {
-      const int64_t first_row = by_window ? 0 : first, last_row = by_window ? p.n_bins : last;
+    const auto bin_rows = [&](const Job& job, int64_t w, int64_t first_row, int64_t last_row, Tally& to) {
       if (plan.buckets == nullptr) {
-        bin_sorted_rows<T, U>(plan.job, block, w, first_row, last_row, tally);
+        bin_sorted_rows<T, U>(job, block, w, first_row, last_row, to);
       } else {
-        bin_bucketed_rows<T, U>(plan.job, *plan.buckets, block, w, first_row, last_row, tally);
+        bin_bucketed_rows<T, U>(job, *plan.buckets, block, w, first_row, last_row, to);
+      }
+    };
+    Smoother smoother;
+    if (p.smoothing != Smoothing::none)
+      tally.out_of_memory =
+          !smoother.allocate(p, block.capacity_rows, element_size(p.count_type), plan.job.stream);
+    for (int64_t w = by_window ? first : 0; w < (by_window ? last : 1) && !tally.stopped(); ++w) {
+      const int64_t first_row = by_window ? 0 : first, last_row = by_window ? p.n_bins : last;
+      if (p.smoothing != Smoothing::none) {
+        smooth_window(plan.job, smoother, bin_rows, w, first_row, last_row, tally);
+      } else {
+        bin_rows(plan.job, w, first_row, last_row, tally);
       }
     }
+    smoother.release();
     finish_stores(plan.job);
     free(block.cells);
   }
@@ -276,7 +306,9 @@ Tally run_tasks(const Job& job, const Buckets<T, U>* buckets, int n_threads, int
   Tally tallies[kMaxTasks];
   const int64_t n_items = p.n_windows > 1 ? p.n_windows : p.n_bins;
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
-  const int64_t wanted = threads > 1 ? 4 * threads : 1;
+  // The causal exponential of one window is one chain.
+  const bool chain = p.smoothing == Smoothing::exponential && p.n_windows == 1;
+  const int64_t wanted = threads > 1 && !chain ? 4 * threads : 1;
   Plan<T, U> plan{job, buckets, tallies, wanted < n_items ? wanted : n_items};
   parallel_for(plan.n_tasks, threads, &Plan<T, U>::run, &plan);
   Tally total;
@@ -302,7 +334,7 @@ Tally bin_all(const Job& job, int n_threads) {
     if (!tally.disordered || tally.out_of_memory) return tally;
   }
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
-  if (p.n_windows == 1 && p.n_spikes < UINT32_MAX) {
+  if (p.n_windows == 1 && p.n_spikes < UINT32_MAX && p.smoothing == Smoothing::none) {
     const T start = window_start(p, 0, T{});
     if (usable_start(start) && !p.closed_last && Quotient<T>(p, start, p.n_bins).usable)
       return bin_unsorted<T, U>(job, threads);
@@ -332,7 +364,7 @@ int32_t* make_columns(const BinSpikes& p) {
 void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report) {
   *report = {};
   if (p.n_windows == 0 || p.n_bins == 0) {
-    report->outside = p.starts != nullptr ? 0 : p.n_spikes;
+    report->outside = p.starts != nullptr || p.n_windows == 0 ? 0 : p.n_spikes;  // no windows: null, too
     return;
   }
   int32_t* table = p.unit_map != nullptr ? make_columns(p) : nullptr;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "bin_spikes/bin_spikes_body.h"
+#include "bin_spikes/cpu_smooth.h"
 #include "bin_spikes/cpu_vectors.h"
 
 namespace neurokern {
@@ -17,6 +18,7 @@ struct Tally {
   uint32_t largest = 0;
   bool disordered = false, out_of_memory = false;
 
+  bool stopped() const { return disordered || out_of_memory; }
   void add(const Tally& other) {
     in_range += other.in_range;
     unknown += other.unknown;
@@ -49,7 +51,8 @@ struct Block {
 struct Job {
   const BinSpikes& p;
   const int32_t* columns;
-  bool stream;  // non-temporal stores
+  bool stream;                   // non-temporal stores
+  Smoother* smoother = nullptr;  // where finished blocks go, as float32; null: to the output
 };
 
 // How a count becomes an element: one, and kCells at a time.
@@ -204,12 +207,16 @@ uint32_t convert_block(const BinSpikes& p, uint32_t* cells, void* out, int64_t n
   return 0;
 }
 
+void* place(const BinSpikes& p, int64_t window, int64_t row) {
+  return static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
+}
+
 // Writes the block to rows [row, row + rows) of a window and leaves it clear.
 void finish_block(const Job& job, Block& block, int64_t window, int64_t row, int64_t rows, Tally& tally) {
   const BinSpikes& p = job.p;
-  char* out =
-      static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
+  void* out = job.smoother != nullptr ? static_cast<void*>(job.smoother->room()) : place(p, window, row);
   const uint32_t largest = convert_block(p, block.cells, out, rows * p.n_units, job.stream);
+  if (job.smoother != nullptr) job.smoother->added(rows);
   tally.largest = tally.largest < largest ? largest : tally.largest;
   tally.unknown += block.cells[block.unknown()];
   tally.unmapped += block.cells[block.unmapped()];
