@@ -50,22 +50,6 @@ struct AsBFloat16 {  // as nearest_bfloat16_bits
 
 constexpr int kFloatLine = 16;  // float32 of a line of 64 bytes
 
-inline __attribute__((always_inline)) void store_floats(float* to, const Floats line[kFloatLine / kCells],
-                                                        bool stream) {
-  if (stream) {
-#if defined(__AVX512F__)
-    return _mm512_stream_ps(to, reinterpret_cast<__m512>(line[0]));
-#elif defined(__AVX__)
-    for (int i = 0; i < 2; ++i) _mm256_stream_ps(to + i * kCells, reinterpret_cast<__m256>(line[i]));
-    return;
-#elif defined(__SSE2__)
-    for (int i = 0; i < 4; ++i) _mm_stream_ps(to + i * kCells, reinterpret_cast<__m128>(line[i]));
-    return;
-#endif
-  }
-  memcpy(to, line, 64);
-}
-
 template <typename Format>
 void write_as(const float* from, void* out, int64_t n, bool stream) {
   using Elements = typename Format::Elements;
@@ -75,13 +59,13 @@ void write_as(const float* from, void* out, int64_t n, bool stream) {
   int64_t i = 0;
   for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i) to[i] = Format::convert(from[i]);
   for (; i + kVectors * kCells <= n; i += kVectors * kCells) {
-    alignas(64) char lines[kVectors * kBytes];
+    U64 lines[kVectors * kBytes / sizeof(U64)];
     for (int part = 0; part < kVectors; ++part) {
       const Elements elements = Format::convert(load<Floats>(from + i + part * kCells));
-      memcpy(lines + static_cast<size_t>(part) * kBytes, &elements, kBytes);
+      memcpy(reinterpret_cast<char*>(lines) + static_cast<size_t>(part) * kBytes, &elements, kBytes);
     }
-    for (size_t at = 0; at < sizeof lines; at += 64)
-      store_line(reinterpret_cast<char*>(to + i) + at, load<Line>(lines + at), stream);
+    for (size_t line = 0; line < kVectors * kBytes / 64; ++line)
+      store_line(reinterpret_cast<char*>(to + i) + 64 * line, lines + line * kRegisters, stream);
   }
   for (; i < n; ++i) to[i] = Format::convert(from[i]);
 }

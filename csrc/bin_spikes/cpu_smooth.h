@@ -188,14 +188,17 @@ struct Smoother {
     const int64_t n_rows = held, stride = p->n_units;
     const bool to_stream = stream;
     for (int64_t u = first; u < stop; u += kFloatLine) {
-      Floats y[kFloatLine / kCells];
-      for (int i = 0; i < kFloatLine / kCells; ++i) y[i] = load<Floats>(state + u + i * kCells);
+      Floats y[kRegisters];
+      for (int i = 0; i < kRegisters; ++i) y[i] = load<Floats>(state + u + i * kCells);
       for (int64_t row = 0; row < n_rows; ++row) {
-        for (int i = 0; i < kFloatLine / kCells; ++i)
+        U64 line[kRegisters];
+        for (int i = 0; i < kRegisters; ++i) {
           y[i] = decay(y[i], load<Floats>(x + row * stride + u + i * kCells));
-        store_floats(to + row * stride + u, y, to_stream);
+          line[i] = reinterpret_cast<U64>(y[i]);
+        }
+        store_line(to + row * stride + u, line, to_stream);
       }
-      for (int i = 0; i < kFloatLine / kCells; ++i) memcpy(state + u + i * kCells, &y[i], sizeof y[i]);
+      for (int i = 0; i < kRegisters; ++i) memcpy(state + u + i * kCells, &y[i], sizeof y[i]);
     }
     decay_units(stop, p->n_units);
     for (int64_t row = 0; row < held; ++row) {
