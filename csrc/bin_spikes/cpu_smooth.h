@@ -170,8 +170,8 @@ struct Smoother {
   }
 
   void decay_rows() {
-    const bool aligned_alike = p->n_units % kFloatLine == 0 && p->count_type == CountType::f32;
-    if (aligned_alike) return decay_lines();
+    const bool aligned_alike = p->n_units > 0 && p->n_units % kFloatLine == 0;
+    if (aligned_alike && p->count_type == CountType::f32) return decay_lines();
     decay_units(0, p->n_units);
     write(rows, held);
   }
