@@ -88,7 +88,7 @@ std::string place_in(const Memory& memory, const unsigned char* address) {
     for (const Memory& memory : *list) {
       const auto at = reinterpret_cast<std::uintptr_t>(address),
                  first = reinterpret_cast<std::uintptr_t>(memory.first);
-      const std::uintptr_t away = at < first ? first - at : at - first;
+      const std::uintptr_t away = at < first ? first - at : at - first - memory.bytes + 1;
       if (away >= distance) continue;
       distance = away;
       nearest = place_in(memory, address);
