@@ -27,7 +27,7 @@ namespace neurokern {
 namespace NEUROKERN_ISA {
 
 #if defined(__AVX512F__)
-constexpr int kVectorBytes = 64, kPhiloxPairs = 4;
+constexpr int kVectorBytes = 64, kPhiloxPairs = 3;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32, kPhiloxPairs = 2;
 #else
