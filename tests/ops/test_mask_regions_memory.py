@@ -120,6 +120,18 @@ def test_rows_are_moved_across_the_borders_of_tiles(size, shape, padded):
     assert torch.equal(scatter_regions(rows.values, index), x * chosen[:, None])
 
 
+def test_a_gpu_block_that_takes_several_parts():
+    x = counts(4100, 1, 32)  # more samples than a launch has blocks
+    batch = mask(x, "neuron")
+    reference = mask(x, "neuron", backend="reference")
+    assert torch.equal(batch.inputs, reference.inputs)
+    assert torch.equal(batch.target_mask, reference.target_mask)
+    index = region_index(batch.target_mask[:, 0])
+    rows = gather_regions(x, index).values
+    assert torch.equal(rows, x.transpose(1, 2)[batch.target_mask[:, 0]])
+    assert torch.equal(scatter_regions(rows, index), x * batch.target_mask)
+
+
 @pytest.mark.parametrize("size", [1, 8])
 def test_offsets_beyond_32_bits(size):
     """Memory that is asked for but not touched costs nothing; only the rows of the batch are."""
