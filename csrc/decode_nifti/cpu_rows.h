@@ -112,7 +112,7 @@ struct Rows {
   Element* picked = nullptr;  // (kChunk,): elements in output order
   std::int64_t pending[kVolumes] = {};
 
-  bool allocate() {
+  bool allocate(const ParcelRuns*) {
     staged = static_cast<Bits*>(aligned_alloc(64, kVolumes * kStagedValues * sizeof(Bits)));
     picked = static_cast<Element*>(aligned_alloc(64, kChunk * sizeof(Element)));
     return staged != nullptr && picked != nullptr;
