@@ -39,6 +39,7 @@ template <typename Bits, int kVolumes>
 struct Parcels {
   using L = Layout<Bits, kVolumes>;
   using Element = typename L::Element;
+  static constexpr int kElementBytes = 16;  // runs are short: what counts is how often one ends
 
   const ParcelRuns* runs = nullptr;
   double* sums = nullptr;  // (n_parcels, kVolumes)
@@ -92,17 +93,23 @@ struct Parcels {
   template <typename Type>
   void add_runs(const Element* elements) {
     using Number = typename RunSum<Type>::Number;
+    typedef Type Values __attribute__((vector_size(sizeof(Type) * kVolumes)));
+    typedef Number Numbers __attribute__((vector_size(sizeof(Number) * kVolumes)));
+    typedef double Doubles __attribute__((vector_size(sizeof(double) * kVolumes)));
     for (std::int64_t run = 0; run < runs->n_runs; ++run) {
       const std::int64_t n = runs->lengths[run];
-      Number sum[kVolumes] = {};
+      Numbers sum = {};
       for (std::int64_t i = 0; i < n; ++i) {
-        Type values[kVolumes];
-        memcpy(values, elements + i, sizeof values);
-        for (int k = 0; k < kVolumes; ++k) sum[k] += static_cast<Number>(values[k]);
+        Values values;
+        memcpy(&values, elements + i, sizeof values);
+        sum += __builtin_convertvector(values, Numbers);
       }
       elements += n;
       double* to = sums + std::int64_t{runs->parcels[run]} * kVolumes;
-      for (int k = 0; k < kVolumes; ++k) to[k] += static_cast<double>(sum[k]);
+      Doubles total;
+      memcpy(&total, to, sizeof total);
+      total += __builtin_convertvector(sum, Doubles);
+      memcpy(to, &total, sizeof total);
     }
   }
 };

@@ -106,6 +106,7 @@ template <typename Bits, int kVolumes>
 struct Rows {
   using L = Layout<Bits, kVolumes>;
   using Element = typename L::Element;
+  static constexpr int kElementBytes = 8;
   static constexpr std::int64_t kStagedValues = kChunk + 2 * kLineBytes;  // with a line left over, and a tile
 
   Bits* staged = nullptr;     // (kVolumes, kStagedValues): taken apart, not yet written

@@ -17,7 +17,7 @@ std::int64_t volume_bytes(const DecodeVolumes& p) { return p.volume_values * val
 
 // Whole elements of volumes (common/decode_nifti_cpu.cpp), as many as fit.
 std::int64_t group_volumes(const DecodeVolumes& p) {
-  const std::int64_t together = 8 / value_bytes(p.type);
+  const std::int64_t together = 16 / value_bytes(p.type);
   const std::int64_t fitting = kGroupBytes / volume_bytes(p) / together * together;
   return std::min(std::max(fitting, together), p.n_volumes);
 }

@@ -67,7 +67,7 @@ DecodeStatus run_plan(const DecodeVolumes& p, const ParcelRuns* parcels, int n_t
 
 template <template <typename, int> class Sink, typename Bits>
 DecodeStatus decode_width(const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
-  constexpr int kTogether = 8 / static_cast<int>(sizeof(Bits));
+  constexpr int kTogether = Sink<Bits, 1>::kElementBytes / static_cast<int>(sizeof(Bits));
   // A group's missing volumes are work for nothing: the last volume is decoded in their place.
   return p.n_volumes < kTogether ? run_plan<Sink, Bits, 1>(p, parcels, n_threads)
                                  : run_plan<Sink, Bits, kTogether>(p, parcels, n_threads);
