@@ -1,7 +1,7 @@
 """From a BIDS folder to batches of voxels in five lines; then parcels instead, by changing one.
 
-Run it with ``python examples/bids_to_batches.py FOLDER`` on a folder with fMRI runs. The mask here is everything that
-is bright in the first run; with a mask of your own, give its path.
+Run it with ``python examples/bids_to_batches.py FOLDER`` on a folder with fMRI runs. The mask here is
+everything that is bright in the first run; with a mask of your own, give its path.
 """
 
 from __future__ import annotations
