@@ -101,7 +101,9 @@ def compile_op(source: Path) -> dict[str, Kernel]:
         command = ["nvcc", *FLAGS, *generate, "-I", str(ROOT / "csrc"), *keep, str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"{source.name}: nvcc failed\n{done.stderr}{done.stdout}")
+            lines = (done.stderr + done.stdout).splitlines()
+            said = "\n".join(line for line in lines if not re.match(r"ptxas info|    \d+ bytes stack", line))
+            raise RuntimeError(f"{source.name}: nvcc failed\n{said}")
         ptx = "".join(path.read_text() for path in Path(folder).glob("*.ptx"))
     found = parse(done.stderr + done.stdout)
     kernels = {}

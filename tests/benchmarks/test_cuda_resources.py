@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import cuda_resources  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import cuda_resources
 
+ROOT = Path(__file__).parents[2]
 LOG = """
 ptxas info    : Compiling entry function '_Z1kILi256EEvPfl' for 'sm_90'
 ptxas info    : Function properties for _Z1kILi256EEvPfl
