@@ -112,6 +112,11 @@ def _scatter_reference(rows: Tensor, index: Index, max_rows: int | None) -> Tens
 # ---- the registered ops
 
 
+def _by_triton(direction: str, array: Tensor, index: Index, max_rows: int | None) -> Tensor:
+    moved: Tensor = getattr(_library.triton_kernels("gather_regions"), direction)(array, index, max_rows)
+    return moved
+
+
 def _gather(
     x: Tensor,
     samples: Tensor,
@@ -122,7 +127,10 @@ def _gather(
     backend: str | None,
 ) -> Tensor:
     index = (samples, units, rows, cu_seqlens)
-    if _library.choose_backend("gather_regions", x.device.type, backend) == "reference":
+    chosen = _library.choose_backend("gather_regions", x.device.type, backend)
+    if chosen == "triton" and x.element_size() <= 8:
+        return _by_triton("gather", x, index, max_rows)
+    if chosen != "native":
         return _gather_reference(x, index, max_rows)
     if not _library.runs_on_gpu(x):
         return _gather_on_cpu(x, index, max_rows)
@@ -139,7 +147,10 @@ def _scatter(
     backend: str | None,
 ) -> Tensor:
     index = (samples, units, rows, cu_seqlens)
-    if _library.choose_backend("scatter_regions", values.device.type, backend) == "reference":
+    chosen = _library.choose_backend("scatter_regions", values.device.type, backend)
+    if chosen == "triton" and values.element_size() <= 8:
+        return _by_triton("scatter", values, index, max_rows)
+    if chosen != "native":
         return _scatter_reference(values, index, max_rows)
     if not _library.runs_on_gpu(values):
         return _scatter_on_cpu(values, index, max_rows)
