@@ -1,7 +1,7 @@
 """Compiles every Triton kernel as the ops launch it, for GPUs that are not here; run as a program.
 
-The ops are called on CPU tensors, with launches recorded instead of made: so the argument types, constants and
-alignments are those of real calls. Prints a line of JSON per kernel: what the assembly holds.
+The ops are called on CPU tensors, with launches recorded instead of made: so the types, constants and alignments
+of arguments are those of real calls. Prints a line of JSON per kernel: what the assembly holds.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def facts_of(compiled: Any) -> dict[str, Any]:
         file.flush()
         usage = tool("cuobjdump", "--dump-resource-usage", file.name)
         sass = tool("nvdisasm", file.name)
-    stack, local, registers = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("STACK", "LOCAL", "REG"))
+    stack, local, registers = (
+        int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("STACK", "LOCAL", "REG")
+    )
     return {
         "atomics": sorted(set(re.findall(r"\b(?:atom|red)\.[\w.:]+", text))),
         "fused": re.findall(r"\bfma\.[\w.]+", text) + re.findall(r"\bFFMA\b", sass),
@@ -167,7 +169,11 @@ def main(target: str, fuse: bool = False) -> None:
     for source, options in record().values():
         options = options | {"enable_fp_fusion": fuse}
         compiled = triton.compile(source, target=TARGETS[target], options=options)
-        row = {"kernel": source.fn.__name__, "signature": str(source.signature), "constants": str(source.constants)}
+        row = {
+            "kernel": source.fn.__name__,
+            "signature": str(source.signature),
+            "constants": str(source.constants),
+        }
         print(json.dumps(row | facts_of(compiled)), flush=True)
 
 

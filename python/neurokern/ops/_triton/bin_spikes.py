@@ -1,8 +1,7 @@
 """bin_spikes in Triton: counts are integers added by atomics, so no order of spikes or threads shows.
 
-What a bin is stands in ``csrc/bin_spikes/bin_spikes_body.h``. Edges are computed here by the same operations
-and compared with; a quotient only says which of them is near. Spikes in any order look for their windows among
-the sorted starts; spikes that are claimed to be sorted are looked for by the windows instead.
+Spikes in any order look for their windows among the sorted starts; spikes that are claimed to be sorted are
+looked for by the windows instead.
 """
 
 from __future__ import annotations
@@ -15,131 +14,28 @@ import triton
 import triton.language as tl
 
 from neurokern.ops._spike_calls import Rules, Spikes
-from neurokern.ops._spike_grid import FAR_SAMPLE, Grid
+from neurokern.ops._spike_grid import Grid
 from neurokern.ops._spike_smoothing import largest_count
 from neurokern.ops._triton.launch import bits_of, launch
 from neurokern.ops._triton.smoothing import report_largest, smooth, store_as
+from neurokern.ops._triton.spike_bins import (
+    as_double,
+    bins_of,
+    halvings_of,
+    has_begun,
+    has_ended,
+    is_usable,
+    without_overflow,
+)
 
 SPIKES = 512  # at a time, 4 for each of 128 threads
 CELLS = 2048
 WINDOW_PROGRAMS = 4096  # wanted of a launch in which programs share windows
 
-_FAR_SAMPLE = tl.constexpr(FAR_SAMPLE)
-# So many bins from zero, rounding moves neither an edge nor a quotient by a quarter of a bin.
-_SAFE_BINS = tl.constexpr(2.0**45)
 _OUTSIDE, _UNKNOWN, _UNMAPPED = (tl.constexpr(slot) for slot in range(3))  # of the report
 # Numbers that change from call to call, of which a kernel is not compiled anew.
 _NUMBERS = ["n_spikes", "n_windows", "n_bins", "n_ids", "n_trains", "parts"]
 _NUMBERS += ["start", "step", "rate", "tolerance", "numerator", "denominator"]
-
-
-# ---- one rule for every schedule: where bins lie, and which one a time is in
-
-
-@triton.jit
-def _double(bits):
-    """Return the float64 of these bits: Triton takes Python's floats as float32."""
-    return bits.to(tl.int64).to(tl.float64, bitcast=True)
-
-
-@triton.jit
-def _plain_edge(k, start, edges, step, numerator, denominator, RATE: tl.constexpr):
-    """Return the left edge of bin k before the tolerance: one rounded division or product, and one sum."""
-    if edges is not None:
-        edge = tl.load(edges + k)
-    elif start.dtype == tl.int64:
-        edge = start + (k * numerator + denominator - 1) // denominator
-    elif RATE:
-        edge = start + k.to(tl.float64) / _double(step)
-    else:
-        edge = start + k.to(tl.float64) * _double(step)
-    return edge
-
-
-@triton.jit
-def _lowered(edge, tolerance):
-    """Return the least time that reaches an edge."""
-    if edge.dtype == tl.float64:
-        edge -= _double(tolerance)
-    return edge
-
-
-@triton.jit
-def _has_ended(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE: tl.constexpr,
-               CLOSED_LAST: tl.constexpr):  # fmt: skip
-    """Does t lie behind the bins of the window at ``start``?"""
-    last = _plain_edge(n_bins.to(tl.int64), start, edges, step, numerator, denominator, RATE)
-    if CLOSED_LAST:
-        ended = t > last
-    else:
-        ended = t >= _lowered(last, tolerance)
-    return ended
-
-
-@triton.jit
-def _has_begun(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE: tl.constexpr):
-    first = _plain_edge(n_bins.to(tl.int64) * 0, start, edges, step, numerator, denominator, RATE)
-    return t >= _lowered(first, tolerance)
-
-
-@triton.jit
-def _usable(start):
-    if start.dtype == tl.float64:
-        usable = start - start == 0  # finite
-    else:
-        usable = (start > -_FAR_SAMPLE) & (start < _FAR_SAMPLE)
-    return usable
-
-
-@triton.jit
-def _log2(n):
-    """Return the halvings after which a search among n has ended."""
-    halvings = 0
-    while n > 0:
-        n = n // 2
-        halvings += 1
-    return halvings
-
-
-@triton.jit
-def _search_bin(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE: tl.constexpr):
-    """Return the last bin whose edge t reaches."""
-    low = tl.zeros_like(t).to(tl.int64)
-    high = low + n_bins
-    for _ in range(_log2(n_bins)):
-        middle = (low + high) // 2
-        reached = t >= _lowered(_plain_edge(middle, start, edges, step, numerator, denominator, RATE), tolerance)
-        searching = high - low > 1
-        low = tl.where(searching & reached, middle, low)
-        high = tl.where(searching & ~reached, middle, high)
-    return low
-
-
-@triton.jit
-def _bins_of(t, start, edges, n_bins, step, rate, tolerance, numerator, denominator, RATE: tl.constexpr,
-             CLOSED_LAST: tl.constexpr):  # fmt: skip
-    """Return the bin of each time in the window at ``start``, and whether it has one (NaN has none)."""
-    inside = _has_begun(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE)
-    ended = _has_ended(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST)
-    inside &= ~ended
-    if edges is not None:
-        k = _search_bin(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE)
-    elif start.dtype == tl.int64:
-        offset = tl.where(inside, t - start, 0)
-        guess = ((offset.to(tl.float64) + 0.5) * _double(rate)).to(tl.int64)
-        rest = offset * denominator - guess * numerator
-        k = guess + (rest >= numerator).to(tl.int64) - (rest < 0).to(tl.int64)
-    else:
-        quotient = tl.where(inside, (t + _double(tolerance) - start) * _double(rate), 0.0)
-        nearest = tl.minimum(tl.maximum((quotient + 0.5).to(tl.int64), 0), n_bins)
-        edge = _plain_edge(nearest, start, edges, step, numerator, denominator, RATE)
-        k = nearest - (t < _lowered(edge, tolerance)).to(tl.int64)
-        from_zero = (tl.abs(t) + tl.abs(start) + _double(tolerance)) * _double(rate)
-        far = inside & (from_zero >= _SAFE_BINS)
-        if tl.max(far.to(tl.int32)) > 0:
-            found = _search_bin(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE)
-            k = tl.where(far, found, k)
-    return tl.minimum(tl.maximum(k, 0), n_bins - 1), inside
 
 
 # ---- adding up
@@ -150,7 +46,7 @@ def _train_of(i, train_ends, n_trains):
     """Return the train that spike i lies in: the first that ends behind it."""
     low = tl.zeros_like(i)
     high = low + n_trains
-    for _ in range(_log2(n_trains)):
+    for _ in range(halvings_of(n_trains)):
         searching = low < high
         middle = (low + high) // 2
         behind = tl.load(train_ends + middle, mask=searching, other=0) > i
@@ -196,10 +92,10 @@ def count_spikes(
     valid = i < n_spikes
     t = tl.load(times + i, mask=valid, other=0)
     if t.dtype == tl.float64:
-        first = _double(start)
+        first = as_double(start)
     else:
         first = start.to(tl.int64)
-    k, inside = _bins_of(
+    k, inside = bins_of(
         t, first, edges, n_bins, step, rate, tolerance, numerator, denominator, RATE, CLOSED_LAST
     )
     _report(report, _OUTSIDE, valid & ~inside)
@@ -215,17 +111,17 @@ def _windows_passed(
     """Return how many windows, by their sorted starts, have begun at t (or have ended, if ENDED)."""
     low = tl.zeros_like(t).to(tl.int64)
     high = low + n_windows
-    for _ in range(_log2(n_windows)):
+    for _ in range(halvings_of(n_windows)):
         searching = low < high
         middle = (low + high) // 2
         start = tl.load(starts + middle, mask=searching, other=0)
-        near = start
-        if start.dtype == tl.int64:  # so that no sum leaves 64 bits
-            near = tl.minimum(tl.maximum(start, -_FAR_SAMPLE), _FAR_SAMPLE)
+        near = without_overflow(start)
         if ENDED:
-            passed = _has_ended(t, near, edges, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST)
+            passed = has_ended(
+                t, near, edges, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST
+            )
         else:
-            passed = _has_begun(t, near, edges, n_bins, step, tolerance, numerator, denominator, RATE)
+            passed = has_begun(t, near, edges, n_bins, step, tolerance, numerator, denominator, RATE)
         low = tl.where(searching & passed, middle + 1, low)
         high = tl.where(searching & ~passed, middle, high)
     return low
@@ -254,11 +150,25 @@ def count_spikes_in_windows(
         here = place < begun
         start = tl.load(starts + place, mask=here, other=0)
         window = tl.load(order + place, mask=here, other=0)
-        k, inside = _bins_of(
+        k, inside = bins_of(
             t, start, None, n_bins, step, rate, tolerance, numerator, denominator, RATE, CLOSED_LAST
         )
-        inside &= here & _usable(start)
-        _add(i, k, inside, window, units, train_ends, unit_map, totals, report, n_bins, n_units, n_ids, n_trains)
+        inside &= here & is_usable(start)
+        _add(
+            i,
+            k,
+            inside,
+            window,
+            units,
+            train_ends,
+            unit_map,
+            totals,
+            report,
+            n_bins,
+            n_units,
+            n_ids,
+            n_trains,
+        )
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -274,25 +184,25 @@ def count_windows_of_sorted(
     n_spikes = n_spikes.to(tl.int64)
     first, last = n_spikes * 0, n_spikes * 0
     first_high, last_high = n_spikes, n_spikes
-    for _ in range(_log2(n_spikes)):
+    for _ in range(halvings_of(n_spikes)):
         middle = (first + first_high) // 2
         t = tl.load(times + middle, mask=first < first_high, other=0)
-        begun = _has_begun(t, start, None, n_bins, step, tolerance, numerator, denominator, RATE)
+        begun = has_begun(t, start, None, n_bins, step, tolerance, numerator, denominator, RATE)
         searching = first < first_high
         first_high = tl.where(searching & begun, middle, first_high)
         first = tl.where(searching & ~begun, middle + 1, first)
         middle = (last + last_high) // 2
         t = tl.load(times + middle, mask=last < last_high, other=0)
-        ended = _has_ended(t, start, None, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST)
+        ended = has_ended(t, start, None, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST)
         searching = last < last_high
         last_high = tl.where(searching & ended, middle, last_high)
         last = tl.where(searching & ~ended, middle + 1, last)
-    last = tl.where(_usable(start), last, first)
+    last = tl.where(is_usable(start), last, first)
     for at in range(first + part * SPIKES, last, parts * SPIKES):
         i = at + tl.arange(0, SPIKES)
         valid = i < last
         t = tl.load(times + i, mask=valid, other=0)
-        k, inside = _bins_of(
+        k, inside = bins_of(
             t, start, None, n_bins, step, rate, tolerance, numerator, denominator, RATE, CLOSED_LAST
         )
         inside &= valid
@@ -352,7 +262,12 @@ def count(
 
 
 def _count_into(
-    totals: torch.Tensor, report: torch.Tensor, spikes: Spikes, n_units: int, grid: Grid, is_sorted: bool | None
+    totals: torch.Tensor,
+    report: torch.Tensor,
+    spikes: Spikes,
+    n_units: int,
+    grid: Grid,
+    is_sorted: bool | None,
 ) -> None:
     times, units, starts, edges, unit_map, train_ends = spikes
     n_trains = 0 if train_ends is None else len(train_ends)
@@ -375,6 +290,7 @@ def _count_into(
     elif len(starts):
         ordered, order = starts.sort()
         launch(
-            count_spikes_in_windows, programs, times, units, train_ends, unit_map, ordered, order, totals, report,
+            count_spikes_in_windows, programs,
+            times, units, train_ends, unit_map, ordered, order, totals, report,
             len(times), len(starts), grid.n_bins, n_units, n_ids, n_trains, *scales, **options,
         )  # fmt: skip

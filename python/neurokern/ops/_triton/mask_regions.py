@@ -97,7 +97,8 @@ def mask_tile(
     n_bins, n_units, x_stride_sample, x_stride_bin, inputs_stride_sample, inputs_stride_bin, regions_stride,
     t0: tl.uint64, t1: tl.uint64, t2: tl.uint64, t3: tl.uint64, t4: tl.uint64, t5: tl.uint64,
     seed: tl.uint64, offset: tl.uint64, forced_region: tl.int64, fill: tl.uint64, span: tl.int64,
-    SCHEME: tl.constexpr, PER_SAMPLE: tl.constexpr, BERT: tl.constexpr, BINS: tl.constexpr, UNITS: tl.constexpr,
+    SCHEME: tl.constexpr, PER_SAMPLE: tl.constexpr, BERT: tl.constexpr,
+    BINS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
     """Mask a tile of BINS x UNITS entries. ``SCHEME`` is -1 where each sample has its own."""
     unit_tiles, bin_tiles = tl.cdiv(n_units, UNITS), tl.cdiv(n_bins, BINS)
@@ -191,7 +192,11 @@ def mask_into(
     n_samples, n_bins, n_units = x.shape
     regions_stride = 0 if regions is None or regions.ndim == 1 else n_units
     ranks = None
-    if regions is not None and forced_region < 0 and (schemes is not None or scheme in (INTRA_REGION, INTER_REGION)):
+    if (
+        regions is not None
+        and forced_region < 0
+        and (schemes is not None or scheme in (INTRA_REGION, INTER_REGION))
+    ):
         shape = (n_samples if per_sample else 1,)
         ranks = torch.full(shape, -1, dtype=torch.int64, device=x.device).view(torch.uint64)
         one_row = not per_sample and regions_stride == 0 and unit_counts is None

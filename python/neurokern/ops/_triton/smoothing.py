@@ -1,4 +1,4 @@
-"""Smoothing of counts in Triton: float32, one rounding per product and sum, in the order of the C++ kernels."""
+"""Smoothing of counts in Triton: float32, one rounding per product and sum, in the C++ kernels' order."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
-from neurokern.ops._spike_grid import Grid
 from neurokern.ops._spike_calls import Rules
+from neurokern.ops._spike_grid import Grid
 from neurokern.ops._spike_smoothing import FADED, smoothing_weights
 from neurokern.ops._triton.launch import launch
 
@@ -30,10 +30,8 @@ def report_largest(total, report):
 def store_as(places, values, mask):
     """Store values in the type of the places; whole numbers go to narrow floats by way of float32."""
     kind = places.dtype.element_ty
-    if kind.is_floating():
-        if values.dtype.is_int():
-            if kind.primitive_bitwidth < 32:
-                values = values.to(tl.float32)
+    if values.dtype.is_int() and kind.is_floating() and kind.primitive_bitwidth < 32:
+        values = values.to(tl.float32)
     tl.store(places, values.to(kind), mask=mask)
 
 
@@ -61,7 +59,9 @@ def smooth_gaussian(
     report_largest(total, report)
     smoothed = tl.load(weights) * tl.minimum(total.to(tl.int64), largest_exact).to(tl.float32)
     for k in range(1, n_weights):
-        before = _count_at(totals, cells - k * n_units, of_units & (bins >= k) & (bins < n_bins + k), largest_exact)
+        before = _count_at(
+            totals, cells - k * n_units, of_units & (bins >= k) & (bins < n_bins + k), largest_exact
+        )
         after = _count_at(totals, cells + k * n_units, of_units & (bins + k < n_bins), largest_exact)
         smoothed += tl.load(weights + k) * (before + after)
     store_as(counts + cells, smoothed, here)
@@ -112,10 +112,15 @@ def _weights(smoothing: str, width: float, bin_size: float, device: torch.device
 
 
 def smooth(
-    totals: torch.Tensor, counts: torch.Tensor, report: torch.Tensor, largest_exact: int, grid: Grid, rules: Rules
+    totals: torch.Tensor,
+    counts: torch.Tensor,
+    report: torch.Tensor,
+    largest_exact: int,
+    grid: Grid,
+    rules: Rules,
 ) -> None:
     """Write smoothed totals to ``counts``, and the largest total to the report."""
-    assert rules.smoothing is not None
+    assert rules.smoothing is not None  # the caller asks for it
     n_units = totals.shape[-1]
     n_windows = totals.numel() // (grid.n_bins * n_units)
     weights = _weights(rules.smoothing, rules.smoothing_width, grid.bin_size, totals.device)
