@@ -1,7 +1,7 @@
 """Compiles every Triton kernel as the ops launch it, for GPUs that are not here; run as a program.
 
-The ops are called on CPU tensors, with launches recorded instead of made: so the types, constants and alignments
-of arguments are those of real calls. Prints a line of JSON per kernel: what the assembly holds.
+The ops are called on CPU tensors, with launches recorded instead of made: so the types, constants and
+alignments of arguments are those of real calls. Prints a line of JSON per kernel: what the assembly holds.
 """
 
 from __future__ import annotations

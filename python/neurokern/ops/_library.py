@@ -129,8 +129,8 @@ def _check_triton(function: str, device_type: str) -> None:
         )
     if device_type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(
-            f"{function}: backend='triton' needs arrays on a GPU, got arrays on the CPU; leave backend out, or "
-            "set TRITON_INTERPRET=1 before Python starts to run Triton's (slow) interpreter"
+            f"{function}: backend='triton' needs arrays on a GPU, got arrays on the CPU; leave backend out, "
+            "or set TRITON_INTERPRET=1 before Python starts to run Triton's (slow) interpreter"
         )
     if device_type not in ("cpu", "cuda"):
         raise ValueError(f"{function}: no Triton kernel for {device_type!r}; use backend='reference'")
