@@ -48,6 +48,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if not marks & {"cpu_only", "gpu"}:
         devices.append("emulated")
+        if not cuda_is_available():
+            from triton_kernels.interpreted import prepare_interpreter
+
+            prepare_interpreter()
+            devices.append("interpreted")
         if "device" in inspect.signature(metafunc.function).parameters:
             devices.append(pytest.param("cuda", marks=pytest.mark.gpu))
     metafunc.parametrize("device", devices, indirect=True, scope="module")
@@ -60,6 +65,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
     "cpu" runs the CPU's kernels; "emulated" the GPU path of the ops with the CUDA kernels compiled as C++
     (tests/cuda_emulation), on tensors and numpy arrays of the CPU; "cuda" falls under the GPU rule.
     """
+    if request.param == "interpreted":
+        from triton_kernels.interpreted import interpreted_triton
+
+        with interpreted_triton():
+            yield "cpu"
+        return
     if request.param != "emulated":
         yield request.param
         return

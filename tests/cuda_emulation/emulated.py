@@ -57,10 +57,10 @@ class DeviceMemory:
 
 
 class CheckedModule:
-    """The emulated CUDA module; after each call the guards of all memory must be whole."""
+    """A module with kernels; after each call the guards of all memory must be whole."""
 
-    def __init__(self, memory: DeviceMemory) -> None:
-        self.module, self.memory = emulated_module(), memory
+    def __init__(self, module: Any, memory: DeviceMemory) -> None:
+        self.module, self.memory = module, memory
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.module, name)
@@ -79,7 +79,7 @@ class CheckedModule:
 def emulated_gpu() -> Iterator[None]:
     """Let numpy arrays and CPU tensors count as a GPU's."""
     memory = DeviceMemory()
-    module = CheckedModule(memory)
+    module = CheckedModule(emulated_module(), memory)
 
     @contextlib.contextmanager
     def gpu_module(array: Any) -> Iterator[tuple[Any, int]]:

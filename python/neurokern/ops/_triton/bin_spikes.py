@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from neurokern.ops._library import new_array
+from neurokern.ops import _library
 from neurokern.ops._spike_calls import Rules, Spikes
 from neurokern.ops._spike_grid import Grid
 from neurokern.ops._spike_smoothing import largest_count
@@ -241,12 +241,12 @@ def count(
 
     The largest is only there where a count may be larger than ``count_type`` can hold.
     """
-    report: torch.Tensor = new_array(counts, (4,), "int64", fill=0)
+    report: torch.Tensor = _library.new_array(counts, (4,), "int64", fill=0)
     largest_exact = largest_count(count_type, rules.smoothing)
     # Whole numbers up to the largest exact one add up without rounding, in any order.
     direct = count_type in ("int32", "int64", "float32", "float64") and len(spikes.times) <= largest_exact
     direct = direct and rules.smoothing is None
-    totals = counts.zero_() if direct else new_array(counts, tuple(counts.shape), "int32", fill=0)
+    totals = counts.zero_() if direct else _library.new_array(counts, tuple(counts.shape), "int32", fill=0)
     if grid.n_bins and len(spikes.times):
         _count_into(totals, report, spikes, n_units, grid, rules.sorted)
     elif spikes.starts is None:

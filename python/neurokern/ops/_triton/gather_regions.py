@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from neurokern.ops._library import new_array
+from neurokern.ops import _library
 from neurokern.ops._triton.launch import bits_of, launch
 
 BINS, ROWS = 32, 32  # of a tile of gather and scatter
@@ -72,7 +72,7 @@ def gather(x: torch.Tensor, index: Index, max_rows: int | None) -> torch.Tensor:
     """Return packed rows, or ``max_rows`` of each sample; rows that are not there are 0."""
     samples, units, _, cu_seqlens = index
     n_values = len(samples) if max_rows is None else x.shape[0] * max_rows
-    values: torch.Tensor = new_array(x, (n_values, x.shape[1]), x.dtype)
+    values: torch.Tensor = _library.new_array(x, (n_values, x.shape[1]), x.dtype)
     launch(
         gather_tile, triton.cdiv(n_values, ROWS) * triton.cdiv(x.shape[1], BINS),
         bits_of(x), bits_of(values), samples.contiguous(), units.contiguous(), cu_seqlens.contiguous(),
@@ -86,7 +86,7 @@ def scatter(values: torch.Tensor, index: Index, max_rows: int | None) -> torch.T
     """Return the batch that holds the rows, and zeros elsewhere."""
     _, _, rows, cu_seqlens = index
     (n_samples, n_units), n_bins = rows.shape, values.shape[1]
-    x: torch.Tensor = new_array(values, (n_samples, n_bins, n_units), values.dtype)
+    x: torch.Tensor = _library.new_array(values, (n_samples, n_bins, n_units), values.dtype)
     launch(
         scatter_tile, n_samples * triton.cdiv(n_bins, BINS) * triton.cdiv(n_units, ROWS),
         bits_of(values.contiguous()), bits_of(x), rows.contiguous(), cu_seqlens.contiguous(),
@@ -132,16 +132,16 @@ def pack_targets(target_mask: torch.Tensor, max_targets: int | None) -> tuple[to
     """Return the positions of the targets and ``cu_seqlens``; waits for their number unless told the room."""
     n_samples, sample_cells = target_mask.shape[0], target_mask[0].numel() if len(target_mask) else 0
     if target_mask.numel() == 0:
-        index = new_array(target_mask, (max_targets or 0,), "int64", fill=-1)
-        return index, new_array(target_mask, (n_samples + 1,), "int32", fill=0)
+        index = _library.new_array(target_mask, (max_targets or 0,), "int64", fill=-1)
+        return index, _library.new_array(target_mask, (n_samples + 1,), "int32", fill=0)
     chunks = triton.cdiv(sample_cells, CELLS)
     flags = target_mask.view(torch.uint8)
-    counts = new_array(flags, (n_samples * chunks,), "int32")
+    counts = _library.new_array(flags, (n_samples * chunks,), "int32")
     launch(count_targets, len(counts), flags, counts, sample_cells, chunks, CELLS=CELLS)
     ends = counts.cumsum(0)
     capacity = int(ends[-1]) if max_targets is None else max_targets
-    index = new_array(flags, (capacity,), "int64")
-    cu_seqlens = new_array(flags, (n_samples + 1,), "int32")
+    index = _library.new_array(flags, (capacity,), "int64")
+    cu_seqlens = _library.new_array(flags, (n_samples + 1,), "int32")
     launch(
         write_targets, max(len(counts), triton.cdiv(capacity, CELLS)),
         flags, ends, index, cu_seqlens, n_samples, sample_cells, chunks, capacity, CELLS=CELLS,

@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from neurokern.ops._library import new_array
+from neurokern.ops import _library
 from neurokern.ops._mask_reference import (
     INTER_REGION,
     INTRA_REGION,
@@ -199,7 +199,7 @@ def mask_into(
         and (schemes is not None or scheme in (INTRA_REGION, INTER_REGION))
     ):
         shape = (n_samples if per_sample else 1,)
-        ranks = new_array(x, shape, "int64", fill=-1).view(torch.uint64)
+        ranks = _library.new_array(x, shape, "int64", fill=-1).view(torch.uint64)
         one_row = not per_sample and regions_stride == 0 and unit_counts is None
         rows, blocks = 1 if one_row else n_samples, triton.cdiv(n_units, RANKED_UNITS)
         launch(
