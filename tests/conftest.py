@@ -40,6 +40,26 @@ def cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
+# Files whose tests run with interpreted Triton kernels, too. The interpreter takes up to a second for a launch,
+# so tests of many examples, and the statistics of draws that are compared bit for bit elsewhere, do without.
+INTERPRETED = {
+    "test_bin_spikes",
+    "test_bin_spikes_smoothing",
+    "test_bin_spikes_trains",
+    "test_gather_regions",
+    "test_mask_regions",
+}
+
+
+def is_interpreted(metafunc: pytest.Metafunc) -> bool:
+    """Return whether a test runs with interpreted Triton kernels; Triton must then learn of it, first."""
+    many_examples = getattr(metafunc.function, "is_hypothesis_test", False)
+    if many_examples or metafunc.module.__name__ not in INTERPRETED or cuda_is_available():
+        return False
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+    return True
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose the devices of a test: its own arrays stay on the host unless it takes ``device`` by name."""
     if "device" not in metafunc.fixturenames:
@@ -48,10 +68,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if not marks & {"cpu_only", "gpu"}:
         devices.append("emulated")
-        if not cuda_is_available():
-            from triton_kernels.interpreted import prepare_interpreter
-
-            prepare_interpreter()
+        if is_interpreted(metafunc):
             devices.append("interpreted")
         if "device" in inspect.signature(metafunc.function).parameters:
             devices.append(pytest.param("cuda", marks=pytest.mark.gpu))

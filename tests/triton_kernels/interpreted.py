@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from cuda_emulation.emulated import CheckedModule, DeviceMemory
 
 from neurokern.ops import _library
-
-
-def prepare_interpreter() -> None:
-    """Have Triton interpret its kernels; it looks once, when it is imported."""
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @contextlib.contextmanager

@@ -23,9 +23,9 @@ from neurokern.ops._triton.spike_bins import (
     as_double,
     bins_of,
     halvings_of,
-    has_begun,
-    has_ended,
+    is_behind,
     is_usable,
+    limits_of,
     without_overflow,
 )
 
@@ -116,13 +116,13 @@ def _windows_passed(
         searching = low < high
         middle = (low + high) // 2
         start = tl.load(starts + middle, mask=searching, other=0)
-        near = without_overflow(start)
+        lowest, limit = limits_of(
+            without_overflow(start), None, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST
+        )
         if ENDED:
-            passed = has_ended(
-                t, near, edges, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST
-            )
+            passed = is_behind(t, limit, CLOSED_LAST)
         else:
-            passed = has_begun(t, near, edges, n_bins, step, tolerance, numerator, denominator, RATE)
+            passed = t >= lowest
         low = tl.where(searching & passed, middle + 1, low)
         high = tl.where(searching & ~passed, middle, high)
     return low
@@ -175,28 +175,25 @@ def count_spikes_in_windows(
 @triton.jit(do_not_specialize=_NUMBERS)
 def count_windows_of_sorted(
     times, units, unit_map, starts, totals, report,
-    n_spikes: tl.int64, n_bins: tl.int64, n_units, n_ids: tl.int64, parts: tl.int64,
+    n_spikes: tl.int64, n_bins: tl.int64, n_units, n_ids: tl.int64, parts: tl.int32,
     step: tl.int64, rate: tl.int64, tolerance: tl.int64, numerator: tl.int64, denominator: tl.int64,
     RATE: tl.constexpr, CLOSED_LAST: tl.constexpr, SPIKES: tl.constexpr,
 ):  # fmt: skip
     """Count a part of a window's spikes, which lie next to each other if the claim of order holds."""
-    window, part = tl.program_id(0) // parts, tl.program_id(0) % parts
+    window, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
     start = tl.load(starts + window)
-    n_spikes = n_spikes.to(tl.int64)
-    first, last = n_spikes * 0, n_spikes * 0
-    first_high, last_high = n_spikes, n_spikes
+    lowest, limit = limits_of(start, None, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST)
+    none = n_spikes.to(tl.int64) * 0
+    first, behind_first = none, none + n_spikes
+    last, behind_last = none, none + n_spikes
     for _ in range(halvings_of(n_spikes)):
-        middle = (first + first_high) // 2
-        t = tl.load(times + middle, mask=first < first_high, other=0)
-        begun = has_begun(t, start, None, n_bins, step, tolerance, numerator, denominator, RATE)
-        searching = first < first_high
-        first_high = tl.where(searching & begun, middle, first_high)
+        middle, searching = (first + behind_first) // 2, first < behind_first
+        begun = tl.load(times + middle, mask=searching, other=0) >= lowest
+        behind_first = tl.where(searching & begun, middle, behind_first)
         first = tl.where(searching & ~begun, middle + 1, first)
-        middle = (last + last_high) // 2
-        t = tl.load(times + middle, mask=last < last_high, other=0)
-        ended = has_ended(t, start, None, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST)
-        searching = last < last_high
-        last_high = tl.where(searching & ended, middle, last_high)
+        middle, searching = (last + behind_last) // 2, last < behind_last
+        ended = is_behind(tl.load(times + middle, mask=searching, other=0), limit, CLOSED_LAST)
+        behind_last = tl.where(searching & ended, middle, behind_last)
         last = tl.where(searching & ~ended, middle + 1, last)
     last = tl.where(is_usable(start), last, first)
     for at in range(first + part * SPIKES, last, parts * SPIKES):
@@ -227,10 +224,10 @@ def _bits(number: float) -> int:
 
 
 def _scales(grid: Grid, in_samples: bool) -> tuple[int, ...]:
-    """Return step, rate (bins per second or sample), tolerance, as bits, and the width in samples."""
+    """Return step, rate (bins per second, or per part of a sample) and tolerance as bits, and the width."""
     step, step_is_rate = grid.step
     numerator, denominator = grid.width
-    rate = denominator / numerator if in_samples else step if step_is_rate else 1 / step
+    rate = 1 / numerator if in_samples else step if step_is_rate else 1 / step
     return _bits(step), _bits(rate), _bits(grid.edge_tolerance), numerator, denominator
 
 

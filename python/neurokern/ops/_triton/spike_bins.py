@@ -44,21 +44,25 @@ def _lowered(edge, tolerance):
 
 
 @triton.jit
-def has_ended(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE: tl.constexpr,
-               CLOSED_LAST: tl.constexpr):  # fmt: skip
-    """Does t lie behind the bins of the window at ``start``?"""
-    last = _plain_edge(n_bins.to(tl.int64), start, edges, step, numerator, denominator, RATE)
-    if CLOSED_LAST:
-        ended = t > last
-    else:
-        ended = t >= _lowered(last, tolerance)
-    return ended
+def limits_of(start, edges, n_bins, step, tolerance, numerator, denominator, RATE: tl.constexpr,
+              CLOSED_LAST: tl.constexpr):  # fmt: skip
+    """Return the least time in the bins of the window at ``start``, and the limit for :func:`is_behind`."""
+    none = n_bins.to(tl.int64) * 0
+    first = _plain_edge(none, start, edges, step, numerator, denominator, RATE)
+    last = _plain_edge(none + n_bins, start, edges, step, numerator, denominator, RATE)
+    if not CLOSED_LAST:
+        last = _lowered(last, tolerance)
+    return _lowered(first, tolerance), last
 
 
 @triton.jit
-def has_begun(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE: tl.constexpr):
-    first = _plain_edge(n_bins.to(tl.int64) * 0, start, edges, step, numerator, denominator, RATE)
-    return t >= _lowered(first, tolerance)
+def is_behind(t, limit, CLOSED_LAST: tl.constexpr):
+    """Does t lie behind all bins of a window?"""
+    if CLOSED_LAST:
+        behind = t > limit
+    else:
+        behind = t >= limit
+    return behind
 
 
 @triton.jit
@@ -109,15 +113,16 @@ def _search_bin(t, start, edges, n_bins, step, tolerance, numerator, denominator
 def bins_of(t, start, edges, n_bins, step, rate, tolerance, numerator, denominator, RATE: tl.constexpr,
              CLOSED_LAST: tl.constexpr):  # fmt: skip
     """Return the bin of each time in the window at ``start``, and whether it has one (NaN has none)."""
-    inside = has_begun(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE)
-    ended = has_ended(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST)
-    inside &= ~ended
+    lowest, limit = limits_of(
+        start, edges, n_bins, step, tolerance, numerator, denominator, RATE, CLOSED_LAST
+    )
+    inside = (t >= lowest) & ~is_behind(t, limit, CLOSED_LAST)
     if edges is not None:
         k = _search_bin(t, start, edges, n_bins, step, tolerance, numerator, denominator, RATE)
     elif start.dtype == tl.int64:
-        offset = tl.where(inside, t - start, 0)
-        guess = ((offset.to(tl.float64) + 0.5) * as_double(rate)).to(tl.int64)
-        rest = offset * denominator - guess * numerator
+        parts = tl.where(inside, t - start, 0) * denominator  # of a sample; a bin has `numerator` of them
+        guess = ((parts.to(tl.float64) + 0.5) * as_double(rate)).to(tl.int64)
+        rest = parts - guess * numerator
         k = guess + (rest >= numerator).to(tl.int64) - (rest < 0).to(tl.int64)
     else:
         quotient = tl.where(inside, (t + as_double(tolerance) - start) * as_double(rate), 0.0)
