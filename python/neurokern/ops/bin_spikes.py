@@ -327,12 +327,12 @@ def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
 
 def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
     """Return the kernel of the device, or the reference where it knows nothing of trains and smoothing."""
-    device = _library.device_type(spikes.times)
+    device, on_gpu = _library.device_type(spikes.times), _library.runs_on_gpu(spikes.times)
     if _library.choose_backend("bin_spikes", device, rules.backend) == "triton":
         return count_by_triton
-    if spikes.train_ends is not None or rules.smoothing is not None:
+    if spikes.train_ends is not None or (on_gpu and rules.smoothing is not None):
         return count_by_reference
-    return count_on_gpu if _library.runs_on_gpu(spikes.times) else count_on_cpu
+    return count_on_gpu if on_gpu else count_on_cpu
 
 
 def _count_into(*arguments: Any) -> torch.Tensor:
