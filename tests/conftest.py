@@ -40,8 +40,8 @@ def cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
-# Files whose tests run with interpreted Triton kernels, too. A launch takes the interpreter up to a second, so
-# tests of many examples, and the statistics of draws that are compared bit for bit elsewhere, do without.
+# Files whose tests run with interpreted Triton kernels, too. A launch takes the interpreter up to a second;
+# so tests of many examples, and the statistics of draws that are compared bit for bit elsewhere, do without.
 INTERPRETED = {
     "test_bin_spikes",
     "test_bin_spikes_smoothing",

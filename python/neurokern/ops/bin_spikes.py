@@ -125,7 +125,7 @@ def bin_spikes(
     return_dropped : bool, default False
         Also return how many spikes were not counted, whatever the reason; with ``windows``, how many inside a
         window had no column, once per window.
-    backend : {"native", "reference"}, optional
+    backend : {"native", "triton", "reference"}, optional
         Default: the compiled kernel of the device that holds ``times``.
 
     Returns
