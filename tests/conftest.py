@@ -54,6 +54,7 @@ INTERPRETED = {
 def is_interpreted(metafunc: pytest.Metafunc) -> bool:
     """Return whether a test runs with interpreted Triton kernels; Triton must then learn of it, first."""
     many_examples = getattr(metafunc.function, "is_hypothesis_test", False)
+    many_examples |= metafunc.definition.get_closest_marker("many_launches") is not None
     if many_examples or metafunc.module.__name__ not in INTERPRETED or cuda_is_available():
         return False
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
