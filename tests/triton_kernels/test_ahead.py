@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("triton")
 
 KERNELS = {
     "rank_regions",
@@ -32,7 +32,8 @@ KERNELS = {
 }
 ADDING = {"count_spikes", "count_spikes_in_windows", "count_windows_of_sorted"}
 NVIDIA = ["sm_80", "sm_90", "sm_100"]
-pytestmark = pytest.mark.slow
+no_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+pytestmark = [pytest.mark.slow, no_triton]
 
 
 @functools.cache
