@@ -33,26 +33,22 @@ struct Plan {
     const Plan& plan = *static_cast<const Plan*>(context);
     const BinSpikes& p = plan.job.p;
     Tally& tally = plan.tallies[task];
-    const bool by_window = p.n_windows > 1;
+    const bool by_window = p.starts != nullptr;
     const int64_t n_items = by_window ? p.n_windows : p.n_bins;
     const int64_t first = n_items * task / plan.n_tasks, last = n_items * (task + 1) / plan.n_tasks;
     const int64_t first_row = by_window ? 0 : first, last_row = by_window ? p.n_bins : last;
     TaskCounters counters{{}, {}, by_window || p.n_spikes >= kDenseRow * p.n_bins};
-    Block<uint32_t> block;
-    if (!(plan.buckets == nullptr ? counters.allocate(plan.job.shape) : block.allocate(plan.job.shape))) {
-      tally.out_of_memory = true;
-      return;
-    }
-    for (int64_t w = by_window ? first : 0; w < (by_window ? last : 1) && !tally.disordered; ++w) {
+    tally.out_of_memory = !counters.allocate(plan.job.shape);
+    for (int64_t w = by_window ? first : 0; w < (by_window ? last : 1); ++w) {
+      if (tally.disordered || tally.out_of_memory) break;
       if (plan.buckets == nullptr) {
         bin_sorted_rows<T, U>(plan.job, counters, w, first_row, last_row, tally);
       } else {
-        bin_bucketed_rows<T, U>(plan.job, *plan.buckets, block, w, first_row, last_row, tally);
+        bin_bucketed_window<T, U>(plan.job, *plan.buckets, counters, w, tally);
       }
     }
     finish_stores(plan.job);
     counters.release();
-    block.release();
   }
 };
 
@@ -73,7 +69,7 @@ template <typename T, typename U>
 Tally run_tasks(const Job& job, const Buckets<T, U>* buckets, int n_threads, int64_t work) {
   const BinSpikes& p = job.p;
   Tally tallies[kMaxTasks];
-  const int64_t n_items = p.n_windows > 1 ? p.n_windows : p.n_bins;
+  const int64_t n_items = p.starts != nullptr ? p.n_windows : p.n_bins;
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
   const int64_t wanted = threads > 1 ? 4 * threads : 1;
   Plan<T, U> plan{job, buckets, tallies, wanted < n_items ? wanted : n_items};
@@ -133,11 +129,8 @@ Tally bin_all(const BinSpikes& p, int n_threads) {
     if (!tally.disordered || tally.out_of_memory) return tally;
   }
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
-  if (p.n_windows == 1 && p.n_spikes < UINT32_MAX) {
-    const T start = window_start(p, 0, T{});
-    if (usable_start(start) && !p.closed_last && Quotient<T>(p, start, p.n_bins).usable)
-      return with_job(p, kShareCells, [&](const Job& job) { return bin_unsorted<T, U>(job, threads); });
-  }
+  if (p.starts == nullptr)
+    return with_job(p, 1, [&](const Job& job) { return bin_unsorted<T, U>(job, threads); });
   Buckets<T, U> buckets;
   Tally tally;
   if (buckets.fill(p)) {
