@@ -13,7 +13,7 @@ namespace NEUROKERN_ISA {
 namespace {
 
 constexpr int64_t kBucketCells = 131072;  // counters of a block, a quarter of a 1 MiB L2
-constexpr int64_t kMostBuckets = 2048;  // 300 trials of 2 s: half or a quarter are slower
+constexpr int64_t kMostBuckets = 2048;    // 300 trials of 2 s: half or a quarter are slower
 constexpr int64_t kSpikesPerBucket = 4096;
 
 // Spikes by time; within a bucket they keep no order, and need none. Spikes that no window can hold are left

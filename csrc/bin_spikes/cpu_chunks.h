@@ -50,7 +50,8 @@ struct Chains {
     previous[n_chunks] = before;
     next[chain] = kChunk * n_chunks++;
   }
-  // After an item was written at `place`, the chain's next; if it is not kept, the next one will overwrite it.
+  // After an item was written at `place`, the chain's next; if it is not kept, the next one will overwrite
+  // it.
   inline __attribute__((always_inline)) void advance(int64_t chain, int64_t place, bool kept = true) {
     const int64_t then = place + kept;
     next[chain] = then;

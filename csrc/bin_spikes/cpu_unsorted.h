@@ -81,8 +81,8 @@ struct Unsorted {
     tally.unmapped = dropped[kUnmappedNumber];
   }
 
-  // For each of kGroup spikes the counter within its block, and the block. Those without a counter go to kGroup chains, since one
-  // would have each spike wait for the one before.
+  // For each of kGroup spikes the counter within its block, and the block. Those without a counter go to
+  // kGroup chains, since one would have each spike wait for the one before.
   template <bool kMapped>
   inline __attribute__((always_inline)) void numbers_of_group(const T* times, const U* units,
                                                               uint16_t* number) const {
