@@ -1,5 +1,6 @@
-// Unsorted spikes of several windows: first shared out by time, then counted window by window.
-// Part of bin_spikes_cpu.cpp, compiled once per instruction set: no STL, nothing with external linkage.
+// Unsorted spikes of several windows, or that are smoothed: first shared out by time, then counted window by
+// window. Part of bin_spikes_cpu.cpp, compiled once per instruction set: no STL, nothing with external
+// linkage.
 #pragma once
 
 #include <cstdlib>
@@ -87,68 +88,71 @@ struct Buckets {
   }
 };
 
-// Adds the spikes of items [first, last) that lie in rows [row, row + rows) of the window.
-template <bool kMapped, typename Count, typename T, typename U>
-void count_items(const Job& job, const Quotient<T>& quotient, Block<Count>& block, const T* times,
-                 const U* units, int64_t row, int64_t rows, int64_t n) {
-  int64_t i = 0;
-  if (quotient.usable)
-    for (; i + kGroup <= n; i += kGroup)
-      count_in_block<kMapped>(job, quotient, block, times + i, units + i, row, rows);
-  for (; i < n; ++i) {
-    const int64_t bin = bin_of(job.p, quotient.start, times[i]);
-    if (bin >= row && bin < row + rows) ++block.cells[(bin - row) * job.p.n_units + column_of(job, units[i])];
-  }
-}
-
 template <typename T, typename U>
 struct BucketedRows {
   const Job& job;
   const Buckets<T, U>& buckets;
   Quotient<T> quotient;
 
-  // Buckets that may hold spikes of these rows.
+  // Calls run(bucket) for those that may hold spikes of these rows.
   template <typename Run>
   void for_each(int64_t row, int64_t rows, const Run& run) const {
     const int64_t last = buckets.bucket_of(bin_limit(job.p, quotient.start, row + rows));
     for (int64_t b = buckets.bucket_of(bin_edge(job.p, quotient.start, row)); b <= last; ++b) run(b);
   }
 
+  template <bool kMapped, typename Count>
+  void count_items(Block<Count>& block, const T* times, const U* units, int64_t n, int64_t row,
+                   int64_t rows) const {
+    int64_t i = 0;
+    if (quotient.usable)
+      for (; i + kGroup <= n; i += kGroup)
+        count_in_block<kMapped>(job, quotient, block, times + i, units + i, row, rows);
+    for (; i < n; ++i) {
+      const int64_t own = bin_of(job.p, quotient.start, times[i]) - row;
+      const bool inside = own >= 0 && own < rows;
+      ++block.cells[inside ? own * job.p.n_units + column_of(job, units[i]) : block.beyond(job.shape)];
+    }
+  }
+
+  // `spikes` are in the buckets of these rows; those that belong there are tallied.
   template <typename Count>
-  void count(Block<Count>& block, int64_t row, int64_t rows) {
+  void bin_block(Block<Count>& block, int64_t spikes, int64_t window, int64_t row, int64_t rows,
+                 Tally& tally) {
     quotient.set_block(job.p, row, rows);
     for_each(row, rows, [&](int64_t bucket) {
       buckets.chains.for_each(bucket, [&](int64_t first, int64_t last) {
-        const T* times = buckets.times + first;
-        const U* units = buckets.units + first;
         if (job.columns != nullptr) {
-          count_items<true>(job, quotient, block, times, units, row, rows, last - first);
+          count_items<true>(block, buckets.times + first, buckets.units + first, last - first, row, rows);
         } else {
-          count_items<false>(job, quotient, block, times, units, row, rows, last - first);
+          count_items<false>(block, buckets.times + first, buckets.units + first, last - first, row, rows);
         }
       });
     });
+    tally.in_range += spikes - static_cast<int64_t>(block.cells[block.beyond(job.shape)]);
+    finish_block(job, block, window, row, rows, tally);
   }
 };
 
-// One window.
+// Rows [first_row, last_row) of one window.
 template <typename T, typename U>
-void bin_bucketed_window(const Job& job, const Buckets<T, U>& buckets, TaskCounters& counters, int64_t window,
-                         Tally& tally) {
-  const BinSpikes& p = job.p;
-  const T start = window_start(p, window, T{});
+void bin_bucketed_rows(const Job& job, const Buckets<T, U>& buckets, TaskCounters& counters, int64_t window,
+                       int64_t first_row, int64_t last_row, Tally& tally) {
+  const T start = window_start(job.p, window, T{});
   const bool empty = !usable_start(start);
-  BucketedRows<T, U> from{job, buckets, Quotient<T>(p, empty ? T{} : start, job.shape.rows)};
-  for (int64_t row = 0; row < p.n_bins; row += job.shape.rows) {
-    const int64_t rows = row + job.shape.rows < p.n_bins ? job.shape.rows : p.n_bins - row;
+  BucketedRows<T, U> from{job, buckets, Quotient<T>(job.p, empty ? T{} : start, job.shape.rows)};
+  for (int64_t row = first_row; row < last_row; row += job.shape.rows) {
+    const int64_t rows = row + job.shape.rows < last_row ? job.shape.rows : last_row - row;
     int64_t spikes = 0;
-    if (!empty) from.for_each(row, rows, [&](int64_t bucket) { spikes += buckets.chains.length(bucket); });
-    if (spikes <= kMostNarrow) {
-      if (!empty) from.count(counters.narrow, row, rows);
+    if (empty) {
       finish_block(job, counters.narrow, window, row, rows, tally);
+      continue;
+    }
+    from.for_each(row, rows, [&](int64_t bucket) { spikes += buckets.chains.length(bucket); });
+    if (spikes <= kMostNarrow) {
+      from.bin_block(counters.narrow, spikes, window, row, rows, tally);
     } else if (counters.wide.cells != nullptr || counters.wide.allocate(job.shape)) {
-      from.count(counters.wide, row, rows);
-      finish_block(job, counters.wide, window, row, rows, tally);
+      from.bin_block(counters.wide, spikes, window, row, rows, tally);
     } else {
       tally.out_of_memory = true;
       return;
