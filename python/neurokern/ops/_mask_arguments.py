@@ -160,7 +160,7 @@ def _integers(name: str, values: Any, x: Any) -> Any:
         )
     ready = (
         dtype == torch.int64 and values.is_contiguous()
-    )  # asking costs less than two calls that do nothing
+    )  # cheaper than calls that do nothing
     return values if ready else values.to(torch.int64).contiguous()
 
 
