@@ -158,9 +158,7 @@ def _integers(name: str, values: Any, x: Any) -> Any:
             f"mask_regions: {name} must be on the device of x, {x.device}, got {values.device}; "
             f"use {name}.to(x.device)"
         )
-    ready = (
-        dtype == torch.int64 and values.is_contiguous()
-    )  # cheaper than calls that do nothing
+    ready = dtype == torch.int64 and values.is_contiguous()  # cheaper than calls that do nothing
     return values if ready else values.to(torch.int64).contiguous()
 
 
