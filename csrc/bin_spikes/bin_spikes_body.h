@@ -108,6 +108,23 @@ NK_HD std::int64_t column_of(const BinSpikes& p, std::int64_t id) {
   return column >= 0 && column < p.n_units ? column : kUnmapped;
 }
 
+NK_HD int element_size(CountType type) {
+  switch (type) {
+    case CountType::u8:
+      return 1;
+    case CountType::i16:
+    case CountType::u16:
+    case CountType::f16:
+    case CountType::bf16:
+      return 2;
+    case CountType::i32:
+    case CountType::f32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
 NK_HD std::uint32_t float_bits(float x) {
   std::uint32_t bits;
   memcpy(&bits, &x, sizeof bits);

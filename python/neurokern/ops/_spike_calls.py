@@ -9,6 +9,10 @@ import numpy as np
 from neurokern.ops import _library
 from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
 
+# Fields of CudaLimits (csrc/bin_spikes/bin_spikes.h) other than their defaults. The tests make the parts small
+# that a GPU's work is cut into, so that small problems have many.
+cuda_limits: dict[str, int] = {}
+
 
 def address(array: Any) -> int:
     """First byte of a numpy array or tensor; 0 for None."""
@@ -133,14 +137,16 @@ def count_on_cpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
 
 def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules) -> Any:
     """As :func:`count_on_cpu`, on torch's current stream; waits only if an error may have to be raised."""
-    totals = counts if count_type == "int32" else _library.new_array(counts, tuple(counts.shape), "int32")
-    report = _library.new_array(counts, (5,), "int64")
+    report = _library.new_array(counts, (4,), "int64")
     with _library.gpu_module(counts) as (module, stream):
         problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules.sorted)
-        module.bin_spikes(problem, address(totals), address(report), stream)
+        limits = module.CudaLimits(**cuda_limits)
+        n_bytes = module.bin_spikes_workspace(problem, limits)
+        workspace = _library.new_array(counts, (n_bytes,), "uint8")
+        module.bin_spikes(problem, limits, address(workspace), address(report), stream)
     may_overflow = not rules.saturate and len(spikes.times) > COUNT_TYPES[count_type][1]
     if rules.strict or may_overflow:
-        _, unknown, _, largest, _ = report.tolist()
+        _, unknown, _, largest = report.tolist()
         check_report(unknown, largest, spikes, count_type, n_units, rules)
     return report[:3].sum()
 
