@@ -1,36 +1,56 @@
-"""The machine's own limits, to hold timings against: bytes read and written per second on one thread.
+"""The machine's own limits, to hold timings against: bytes read and written per second.
 
-Run it with ``python benchmarks/floors.py``; it takes a few seconds and 1 GiB.
+    python benchmarks/floors.py --save    # a few seconds and 1 GiB; lines go to benchmarks/results
+
+Wall time, best of many runs, since two threads share it; on a busy machine two may seem no faster than one.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 import time
 from collections.abc import Callable
 
+import harness
 import torch
 
 GIB = 2**30
-REPEATS = 9
+REPEATS = 25
 
 
 def best_rate(run: Callable[[], object], n_bytes: int) -> float:
-    """Gigabytes per CPU second in the best of several runs."""
+    """Gigabytes per second in the best of several runs."""
     best = float("inf")
     for _ in range(REPEATS):
-        before = time.process_time()
+        before = time.perf_counter()
         run()
-        best = min(best, time.process_time() - before)
-    return n_bytes / best / 1e9
+        best = min(best, time.perf_counter() - before)
+    return round(n_bytes / best / 1e9, 1)
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--save", action="store_true", help="keep the lines in benchmarks/results")
+    arguments = parser.parse_args()
     x, y = torch.ones(GIB // 8), torch.empty(GIB // 8)  # float32, half a GiB each: beyond any cache
-    y.zero_()
-    print(f"read        {best_rate(x.max, x.nbytes):6.1f} GB/s")
-    print(f"write       {best_rate(y.zero_, y.nbytes):6.1f} GB/s")
-    print(f"copy        {best_rate(lambda: y.copy_(x), 2 * x.nbytes):6.1f} GB/s, read and written together")
+    lines = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        y.zero_()
+        rates = {
+            "read": best_rate(x.max, x.nbytes),
+            "write": best_rate(y.zero_, y.nbytes),
+            "copy": best_rate(lambda: y.copy_(x), 2 * x.nbytes),  # read and written together
+        }
+        facts = harness.machine_facts(("torch",)) | {"threads": threads}
+        lines.append({"workload": f"{threads} threads", "gigabytes_per_second": rates, "machine": facts})
+        sys.stdout.write(f"{threads} threads: {rates} GB/s\n")
+    if arguments.save:
+        harness.RESULTS.mkdir(exist_ok=True)
+        text = "\n".join(json.dumps(line) for line in lines) + "\n"
+        (harness.RESULTS / "floors.jsonl").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

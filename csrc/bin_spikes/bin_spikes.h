@@ -8,13 +8,14 @@
 namespace neurokern {
 
 enum class CountType : int { u8, i16, u16, i32, i64, f16, bf16, f32, f64 };
-enum class SpikeOrder : int { unknown, claimed_sorted, unsorted };
+enum class SpikeOrder : int { unknown, claimed_sorted, unsorted };  // of each train, if there are trains
+enum class Smoothing : int { none, gaussian, exponential };
 
 // All pointers are the caller's and are read or written only for the time of the call. `times`, `starts` and
 // `edges` are double seconds, or int64 samples if `integer_times`.
 struct BinSpikes {
   const void* times;   // (n_spikes,), any order, NaN allowed
-  const void* units;   // (n_spikes,), int32, or int64 if `wide_units`
+  const void* units;   // (n_spikes,), int32, or int64 if `wide_units`; null: see `train_ends`
   const void* starts;  // (n_windows,), or null: one window at `start` or `first_sample`
   const void* edges;   // (n_bins + 1,), not decreasing, or null: equal bins; never with `starts`
   const std::int64_t*
@@ -30,6 +31,14 @@ struct BinSpikes {
   SpikeOrder order;
   bool integer_times, wide_units, step_is_rate;
   bool closed_last;  // the last bin holds its right edge too
+  // Spikes as trains one after the other: the id of spike i is the number of ends <= i. Null: see `units`.
+  const std::int64_t* train_ends;  // (n_trains,), not decreasing
+  std::int64_t n_trains;
+  // Counts, saturated, are smoothed along the bins of each window in float32 and rounded once to a float
+  // `count_type`; `smooth_tap` and `smooth_step` of bin_spikes_body.h say in which order.
+  Smoothing smoothing;
+  const float* weights;  // gaussian: centre, then radius weights outward; exponential: {a, 1 - a}
+  std::int64_t n_weights;
 };
 
 struct BinSpikesReport {

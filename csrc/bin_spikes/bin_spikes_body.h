@@ -125,6 +125,20 @@ NK_HD int element_size(CountType type) {
   }
 }
 
+// ---- Smoothing. Gaussian: y = weights[0] * x[b], then y = smooth_tap(y, weights[k], x[b - k], x[b + k]) for
+// k = 1, 2, ...; x is 0 outside the window. Causal exponential: y = smooth_step(a, 1 - a, y, x[b]) from y = 0
+// on. Every product and sum is rounded to float32 (no fma), so that all devices give the same bits.
+
+constexpr float kFaded = 0x1p-100f;  // what is left long after a spike; smaller numbers are slow on some CPUs
+
+NK_HD float smooth_tap(float y, float weight, float before, float after) {
+  return y + weight * (before + after);
+}
+NK_HD float smooth_step(float a, float one_minus_a, float y, float x) {
+  const float next = a * y + one_minus_a * x;
+  return next < kFaded ? 0.0f : next;
+}
+
 NK_HD std::uint32_t float_bits(float x) {
   std::uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
@@ -138,6 +152,17 @@ NK_HD std::uint16_t half_bits(std::uint32_t count) {
 }
 NK_HD std::uint16_t bfloat16_bits(std::uint32_t count) {
   return static_cast<std::uint16_t>(float_bits(static_cast<float>(count)) >> 16);
+}
+
+// Any float32 from 0 to 65504 as IEEE half, or from 0 as bfloat16: the nearest, of two the even one.
+NK_HD std::uint16_t nearest_half_bits(float x) {
+  if (x < 0x1p-14f) return static_cast<std::uint16_t>(float_bits(x + 0.5f) - float_bits(0.5f));  // subnormal
+  const std::uint32_t bits = float_bits(x);
+  return static_cast<std::uint16_t>(((bits + 0xFFFu + (bits >> 13 & 1u)) >> 13) - (112u << 10));
+}
+NK_HD std::uint16_t nearest_bfloat16_bits(float x) {
+  const std::uint32_t bits = float_bits(x);
+  return static_cast<std::uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
 }  // namespace neurokern

@@ -1,4 +1,4 @@
-// A block of rows as 32-bit counters, and its way to the output: converted, streamed and cleared in one pass.
+// A block of rows as narrow counters, and its way to the output: converted, streamed and cleared in one pass.
 // Part of bin_spikes_cpu.cpp, compiled once per instruction set: no STL, nothing with external linkage.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "bin_spikes/bin_spikes_body.h"
+#include "bin_spikes/cpu_formats.h"
 #include "bin_spikes/cpu_vectors.h"
 
 namespace neurokern {
@@ -27,47 +28,61 @@ struct Tally {
   }
 };
 
-// Counters of `rows` rows, then three that are no cell: a spike beyond the block, an unknown id, an unmapped
-// id.
-struct Block {
-  uint32_t* cells = nullptr;
-  int64_t capacity_rows = 0, n_cells = 0;
+// Spikes without a column add to one of these many counters, by their id: a single one would be a chain of
+// dependent additions.
+constexpr uint32_t kSpread = 32;
 
-  bool allocate(const BinSpikes& p, int64_t wanted_cells, int64_t max_rows) {
-    const int64_t rows = wanted_cells / (p.n_units > 0 ? p.n_units : 1);
-    capacity_rows = rows < 1 ? 1 : rows > max_rows ? max_rows : rows;
-    n_cells = capacity_rows * p.n_units;
-    cells = static_cast<uint32_t*>(calloc(static_cast<size_t>(n_cells) + 3, sizeof(uint32_t)));
-    return cells != nullptr;
+// How rows are cut into blocks.
+struct Shape {
+  int64_t rows, cells, n_units;  // of a block
+
+  Shape(const BinSpikes& p, int64_t wanted_cells, int64_t max_rows) : n_units(p.n_units) {
+    const int64_t fitting = wanted_cells / (p.n_units > 0 ? p.n_units : 1);
+    rows = fitting < 1 ? 1 : fitting > max_rows ? max_rows : fitting;
+    cells = rows * p.n_units;
   }
-  int64_t beyond() const { return n_cells; }
-  int64_t unknown() const { return n_cells + 1; }
-  int64_t unmapped() const { return n_cells + 2; }
+  // Columns of ids that have none: counter row * n_units + column lies past those of the block for each row.
+  uint32_t unknown() const { return static_cast<uint32_t>(cells); }
+  uint32_t unmapped() const { return static_cast<uint32_t>(2 * cells) + kSpread; }
 };
 
-// Everything a task needs to know; `columns` is unit_map as int32, or null.
+// Everything a task needs to know. `columns` is unit_map, with Shape's columns for ids that have none; entry
+// -1 is an unknown id. Null: the id is the column.
 struct Job {
   const BinSpikes& p;
-  const int32_t* columns;
+  const uint32_t* columns;
+  Shape shape;
   bool stream;  // non-temporal stores
 };
 
-// How a count becomes an element: one, and kCells at a time.
-template <typename Out>
-struct Plain {
-  typedef Out Element;
-  typedef Out Elements __attribute__((vector_size(kCells * sizeof(Out))));
-  static Out convert(uint32_t count) { return static_cast<Out>(count); }
-  static inline __attribute__((always_inline)) Elements convert(Cells counts) {
-    // Counts are below 2^31. Without a change of sign the conversion is one instruction, with one it is
-    // scalar.
-    if constexpr (Out(-1) > Out(0)) {
-      return __builtin_convertvector(counts, Elements);
-    } else {
-      return __builtin_convertvector(reinterpret_cast<SignedCells>(counts), Elements);
+// Counters of a block of rows, of spikes without a column, and of spikes beyond the block. With 16 bits a
+// block must not hold more than 65535 spikes.
+template <typename Count>
+struct Block {
+  Count* cells = nullptr;
+
+  bool allocate(const Shape& shape) {
+    cells = static_cast<Count*>(calloc(size(shape), sizeof(Count)));
+    return cells != nullptr;
+  }
+  void clear(const Shape& shape) { memset(cells, 0, size(shape) * sizeof(Count)); }
+  void release() { free(cells); }
+
+  static size_t size(const Shape& shape) { return static_cast<size_t>(beyond(shape)) + 1; }
+  static int64_t beyond(const Shape& shape) { return 3 * shape.cells + 2 * kSpread; }
+
+  // Sums and clears the counters of `rows` rows for ids that have no column.
+  int64_t take_columnless(const Shape& shape, uint32_t column, int64_t rows) {
+    int64_t sum = 0;
+    for (int64_t row = 0; row < rows; ++row) {
+      Count* from = cells + row * shape.n_units + column;
+      for (uint32_t i = 0; i < kSpread; ++i) sum += from[i];
+      memset(from, 0, kSpread * sizeof(Count));
     }
+    return sum;
   }
 };
+<<<<<<< HEAD
 struct Half {
   typedef uint16_t Element;
   typedef uint16_t Elements __attribute__((vector_size(kCells * sizeof(uint16_t))));
@@ -186,17 +201,21 @@ uint32_t convert_block(const BinSpikes& p, uint32_t* cells, void* out, int64_t n
   }
   return 0;
 }
+=======
+>>>>>>> main
 
 // Writes the block to rows [row, row + rows) of a window and leaves it clear.
-void finish_block(const Job& job, Block& block, int64_t window, int64_t row, int64_t rows, Tally& tally) {
+template <typename Count>
+void finish_block(const Job& job, Block<Count>& block, int64_t window, int64_t row, int64_t rows,
+                  Tally& tally) {
   const BinSpikes& p = job.p;
   char* out =
       static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
   const uint32_t largest = convert_block(p, block.cells, out, rows * p.n_units, job.stream);
   tally.largest = tally.largest < largest ? largest : tally.largest;
-  tally.unknown += block.cells[block.unknown()];
-  tally.unmapped += block.cells[block.unmapped()];
-  for (int64_t i = block.beyond(); i <= block.unmapped(); ++i) block.cells[i] = 0;
+  tally.unknown += block.take_columnless(job.shape, job.shape.unknown(), rows);
+  if (job.columns != nullptr) tally.unmapped += block.take_columnless(job.shape, job.shape.unmapped(), rows);
+  block.cells[block.beyond(job.shape)] = 0;
 }
 
 // Streamed lines are seen by other threads only after this.

@@ -12,13 +12,6 @@ namespace {
 
 constexpr int64_t kMostRows = int64_t{1} << 30;  // rows are 32-bit numbers
 
-template <typename U>
-inline int64_t scalar_cell(const Job& job, const Block& block, U id, int64_t row_in_block) {
-  const int64_t column = column_of(job.p, static_cast<int64_t>(id));
-  if (column >= 0) return row_in_block * job.p.n_units + column;
-  return column == kUnknown ? block.unknown() : block.unmapped();
-}
-
 // Equal bins by arithmetic: x = (t - origin) * scale - row lies in [r, r + 1) for row r of the block, up to
 // an error far below `slack`; only a spike that close to an edge needs the comparison.
 template <typename T>
@@ -32,9 +25,11 @@ struct Quotient<double> {
   Quotient(const BinSpikes& p, double window_start, int64_t)
       : origin(window_start - p.tolerance), scale(p.step_is_rate ? p.step : 1 / p.step), start(window_start) {
     // Edges, times and the quotient are each rounded a few times, relative to the largest time and bin.
+    // Near a closed last edge, which knows no tolerance, only the comparison tells.
     const double end = plain_edge(p, start, p.n_bins);
     const double reach = (start < 0 ? -start : start) + (end < 0 ? -end : end) + p.tolerance;
-    slack = 16 * 2.3e-16 * (scale * reach + static_cast<double>(p.n_bins));
+    slack = 16 * 2.3e-16 * (scale * reach + static_cast<double>(p.n_bins)) +
+            (p.closed_last ? scale * p.tolerance : 0);
     usable = p.edges == nullptr && slack < 0.01 && p.n_bins < kMostRows;
   }
   inline __attribute__((always_inline)) F64 position(const double* times, int64_t row) const {
@@ -46,7 +41,7 @@ struct Quotient<double> {
 template <>
 struct Quotient<int64_t> {
   int64_t start, block_start = 0, span = 0;
-  double scale, offset = 0, slack = 0;
+  double scale, offset = 0, slack = 0, last_position = 0;
   bool usable;
 
   // With half a step of the smallest fraction added, no quotient of integers comes near an edge.
@@ -57,34 +52,17 @@ struct Quotient<int64_t> {
                p.width_numerator < (int64_t{1} << 48) / rows) {}
   void set_block(const BinSpikes& p, int64_t row, int64_t rows) {
     block_start = bin_edge(p, start, row);
-    span = bin_edge(p, start, row + rows) - block_start;
+    span = bin_limit(p, start, row + rows) - block_start;
+    last_position = static_cast<double>(rows) - 0.5;  // also for a spike on a closed last edge
     const int64_t ahead = (block_start - start) * p.width_denominator - row * p.width_numerator;
     offset = (static_cast<double>(ahead) + 0.5) / static_cast<double>(p.width_numerator);
   }
   inline __attribute__((always_inline)) F64 position(const int64_t* times, int64_t) const {
     const U64 distance = load<U64>(times) - static_cast<uint64_t>(block_start);  // before the block: huge
     const U64 inside = distance < static_cast<uint64_t>(span) ? distance : U64{} + 0x80000000u;  // INT32_MIN
-    return __builtin_convertvector(reinterpret_cast<I32>(__builtin_convertvector(inside, U32)), F64) * scale +
-           offset;
-  }
-};
-
-template <typename U>
-struct Columns;
-
-template <>
-struct Columns<int32_t> {
-  static inline __attribute__((always_inline)) I32 load_ids(const int32_t* units, int64_t n) {
-    const I32 id = load<I32>(units);
-    return reinterpret_cast<U32>(id) < static_cast<uint32_t>(n) ? id : I32{} - 1;
-  }
-};
-template <>
-struct Columns<int64_t> {
-  static inline __attribute__((always_inline)) I32 load_ids(const int64_t* units, int64_t n) {
-    const I64 id = load<I64>(units);
-    const I64 checked = reinterpret_cast<U64>(id) < static_cast<uint64_t>(n) ? id : I64{} - 1;
-    return __builtin_convertvector(checked, I32);
+    const I32 narrow = reinterpret_cast<I32>(__builtin_convertvector(inside, U32));
+    const F64 x = __builtin_convertvector(narrow, F64) * scale + offset, last = F64{} + last_position;
+    return smaller(x, last);
   }
 };
 
@@ -115,45 +93,76 @@ inline __attribute__((always_inline)) void rows_of_group(const BinSpikes& p, con
   }
 }
 
-// Columns of kLanes spikes; kUnknown or kUnmapped for those that have none.
+template <typename U>
+inline uint32_t column_of(const Job& job, U id) {
+  const int64_t column = column_of(job.p, static_cast<int64_t>(id));
+  if (column >= 0) return static_cast<uint32_t>(column);
+  return column == kUnknown ? job.shape.unknown() : job.shape.unmapped();
+}
+
+inline __attribute__((always_inline)) I32 known_ids(const int32_t* units, int64_t n) {
+  const I32 id = load<I32>(units);
+  return reinterpret_cast<U32>(id) < static_cast<uint32_t>(n) ? id : I32{} - 1;
+}
+inline __attribute__((always_inline)) I32 known_ids(const int64_t* units, int64_t n) {
+  const I64 id = load<I64>(units);
+  const I64 known = reinterpret_cast<U64>(id) < static_cast<uint64_t>(n) ? id : I64{} - 1;
+  return __builtin_convertvector(known, I32);
+}
+
+// Columns of kLanes spikes; those of Shape for ids that have none.
 template <bool kMapped, typename U>
-inline __attribute__((always_inline)) I32 columns_of_part(const Job& job, const U* units) {
-  if (!kMapped) return Columns<U>::load_ids(units, job.p.n_units);
-  const I32 id = Columns<U>::load_ids(units, job.p.n_ids);
-  I32 column;
-  for (int i = 0; i < kLanes; ++i) column[i] = job.columns[id[i]];  // entry -1 is kUnknown
+inline __attribute__((always_inline)) U32 columns_of_part(const Job& job, const U* units) {
+  const I32 id = known_ids(units, kMapped ? job.p.n_ids : job.p.n_units);
+  U32 column;
+  if constexpr (kMapped) {
+    for (int i = 0; i < kLanes; ++i) column[i] = job.columns[id[i]];
+  } else {
+    U32 spread;
+    for (int i = 0; i < kLanes; ++i) spread[i] = job.shape.unknown() + static_cast<uint32_t>(i);
+    column = id >= 0 ? reinterpret_cast<U32>(id) : spread;
+  }
   return column;
 }
 
-// The counter of each spike of a group in a block of `rows` rows, by its rows.
-template <bool kMapped, typename U>
-inline __attribute__((always_inline)) void cells_of_group(const Job& job, const Block& block,
-                                                          const I32 r[kParts], const U* units, int32_t rows,
-                                                          int32_t* cell) {
-  const uint32_t n_units = static_cast<uint32_t>(job.p.n_units);
-  const int32_t beyond = static_cast<int32_t>(block.beyond());
-  const int32_t unknown = static_cast<int32_t>(block.unknown());
-  for (int part = 0; part < kParts; ++part) {
-    const I32 column = columns_of_part<kMapped>(job, units + part * kLanes);
-    // unknown() and unmapped() follow each other as kUnknown = -1 and kUnmapped = -2 do.
-    const U32 row = reinterpret_cast<U32>(r[part]);
-    // Unsigned, since lanes that will not be used may overflow.
-    const U32 own = row * n_units + reinterpret_cast<U32>(column);
-    const I32 known = column >= 0 ? reinterpret_cast<I32>(own) : unknown - 1 - column;
-    const I32 at = row < static_cast<uint32_t>(rows) ? known : I32{} + beyond;
-    memcpy(cell + part * kLanes, &at, sizeof at);
+inline __attribute__((always_inline)) uint32_t place(int32_t id) { return static_cast<uint32_t>(id); }
+inline __attribute__((always_inline)) uint64_t place(int64_t id) { return static_cast<uint64_t>(id); }
+
+// Counts kGroup spikes of one row, whose counters begin at `cells`.
+template <bool kMapped, typename Count, typename U>
+inline __attribute__((always_inline)) void count_in_row(const Job& job, Count* cells, const U* units) {
+  if (__builtin_expect(all_below(units, kMapped ? job.p.n_ids : job.p.n_units), 1)) {
+    for (int i = 0; i < kGroup; ++i) {
+      const auto id = place(units[i]);
+      ++cells[kMapped ? job.columns[id] : id];
+    }
+    return;
   }
+  alignas(64) uint32_t column[kGroup];
+  for (int i = 0; i < kGroup; i += kLanes) {
+    const U32 part = columns_of_part<kMapped>(job, units + i);
+    memcpy(column + i, &part, sizeof part);
+  }
+  for (int i = 0; i < kGroup; ++i) ++cells[column[i]];
 }
 
 // Counts kGroup spikes into the block of `rows` rows from `row`.
-template <bool kMapped, typename T, typename U>
-inline __attribute__((always_inline)) void count_group(const Job& job, const Quotient<T>& quotient,
-                                                       Block& block, const T* times, const U* units,
-                                                       int64_t row, int32_t rows) {
+template <bool kMapped, typename Count, typename T, typename U>
+inline __attribute__((always_inline)) void count_in_block(const Job& job, const Quotient<T>& quotient,
+                                                          Block<Count>& block, const T* times, const U* units,
+                                                          int64_t row, int64_t rows) {
   I32 r[kParts];
   rows_of_group(job.p, quotient, times, row, rows, r);
-  alignas(64) int32_t cell[kGroup];
-  cells_of_group<kMapped>(job, block, r, units, rows, cell);
+  alignas(64) uint32_t cell[kGroup];
+  for (int part = 0; part < kParts; ++part) {
+    const U32 own = reinterpret_cast<U32>(r[part]);
+    // Unsigned, since lanes that will not be used may overflow.
+    const U32 within =
+        own * static_cast<uint32_t>(job.p.n_units) + columns_of_part<kMapped>(job, units + part * kLanes);
+    const U32 beyond = U32{} + static_cast<uint32_t>(block.beyond(job.shape));
+    const U32 at = own < static_cast<uint32_t>(rows) ? within : beyond;
+    memcpy(cell + part * kLanes, &at, sizeof at);
+  }
   for (int i = 0; i < kGroup; ++i) ++block.cells[cell[i]];
 }
 

@@ -28,6 +28,11 @@ class BinSpikes:
         wide_units: bool,
         step_is_rate: bool,
         closed_last: bool,
+        train_ends: int,
+        n_trains: int,
+        smoothing: int,
+        weights: int,
+        n_weights: int,
     ) -> None: ...
 
 def advise_huge_pages(address: int, bytes: int) -> None: ...

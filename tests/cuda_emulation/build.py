@@ -89,7 +89,7 @@ def _build(target: Path, pybind11_include: str) -> None:
     )
     options = [*OPTIONS, "-DNEUROKERN_CUDA_MODULE", "-I", str(ROOT / "csrc")]
     options += ["-isystem", pybind11_include, "-isystem", sysconfig.get_path("include")]
-    sources = [[str(folder / "module.cpp")]]
+    sources = [[str(folder / "module.cpp")], *([*WARNINGS, str(path)] for path in sorted(HERE.glob("*.cpp")))]
     for op in ops():
         source = str(ROOT / "csrc" / op / op)
         sources += [[f"{source}_bind.cpp"], [*WARNINGS, *EMULATE, f"{source}_cuda.cu"]]

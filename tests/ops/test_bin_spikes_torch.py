@@ -25,13 +25,14 @@ def test_opcheck_passes():
     nk.bin_spikes(*spikes(20), 0.1, 1.0)  # registers
     times, units = spikes(20)
     grid = (0.1, 0.0, 10, 0.0, 1e-9, False)
-    rules = (None, False, False)
+    rules = (None, False, False, "gaussian", 0.1)
     windows = torch.tensor([0.0, 5.0], dtype=torch.float64)
     for starts in (None, windows):
-        arguments = (times, units, starts, None, None, *grid, 12, *rules)
-        torch.library.opcheck(torch.ops.neurokern.bin_spikes.default, (*arguments, torch.float32))
-        out = torch.zeros((10, 12) if starts is None else (2, 10, 12))
-        torch.library.opcheck(torch.ops.neurokern.bin_spikes_out.default, (*arguments, out))
+        for ids, train_ends in ((units, None), (None, torch.arange(9, 21))):
+            arguments = (times, ids, starts, None, None, train_ends, *grid, 12, *rules)
+            torch.library.opcheck(torch.ops.neurokern.bin_spikes.default, (*arguments, torch.float32))
+            out = torch.zeros((10, 12) if starts is None else (2, 10, 12))
+            torch.library.opcheck(torch.ops.neurokern.bin_spikes_out.default, (*arguments, out))
 
 
 @pytest.mark.parametrize("windows", [False, True])
@@ -47,6 +48,21 @@ def test_compiles_without_a_graph_break(windows):
         times, units = spikes(n)
         expected = (nk.bin_spikes(times, units, 0.1, 2.0, n_units=12, windows=starts) * 2).sum(-1)
         torch.testing.assert_close(loss(times, units), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("smoothing", ["gaussian", "exponential"])
+def test_compiles_with_trains_and_smoothing(smoothing):
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def rates(times, train_ends):
+        smoothed = {"smoothing": smoothing, "smoothing_width": 0.2}
+        return nk.bin_spikes(times, None, 0.1, 2.0, train_ends=train_ends, **smoothed) * 10
+
+    for n in (100, 5000):
+        times, train_ends = spikes(n)[0], torch.tensor([n // 3, n // 3, n])
+        expected = 10 * nk.bin_spikes(
+            times, None, 0.1, 2.0, train_ends=train_ends, smoothing=smoothing, smoothing_width=0.2
+        )
+        torch.testing.assert_close(rates(times, train_ends), expected, rtol=0, atol=0)
 
 
 def test_compiles_with_integer_samples_and_out():
@@ -122,6 +138,14 @@ def test_every_instruction_set_counts_the_same(isa):
         "    for w in (None, np.array([3.0, 1.5, 99.0])):\n"
         "      c = nk.bin_spikes(t, u, 0.02, 90.0, n_units=72, dtype=d, windows=w, **more)\n"
         "      hash = zlib.crc32(c.tobytes(), hash)\n"
+        "ends = 24 + 833 * np.arange(1, 73)\n"
+        "for t, ids in ((s / 30000, (u, None)), (s[::-1] / 30000, (u, None)), (s / 30000, (None, ends))):\n"
+        "  for d in ('float16', 'float32', 'float64'):\n"
+        "    for w in (None, np.array([3.0, 1.5, 99.0])):\n"
+        "      for k in ('gaussian', 'exponential'):\n"
+        "        more = dict(n_units=72, dtype=d, windows=w, smoothing=k, smoothing_width=0.17)\n"
+        "        c = nk.bin_spikes(t, ids[0], 0.02, 90.0, train_ends=ids[1], **more)\n"
+        "        hash = zlib.crc32(c.tobytes(), hash)\n"
         "print(hash)"
     )
     results = {

@@ -27,6 +27,7 @@ else:
         torch = None
 
 __all__ = [
+    "address",
     "choose_backend",
     "core",
     "cuda",
@@ -55,7 +56,7 @@ def cuda() -> types.ModuleType:
         ) from error
 
 
-# ---- An op's GPU path does not know what holds its arrays: the tests replace these three to run it, and its
+# ---- An op's GPU path does not know what holds its arrays: the tests replace these four to run it, and its
 # kernels, on arrays of the CPU (tests/cuda_emulation).
 
 
@@ -83,6 +84,13 @@ def new_array(like: Any, shape: tuple[int, ...], dtype: Any, fill: float | None 
     if fill is None:
         return torch.empty(shape, dtype=dtype, device=like.device)
     return torch.full(shape, fill, dtype=dtype, device=like.device)
+
+
+def address(array: Any) -> int:
+    """Return the first byte of a numpy array or tensor that a kernel may touch; 0 for None."""
+    if array is None:
+        return 0
+    return int(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
 
 
 def choose_backend(function: str, device_type: str, backend: str | None) -> str:

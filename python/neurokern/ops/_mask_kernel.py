@@ -27,12 +27,6 @@ _ARRAYS = "Tensor? regions, Tensor? n_units, Tensor? n_bins, Tensor? schemes"
 # ---- arrays of either kind
 
 
-def address(array: Any) -> int:
-    if array is None:
-        return 0
-    return int(array.ctypes.data) if isinstance(array, np.ndarray) else int(array.data_ptr())
-
-
 def _row_strides(array: Any) -> tuple[int, int]:
     if isinstance(array, np.ndarray):
         return array.strides[0] // array.itemsize, array.strides[1] // array.itemsize
@@ -61,15 +55,15 @@ def _arguments(
     regions, n_units, n_bins, schemes = arrays
     scheme, thresholds, seed, offset, region_id, per_sample, span, replacement, value, _ = settings
     return {
-        "x": address(x),
-        "inputs": address(inputs),
-        "target_mask": address(target_mask),
-        "region": address(region),
-        "regions": address(regions),
-        "unit_counts": address(n_units),
-        "bin_counts": address(n_bins),
-        "schemes": address(schemes),
-        **{name: address(scratch.get(name)) for name in ("unit_codes", "bin_states", "best_ranks")},
+        "x": _library.address(x),
+        "inputs": _library.address(inputs),
+        "target_mask": _library.address(target_mask),
+        "region": _library.address(region),
+        "regions": _library.address(regions),
+        "unit_counts": _library.address(n_units),
+        "bin_counts": _library.address(n_bins),
+        "schemes": _library.address(schemes),
+        **{name: _library.address(scratch.get(name)) for name in ("unit_codes", "bin_states", "best_ranks")},
         "shape": tuple(x.shape),
         "x_strides": _row_strides(x),
         "inputs_strides": _row_strides(inputs),

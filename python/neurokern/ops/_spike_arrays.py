@@ -126,6 +126,19 @@ def as_units(units: Any, times: Any) -> Any:
     return convert(array, "int32") if small else to_int64("units", array)
 
 
+def as_units_or_trains(units: Any, train_ends: Any, times: Any) -> tuple[Any, Any]:
+    """Return units and train_ends, one of which is None."""
+    if (units is None) == (train_ends is None):
+        given = "neither" if units is None else "both"
+        raise ValueError(f"bin_spikes: units or train_ends must be given, got {given}; pass one of them")
+    if train_ends is None:
+        return as_units(units, times), None
+    array = one_dimensional("train_ends", to_kind("train_ends", train_ends, times))
+    if len(array) and not is_integer(array):
+        raise TypeError(f"bin_spikes: train_ends must be integers, got {array.dtype}")
+    return None, to_int64("train_ends", array)
+
+
 def as_unit_map(unit_map: Any, times: Any) -> Any:
     array = one_dimensional("unit_map", to_kind("unit_map", unit_map, times))
     if len(array) and not is_integer(array):

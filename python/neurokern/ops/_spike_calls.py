@@ -8,52 +8,55 @@ import numpy as np
 
 from neurokern.ops import _library
 from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
+from neurokern.ops._spike_smoothing import SMOOTHINGS, largest_count, smoothing_weights
 
 # Fields of CudaLimits (csrc/bin_spikes/bin_spikes.h) other than their defaults. The tests make the parts small
 # that a GPU's work is cut into, so that small problems have many.
 cuda_limits: dict[str, int] = {}
 
 
-def address(array: Any) -> int:
-    """First byte of a numpy array or tensor; 0 for None."""
-    if array is None:
-        return 0
-    return int(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
-
-
 class Spikes(NamedTuple):
     """The arrays of a call: contiguous, of one kind and device; times and units as long as each other."""
 
     times: Any  # float64 seconds or int64 samples
-    units: Any  # int32 or int64
+    units: Any  # int32 or int64, or None if there are train_ends
     starts: Any  # like times, or None
     edges: Any  # like times, or None
     unit_map: Any  # int64, or None
+    train_ends: Any  # int64, or None
 
 
 class Rules(NamedTuple):
-    """What to do with odd input."""
+    """What to do with odd input, and with the counts."""
 
     sorted: bool | None
     strict: bool
     saturate: bool
+    smoothing: str | None
+    smoothing_width: float  # seconds
 
 
 def problem_of(
-    module: Any, spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, order: bool | None
+    module: Any,
+    spikes: Spikes,
+    counts: Any,
+    count_type: str,
+    n_units: int,
+    grid: Grid,
+    rules: Rules,
+    weights: Any,
 ) -> Any:
-    """Describe the call to a native module."""
-    times, units, starts, edges, unit_map = spikes
-    code, largest_exact = COUNT_TYPES[count_type]
+    """Describe the call to a native module; ``weights`` as :func:`weights_of` gives them, on the device."""
+    times, units, starts, edges, unit_map, train_ends = spikes
     step, step_is_rate = grid.step
     numerator, denominator = grid.width
     return module.BinSpikes(
-        times=address(times),
-        units=address(units),
-        starts=address(starts),
-        edges=address(edges),
-        unit_map=address(unit_map),
-        counts=address(counts),
+        times=_library.address(times),
+        units=_library.address(units),
+        starts=_library.address(starts),
+        edges=_library.address(edges),
+        unit_map=_library.address(unit_map),
+        counts=_library.address(counts),
         n_spikes=len(times),
         n_windows=1 if starts is None else len(starts),
         n_bins=grid.n_bins,
@@ -65,19 +68,31 @@ def problem_of(
         first_sample=grid.first_sample,
         width_numerator=numerator,
         width_denominator=denominator,
-        largest_exact=largest_exact,
-        count_type=code,
-        order={None: 0, True: 1, False: 2}[order],
+        largest_exact=largest_count(count_type, rules.smoothing),
+        count_type=COUNT_TYPES[count_type][0],
+        order={None: 0, True: 1, False: 2}[rules.sorted],
         integer_times=_is_integer(times),
-        wide_units=_item_size(units) == 8,
+        wide_units=units is not None and _item_size(units) == 8,
         step_is_rate=step_is_rate,
         closed_last=grid.closed_last,
+        train_ends=_library.address(train_ends),
+        n_trains=0 if train_ends is None else len(train_ends),
+        smoothing=SMOOTHINGS[rules.smoothing],
+        weights=_library.address(weights),
+        n_weights=0 if weights is None else len(weights),
     )
+
+
+def weights_of(rules: Rules, grid: Grid) -> np.ndarray | None:
+    """Return the float32 weights of the smoothing, if there is any; they must outlive the native call."""
+    if rules.smoothing is None:
+        return None
+    return smoothing_weights(rules.smoothing, rules.smoothing_width, grid.bin_size)
 
 
 def check_values(spikes: Spikes, n_units: int) -> None:
     """Raise for values that only the data show. Small CPU arrays; a GPU op does not wait to look."""
-    _, _, starts, edges, unit_map = spikes
+    _, _, starts, edges, unit_map, train_ends = spikes
     if edges is not None:
         array = np.asarray(edges)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -106,6 +121,25 @@ def check_values(spikes: Spikes, n_units: int) -> None:
                 f"bin_spikes: unit_map must map to columns below n_units={n_units}, got {highest}; "
                 "raise n_units"
             )
+    if train_ends is not None:
+        _check_train_ends(np.asarray(train_ends), len(spikes.times))
+
+
+def _check_train_ends(ends: np.ndarray, n_spikes: int) -> None:
+    steps = np.diff(ends, prepend=0)
+    if (steps < 0).any():
+        at = int(np.argmax(steps < 0))
+        before = int(ends[at - 1]) if at else 0
+        raise ValueError(
+            f"bin_spikes: train_ends must not decrease, got {ends[at]} after {before} in row {at}; "
+            "they are cumulative, as NWB's spike_times_index"
+        )
+    last = int(ends[-1]) if len(ends) else 0
+    if last != n_spikes:
+        raise ValueError(
+            f"bin_spikes: train_ends must end with the number of times, got {last} and {n_spikes} times; "
+            "for some of the trains pass times[:train_ends[-1]]"
+        )
 
 
 def check_report(
@@ -118,7 +152,7 @@ def check_report(
             f"bin_spikes: units must lie in 0 ... {n_ids - 1}, got {unknown} spikes inside the bins with "
             "another id; raise n_units, give unit_map, or pass strict=False to leave them out"
         )
-    largest_exact = COUNT_TYPES[count_type][1]
+    largest_exact = largest_count(count_type, rules.smoothing)
     if largest > largest_exact and not rules.saturate:
         raise ValueError(
             f"bin_spikes: dtype {count_type} must hold the largest count, got {largest} spikes of one unit "
@@ -129,7 +163,8 @@ def check_report(
 def count_on_cpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules) -> int:
     """Fill ``counts``; return the number of spikes dropped."""
     check_values(spikes, n_units)
-    problem = problem_of(_library.core, spikes, counts, count_type, n_units, grid, rules.sorted)
+    weights = weights_of(rules, grid)
+    problem = problem_of(_library.core, spikes, counts, count_type, n_units, grid, rules, weights)
     outside, unknown, unmapped, largest = _library.core.bin_spikes(problem, _library.thread_count())
     check_report(unknown, largest, spikes, count_type, n_units, rules)
     return int(outside + unknown + unmapped)
@@ -139,12 +174,12 @@ def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
     """As :func:`count_on_cpu`, on torch's current stream; waits only if an error may have to be raised."""
     report = _library.new_array(counts, (4,), "int64")
     with _library.gpu_module(counts) as (module, stream):
-        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules.sorted)
+        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, None)
         limits = module.CudaLimits(**cuda_limits)
         n_bytes = module.bin_spikes_workspace(problem, limits)
         workspace = _library.new_array(counts, (n_bytes,), "uint8")
-        module.bin_spikes(problem, limits, address(workspace), address(report), stream)
-    may_overflow = not rules.saturate and len(spikes.times) > COUNT_TYPES[count_type][1]
+        module.bin_spikes(problem, limits, _library.address(workspace), _library.address(report), stream)
+    may_overflow = not rules.saturate and len(spikes.times) > largest_count(count_type, rules.smoothing)
     if rules.strict or may_overflow:
         _, unknown, _, largest = report.tolist()
         check_report(unknown, largest, spikes, count_type, n_units, rules)

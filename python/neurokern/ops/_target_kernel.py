@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from neurokern.ops import _library
 from neurokern.ops._library import torch
-from neurokern.ops._mask_kernel import address
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +36,8 @@ def _pack_on_cpu(target_mask: Any, max_targets: int | None) -> tuple[Any, Any]:
     n_samples, n_bins, n_units = target_mask.shape
     cu_seqlens = _library.new_array(target_mask, (n_samples + 1,), "int32")
     arguments = {
-        "target_mask": address(target_mask),
-        "cu_seqlens": address(cu_seqlens),
+        "target_mask": _library.address(target_mask),
+        "cu_seqlens": _library.address(cu_seqlens),
         "index": 0,
         "n_samples": n_samples,
         "sample_cells": n_bins * n_units,
@@ -47,7 +46,7 @@ def _pack_on_cpu(target_mask: Any, max_targets: int | None) -> tuple[Any, Any]:
     _library.core.count_targets(arguments, _library.thread_count())
     size = int(cu_seqlens[-1]) if max_targets is None else max_targets
     index = _library.new_array(target_mask, (size,), "int64")
-    arguments |= {"index": address(index), "capacity": size}
+    arguments |= {"index": _library.address(index), "capacity": size}
     _library.core.write_targets(arguments, _library.thread_count())
     return index, cu_seqlens
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from neurokern._check import check_choice, check_finite, check_integer, check_positive
 from neurokern.ops import _library
 from neurokern.ops import _spike_arrays as arrays
-from neurokern.ops._spike_calls import Rules, Spikes, check_report, check_values, count_on_cpu, count_on_gpu
-from neurokern.ops._spike_grid import COUNT_TYPES, Grid, bin_of_last, count_bins
+from neurokern.ops._spike_calls import Rules, Spikes, count_on_cpu, count_on_gpu
+from neurokern.ops._spike_grid import Grid, bin_of_last, count_bins
+from neurokern.ops._spike_reference import bin_spikes_reference, count_by_reference
+from neurokern.ops._spike_smoothing import check_smoothing
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +25,7 @@ __all__ = ["bin_spikes", "bin_spikes_reference"]
 
 def bin_spikes(
     times: Array,
-    units: Array,
+    units: Array | None = None,
     bin_size: float | None = None,
     duration: float | None = None,
     *,
@@ -34,6 +37,9 @@ def bin_spikes(
     closed_last: bool = False,
     unit_map: Array | None = None,
     sfreq: float | None = None,
+    train_ends: Array | None = None,
+    smoothing: str | None = None,
+    smoothing_width: float | None = None,
     dtype: DType | None = None,
     edge_tolerance: float = 1e-9,
     strict: bool = False,
@@ -57,6 +63,7 @@ def bin_spikes(
         is, float32 is widened (and has already lost the edges of a clock); integers need ``sfreq``.
     units : array or tensor of shape (n_spikes,), integer
         Unit id of each spike: its column, or its place in ``unit_map``. int32 and int64 are read as they are.
+        None with ``train_ends``.
     bin_size : float, seconds
         Width of a bin. Not with ``edges``.
     duration : float, seconds, optional
@@ -84,6 +91,19 @@ def bin_spikes(
         Sampling rate of integer ``times``. Bins are then exact: the first sample of bin ``k`` is ``ceil(k *
         bin_size * sfreq)`` after that of ``start``, in rational arithmetic. Float starts mean the first
         sample at or after them.
+    train_ends : array of shape (n_trains,), integer, optional
+        Instead of ``units``: ``times`` holds the train of one unit after that of the other, and the train of
+        unit ``u`` ends before ``times[train_ends[u]]``, as in NWB's ``spike_times`` and
+        ``spike_times_index``. The last end is the number of times. Trains that are each sorted, the usual
+        case, are fast; others count the same.
+    smoothing : {"gaussian", "exponential"}, optional
+        Smooth the counts along the bins, as if they were 0 outside the bins asked for (the session, or each
+        window by itself). "gaussian" is ``scipy.ndimage.gaussian_filter1d(counts, sigma, mode="constant")``,
+        cut off at 4 sigma. "exponential" is causal: ``y[b] = a * y[b - 1] + (1 - a) * counts[b]`` with ``a =
+        exp(-bin_size / tau)``. Needs equal bins and a float ``dtype``; computed in float32, and rounded once
+        to float16 or bfloat16.
+    smoothing_width : float, seconds
+        Sigma of the Gaussian, or tau of the exponential. At most 2**18 bins.
     dtype : torch or numpy dtype or its name, default float32
         uint8, int16, uint16, int32, int64, float16, bfloat16, float32 or float64.
     edge_tolerance : float, seconds, default 1e-9
@@ -94,7 +114,8 @@ def bin_spikes(
         which otherwise is not counted.
     overflow : {"raise", "saturate"}, default "raise"
         What to do with a count beyond the largest that ``dtype`` holds with all counts below it: 255 for
-        uint8, 2048 for float16, 256 for bfloat16, 2**24 for float32. Counts never wrap.
+        uint8, 2048 for float16, 256 for bfloat16, 2**24 for float32 (with ``smoothing`` 2**24, and 65504 for
+        float16). Counts never wrap.
     sorted : bool, optional
         Default: look. The counts are the same for every order. With ``windows``, True saves reading the whole
         recording in order to see that it is sorted; if it is false, counts may be too low (but nothing is
@@ -110,7 +131,8 @@ def bin_spikes(
     Returns
     -------
     counts : array or tensor, like ``times``, of shape (n_bins, n_units) or (n_windows, n_bins, n_units)
-        The same bits for every order of the spikes, number of threads, instruction set and device.
+        The same bits for every order of the spikes, number of threads, instruction set and device. Counts per
+        bin also where they are smoothed: divide by ``bin_size`` for hertz.
     dropped : int (0-d int64 tensor if ``times`` is a tensor), only with ``return_dropped``
 
     Raises
@@ -140,29 +162,42 @@ def bin_spikes(
     <BLANKLINE>
            [[0, 0],
             [1, 1]]], dtype=uint8)
+
+    Trains of an NWB file, of units 0, 1 and 2, as rates smoothed by a Gaussian of 50 ms
+    (``units = nwb.units; units.spike_times.target.data[:], units.spike_times_index.data[:]`` with pynwb):
+
+    >>> spike_times, spike_times_index = np.array([0.01, 0.07, 0.02, 0.11]), np.array([2, 2, 4])
+    >>> rates = bin_spikes(spike_times, None, 0.05, 0.15, train_ends=spike_times_index,
+    ...                    smoothing="gaussian", smoothing_width=0.05) / 0.05
+    >>> rates.round(2)
+    array([[12.82,  0.  ,  9.06],
+           [12.82,  0.  ,  9.68],
+           [ 5.92,  0.  ,  9.06]], dtype=float32)
     """
     check_choice("bin_spikes", "overflow", overflow, ("raise", "saturate"))
     if sorted is not None and not isinstance(sorted, bool):
         raise TypeError(f"bin_spikes: sorted must be None, True or False, got {sorted!r}")
     times = arrays.as_times(times)
-    units = arrays.as_units(units, times)
+    units, train_ends = arrays.as_units_or_trains(units, train_ends, times)
     if unit_map is not None:
         unit_map = arrays.as_unit_map(unit_map, times)
     if n_units is None:
-        n_units = _highest("n_units", units if unit_map is None else unit_map) + 1
+        ids = units if unit_map is None else unit_map
+        n_units = len(train_ends) if ids is None else _highest("n_units", ids) + 1
     n_units = check_integer("bin_spikes", "n_units", n_units)
     if not 0 <= n_units < 2**31 - 16:
         raise ValueError(f"bin_spikes: n_units must lie in 0 ... 2**31 - 17, got {n_units}")
     grid, starts, edges = _lay_grid(
         times, bin_size, duration, start, stop, windows, edges, sfreq, edge_tolerance, closed_last
     )
-    spikes = Spikes(times, units, starts, edges, unit_map)
+    spikes = Spikes(times, units, starts, edges, unit_map, train_ends)
     if out is not None:
         arrays.check_kind_of_out(out, times)
     if dtype is None:
         dtype = "float32" if out is None else out.dtype
     count_type = arrays.dtype_name(dtype)
-    rules = Rules(sorted, strict, overflow == "saturate")
+    smoothing, width = check_smoothing(smoothing, smoothing_width, bin_size, count_type)
+    rules = Rules(sorted, strict, overflow == "saturate", smoothing, width)
     shape = (grid.n_bins, n_units) if starts is None else (len(starts), grid.n_bins, n_units)
     if out is None:
         arrays.check_room(shape, count_type, times)
@@ -170,50 +205,6 @@ def bin_spikes(
         arrays.check_out(out, shape, count_type, spikes)
     counts, dropped = _dispatch(spikes, shape, count_type, grid, rules, out, backend)
     return (counts, dropped) if return_dropped else counts
-
-
-def bin_spikes_reference(spikes: Spikes, n_units: int, grid: Grid) -> torch.Tensor:
-    """Define the op in plain torch, on any device.
-
-    Returns
-    -------
-    counts : tensor of shape (n_windows, n_bins, n_units + 2), int64
-        Per window and bin, the counts of each column, of spikes with an unknown id, and of those that
-        ``unit_map`` leaves out.
-    """
-    times, units, starts, edges, unit_map = spikes
-    device, n_bins = times.device, grid.n_bins
-    column = units.long()
-    n_ids = n_units if unit_map is None else len(unit_map)
-    unknown = (column < 0) | (column >= n_ids)
-    if unit_map is not None and n_ids:
-        column = unit_map[column.clamp(0, n_ids - 1)]
-        column = torch.where((column < 0) | (column >= n_units), n_units + 1, column)
-    column = torch.where(unknown, n_units, column)
-
-    k = torch.arange(n_bins + 1, device=device)
-    if times.dtype == torch.int64:
-        numerator, denominator = grid.width
-        offsets = (k * numerator + denominator - 1) // denominator
-        first: float
-        tolerance, first = 0.0, grid.first_sample
-    else:
-        step, step_is_rate = grid.step
-        offsets = k.double() / step if step_is_rate else k.double() * step
-        tolerance, first = grid.edge_tolerance, grid.start
-    if starts is None:
-        starts = torch.tensor([first], dtype=times.dtype, device=device)
-    counts = torch.zeros(len(starts), n_bins, n_units + 2, dtype=torch.int64, device=device)
-    for window, window_start in enumerate(starts):
-        plain = window_start + offsets if edges is None else edges
-        lowered = plain - tolerance if tolerance else plain
-        bins = torch.searchsorted(lowered, times, right=True) - 1  # NaN and infinity sort last
-        if grid.closed_last:
-            bins = torch.where((bins >= n_bins) & (times <= plain[-1]), n_bins - 1, bins)
-        inside = (bins >= 0) & (bins < n_bins)
-        one = torch.ones((), dtype=torch.int64, device=device)
-        counts[window].index_put_((bins[inside], column[inside]), one, accumulate=True)
-    return counts
 
 
 def _highest(name: str, ids: Any) -> int:
@@ -303,48 +294,23 @@ def _dispatch(
 ) -> tuple[Any, Any]:
     tensors = arrays.is_tensor(spikes.times)
     device = spikes.times.device.type if tensors else "cpu"
-    if _library.choose_backend("bin_spikes", device, backend) == "reference":
-        return _count_by_reference(spikes, shape, count_type, grid, rules, out)
-    if not tensors:
+    by_reference = _library.choose_backend("bin_spikes", device, backend) == "reference"
+    if by_reference or not tensors:
         counts = arrays.allocate(shape, count_type, spikes.times) if out is None else out
-        count = count_on_gpu if _library.runs_on_gpu(counts) else count_on_cpu
-        return counts, int(count(spikes, counts, count_type, shape[-1], grid, rules))
+        count = count_by_reference if by_reference else _kernel_for(spikes, rules)
+        return counts, count(spikes, counts, count_type, shape[-1], grid, rules)
     if out is None:
         dtype = getattr(torch, count_type)
         return torch.ops.neurokern.bin_spikes(*spikes, *grid, shape[-1], *rules, dtype)
     return out, torch.ops.neurokern.bin_spikes_out(*spikes, *grid, shape[-1], *rules, out)
 
 
-def _count_by_reference(
-    spikes: Spikes, shape: tuple[int, ...], count_type: str, grid: Grid, rules: Rules, out: Any
-) -> tuple[Any, Any]:
-    if torch is None:
-        raise ValueError("bin_spikes: backend='reference' needs torch; leave backend out")
-    tensors = arrays.is_tensor(spikes.times)
-    as_tensors = Spikes(*(array if array is None else torch.as_tensor(array).detach() for array in spikes))
-    n_units = shape[-1]
-    check_values(Spikes(*(array if array is None else array.cpu() for array in as_tensors)), n_units)
-    all_counts = bin_spikes_reference(as_tensors, n_units, grid)
-    totals = all_counts[..., :n_units].reshape(shape)
-    unknown = int(all_counts[..., n_units].sum()) if grid.n_bins else 0
-    check_report(unknown, int(totals.max()) if totals.numel() else 0, spikes, count_type, n_units, rules)
-    uncounted = int(all_counts[..., n_units:].sum())
-    dropped = uncounted if spikes.starts is not None else len(spikes.times) - int(totals.sum())
-    counts: Any = totals.clamp(max=COUNT_TYPES[count_type][1]).to(getattr(torch, count_type))
-    if out is not None:
-        (out if tensors else torch.from_numpy(out)).copy_(counts)
-        counts = out
-    elif not tensors:
-        counts = counts.numpy()
-    return counts, torch.tensor(dropped, device=totals.device) if tensors else dropped
-
-
 # ---- torch.ops.neurokern.bin_spikes and bin_spikes_out ----
 
 _ARGUMENTS = (
-    "Tensor times, Tensor units, Tensor? starts, Tensor? edges, Tensor? unit_map, "
+    "Tensor times, Tensor? units, Tensor? starts, Tensor? edges, Tensor? unit_map, Tensor? train_ends, "
     "float bin_size, float start, SymInt n_bins, float sfreq, float edge_tolerance, bool closed_last, "
-    "SymInt n_units, bool? sorted, bool strict, bool saturate"
+    "SymInt n_units, bool? sorted, bool strict, bool saturate, str? smoothing, float smoothing_width"
 )
 _N_SPIKES, _N_GRID = len(Spikes._fields), len(Grid._fields)
 
@@ -359,13 +325,18 @@ def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
     return (grid.n_bins, n_units) if starts is None else (starts.shape[0], grid.n_bins, n_units)
 
 
+def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
+    """Return the kernel of the device, or the reference where it knows nothing of trains and smoothing."""
+    if spikes.train_ends is not None or rules.smoothing is not None:
+        return count_by_reference
+    return count_on_gpu if _library.runs_on_gpu(spikes.times) else count_on_cpu
+
+
 def _count_into(*arguments: Any) -> torch.Tensor:
     spikes, grid, n_units, rules = _unpack(arguments[:-1])
     out = arguments[-1]
     count_type = str(out.dtype).removeprefix("torch.")
-    if _library.runs_on_gpu(out):
-        return count_on_gpu(spikes, out, count_type, n_units, grid, rules)
-    return torch.tensor(count_on_cpu(spikes, out, count_type, n_units, grid, rules))
+    return torch.as_tensor(_kernel_for(spikes, rules)(spikes, out, count_type, n_units, grid, rules))
 
 
 def _count(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,230 @@
+"""Write the tables of docs/performance.md from the lines in benchmarks/results.
+
+    python benchmarks/tables.py
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Ratios are of median CPU times in the
+same run: how many times longer the peer took. A test holds the page against the committed lines.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+import harness
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+OURS = "neurokern"
+Line = dict[str, Any]
+
+
+class Goal(NamedTuple):
+    """A goal of the design: so many times faster than a peer, or than the best of them."""
+
+    op: str
+    workload: str
+    peer: str
+    at_least: float
+
+
+BEST = "best peer"
+MASK_SCHEMES = ("temporal", "neuron", "intra-region", "inter-region", "random")
+GOALS = [
+    Goal("bin_spikes", "session, uint8", "numba loop", 1.5),
+    Goal("bin_spikes", "session, uint8", "np.bincount", 8),
+    Goal("bin_spikes", "session, float32", "numba loop", 3.3),
+    Goal("bin_spikes", "trials of 2 s, float32", BEST, 3.5),
+    Goal("bin_spikes", "trials of 2 s, float32", "published preparation loop", 300),
+    Goal("bin_spikes", "unsorted, float32", BEST, 4),
+    Goal("bin_spikes", "300 of 800 units, float32", BEST, 3.5),
+    Goal("bin_spikes", "Gaussian rates, float32", BEST, 9),
+    Goal("bin_spikes", "ragged trains, float32", BEST, 1.8),
+    Goal("bin_spikes", "session, float32", "iblutil bincount2D", 15),
+    Goal("bin_spikes", "session, float32", "elephant", 40),
+    Goal("bin_spikes", "session, float32", "pynapple", 60),
+    Goal("bin_spikes", "session, float32", "np.add.at", 90),
+    *(Goal("mask_regions", f"{scheme}, random", "published sequence", 30) for scheme in MASK_SCHEMES),
+    *(Goal("mask_regions", f"{scheme}, random", "lean eager", 12) for scheme in MASK_SCHEMES),
+    *(Goal("mask_regions", f"{scheme}, zero", "lean eager", 1.5) for scheme in MASK_SCHEMES),
+    *(Goal("mask_regions", f"{scheme}, zero", "copy", 0.4) for scheme in MASK_SCHEMES),
+]
+
+
+def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
+    columns = header.split(" | ")
+    lines = [f"| {header} |", "|" + " --- |" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def number(value: float) -> str:
+    """Two digits, more for large numbers."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
+
+
+def by_workload(lines: list[Line]) -> dict[str, list[Line]]:
+    """Candidates of each workload, in the order of the file."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        if "candidate" in line:
+            found.setdefault(line["workload"], []).append(line)
+    return found
+
+
+def machine(lines: list[Line]) -> str:
+    """Say where and how the lines were measured."""
+    facts = [line["machine"] for line in lines if "machine" in line]
+    loads = [fact["load"] for fact in facts]
+    first = facts[0]
+    packages = ", ".join(f"{name} {version}" for name, version in first["packages"].items())
+    return (
+        f"{first['cpu']}, {first['cores']} cores, instruction set {first['instruction_set']}, one thread; "
+        f"load {min(loads):g} to {max(loads):g} while measured; Python {first['python']}, {packages}."
+    )
+
+
+def floor_seconds(line: Line, floors: list[Line]) -> float:
+    rates = floors[0]["gigabytes_per_second"]
+    return (line["read_bytes"] / rates["read"] + line["written_bytes"] / rates["write"]) / 1e9
+
+
+def peers_of(candidates: list[Line]) -> list[Line]:
+    return [line for line in candidates if not line["candidate"].startswith(OURS)]
+
+
+# ---- the tables
+
+
+def floors_table(results: dict[str, list[Line]]) -> str:
+    rows = [
+        [
+            line["workload"],
+            *(f"{line['gigabytes_per_second'][what]:.1f}" for what in ("read", "write", "copy")),
+        ]
+        for line in results["floors"]
+    ]
+    return markdown("GB/s | read | write | copy (read + written)", rows)
+
+
+def bin_spikes_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["bin_spikes"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        times = [f"{ours['timing'][which] / ours['items'] * 1e9:.2f}" for which in ("median", "best")]
+        share = floor_seconds(ours, results["floors"]) / ours["timing"]["best"]
+        peers = ", ".join(f"{line['candidate']} {number(line['ratio'])}" for line in peers_of(candidates))
+        rows.append([workload, *times, f"{share:.0%}", peers])
+    header = "workload | ns per spike, median | best | floor / best | our speed over each peer's"
+    return markdown(header, rows) + "\n\n" + machine(results["bin_spikes"])
+
+
+def wrong_cells_table(results: dict[str, list[Line]]) -> str:
+    """Of the session and the trials: cells that a candidate gets wrong."""
+    wanted = ("session, uint8", "trials of 2 s, float32", "integer samples, uint8")
+    wrong: dict[str, dict[str, int]] = {}
+    for workload, candidates in by_workload(results["bin_spikes"]).items():
+        for line in candidates:
+            for name in wanted:
+                if workload.startswith(name) and "not claimed" not in workload:
+                    wrong.setdefault(line["candidate"], {}).setdefault(name, line["differing"])
+    rows = [
+        [name, *(f"{found[key]:,}" if key in found else "" for key in wanted)]
+        for name, found in sorted(wrong.items(), key=lambda pair: sum(pair[1].values()))
+    ]
+    return markdown("cells that are wrong | " + " | ".join(wanted), rows)
+
+
+def mask_regions_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["mask_regions"]).items():
+        lines = {line["candidate"]: line for line in candidates}
+        ours = lines[OURS]
+        times = [f"{ours['timing'][which] * 1e3:.1f}" for which in ("median", "best")]
+        ratios = [
+            number(lines[name]["ratio"]) if name in lines else ""
+            for name in ("lean eager", "torch.compile of lean", "published sequence")
+        ]
+        rows.append([workload, *times, number(1 / lines["copy"]["ratio"]), *ratios])
+    header = (
+        "scheme, replacement | ms, median | best | times a copy | faster than lean eager "
+        "| than torch.compile | than published"
+    )
+    return markdown(header, rows) + "\n\n" + machine(results["mask_regions"])
+
+
+def gather_regions_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["gather_regions"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        times = [f"{ours['timing'][which] * 1e3:.2f}" for which in ("median", "best")]
+        others = [line for line in candidates if line["candidate"] != OURS]
+        rows.append([workload, *times, ", ".join(f"{o['candidate']} {number(o['ratio'])}" for o in others)])
+    header = "workload | ms, median | best | time of each other form over ours"
+    return markdown(header, rows) + "\n\n" + machine(results["gather_regions"])
+
+
+def reached(goal: Goal, results: dict[str, list[Line]]) -> Line | None:
+    """Return the peer's line, on the largest input that has one; of several peers, the fastest."""
+    found = []
+    for workload, candidates in by_workload(results[goal.op]).items():
+        same = workload == goal.workload or re.fullmatch(
+            re.escape(goal.workload) + r", [\d.]+ million spikes", workload
+        )
+        if same:
+            found += [
+                p for p in peers_of(candidates) if goal.peer == BEST or p["candidate"].startswith(goal.peer)
+            ]
+    return min(found, key=lambda line: line["ratio"], default=None)
+
+
+def goals_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for goal in GOALS:
+        line = reached(goal, results)
+        if line is None:
+            continue
+        peer = line["candidate"] if goal.peer != BEST else f"{BEST}: {line['candidate']}"
+        peer = "share of a copy's speed" if peer == "copy" else peer
+        ratios = number(line["ratio"]), number(line["ratio_of_best"])
+        met = "yes" if line["ratio"] >= goal.at_least else "no"
+        rows.append([goal.op, line["workload"], peer, f"{goal.at_least:g}", *ratios, met])
+    return markdown("op | workload | peer | goal | ratio of medians | of best times | reached", rows)
+
+
+TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
+    "floors": floors_table,
+    "goals": goals_table,
+    "bin_spikes": bin_spikes_table,
+    "wrong cells": wrong_cells_table,
+    "mask_regions": mask_regions_table,
+    "gather_regions": gather_regions_table,
+}
+
+
+def load_results() -> dict[str, list[Line]]:
+    return {name: harness.load(name) for name in ("floors", "bin_spikes", "mask_regions", "gather_regions")}
+
+
+def fill(page: str, results: dict[str, list[Line]]) -> str:
+    """Return the page with each table generated anew; raise if a mark is missing."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if len(pattern.findall(page)) != 1:
+            raise ValueError(
+                f"{PAGE.name} must hold the mark <!-- table: {name} --> and its <!-- end --> once"
+            )
+        table = make(results)
+        page = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", page)
+    return page
+
+
+def main() -> None:
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), load_results()), encoding="utf-8")
+    sys.stdout.write(f"wrote the tables of {PAGE.name}\n")
+
+
+if __name__ == "__main__":
+    main()
