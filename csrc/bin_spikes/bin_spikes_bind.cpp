@@ -87,16 +87,9 @@ void bind_bin_spikes(py::module_& m) {
         "Bytes of scratch memory that bin_spikes needs.");
   m.def(
       "bin_spikes",
-<<<<<<< HEAD
       [](const BinSpikes& p, const CudaLimits& limits, std::uintptr_t workspace, std::uintptr_t report,
          std::uintptr_t stream) {
         bin_spikes_cuda(p, limits, pointer<void>(workspace), pointer<std::int64_t>(report),
-=======
-      [](const BinSpikes& p, std::uintptr_t totals, std::uintptr_t report, std::uintptr_t stream) {
-        if (p.train_ends != nullptr || p.smoothing != Smoothing::none)
-          throw std::invalid_argument("bin_spikes: no CUDA kernel for train_ends and smoothing");
-        bin_spikes_cuda(p, pointer<std::int32_t>(totals), pointer<std::int64_t>(report),
->>>>>>> main
                         pointer<void>(stream));
       },
       py::arg("problem"), py::arg("limits"), py::arg("workspace"), py::arg("report"), py::arg("stream"));
