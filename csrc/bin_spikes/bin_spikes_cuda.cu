@@ -1,6 +1,6 @@
-// Counting on the GPU. Counts are integers added in shared memory, so that neither the order of the spikes nor
-// that of the threads shows in the result, and each element of the output is written once. Kernels follow each
-// other on the stream; none waits for the host. Those that the data make needless read a flag and leave.
+// Counting on the GPU. Counts are integers added in shared memory, so that neither the order of the spikes
+// nor that of the threads shows in the result, and each element of the output is written once. Kernels follow
+// each other on the stream; none waits for the host. Those that the data make needless read a flag and leave.
 //   begin, check_order   several windows: are the spikes sorted?
 //   find_ranges          where the spikes of each range of rows lie, by search
 //   count_items          a block of threads counts and stores a range of rows
@@ -44,8 +44,8 @@ void count_in_order(const BinSpikes& p, const CountPlan& plan, std::int64_t* rep
   if (plan.checks_before)
     NK_LAUNCH(check_order<T>, blocks_for(p.n_spikes, kThreads, kStreamingBlocks), kThreads, stream, p, plan);
   if (!plan.scans_all)
-    NK_LAUNCH(find_ranges<T>, blocks_for(n_ends * 32, kThreads, kMaxBlocks), kThreads, stream, p, plan, report,
-              !plan.checks_before);
+    NK_LAUNCH(find_ranges<T>, blocks_for(n_ends * 32, kThreads, kMaxBlocks), kThreads, stream, p, plan,
+              report, !plan.checks_before);
   count_by<Spikes<T>>(p, plan, report, stream);
 }
 

@@ -5,7 +5,8 @@
 // A Source says where an item's spikes lie and how to count some of them:
 //   leaves(p, plan)            whether there is nothing to do
 //   range(p, plan, item)       first spike and end
-//   count(p, plan, item, first, tile, range, tally)   those that belong to the tile, which begins with counter
+//   count(p, plan, item, first, tile, range, tally)   those that belong to the tile, which begins with
+//   counter
 //                              `first` of the item
 //   finish(p, plan)            after the last item
 //   kBlocks                    that fit on a multiprocessor with the registers they need
@@ -72,8 +73,8 @@ struct Tally {
   }
 };
 
-// Adds a spike in row `row` of the item to its counter. Of a row cut into several tiles, the one with the first
-// column keeps the tally.
+// Adds a spike in row `row` of the item to its counter. Of a row cut into several tiles, the one with the
+// first column keeps the tally.
 __device__ void count_cell(const BinSpikes& p, const Item& item, std::uint32_t first, const Tile& tile,
                            std::uint32_t row, std::int64_t id, Tally& tally) {
   const std::uint32_t row_cell = row * static_cast<std::uint32_t>(p.n_units) - item.first_column - first;
@@ -198,7 +199,8 @@ __global__ void store_heavy(BinSpikes p, CountPlan plan, std::int64_t* report) {
   const unsigned slot = blockIdx.x / kBlocksPerSlot, part = blockIdx.x % kBlocksPerSlot;
   if (slot >= *plan.n_heavy) return;
   const Item item = item_at(p, plan, plan.slot_items[slot]);
-  const Tile tile = make_tile(p, plan.slot_totals + slot * plan.slot_cells, item.first_cell, item.n_cells, false);
+  const Tile tile =
+      make_tile(p, plan.slot_totals + slot * plan.slot_cells, item.first_cell, item.n_cells, false);
   Tally tally;
   tally.largest =
       store_tile(p, tile, item.first_cell, part * kThreads + threadIdx.x, kBlocksPerSlot * kThreads);

@@ -11,7 +11,7 @@
 
 namespace neurokern {
 
-constexpr std::int64_t kPadCells = 15;   // before the first counter, so that 16-byte stores meet aligned ones
+constexpr std::int64_t kPadCells = 15;  // before the first counter, so that 16-byte stores meet aligned ones
 constexpr std::int64_t kGroupCells = 16;  // read together; tiles are whole groups
 constexpr std::uint32_t kNoKey = 0xFFFFFFFFu;
 
@@ -87,7 +87,8 @@ inline CountPlan make_plan(const BinSpikes& p, const CudaLimits& limits, void* m
   plan.scans_all |= p.order == SpikeOrder::unsorted && !one_window;
   plan.checks_order = unknown && one_window && !plan.scans_all;
   plan.checks_before = unknown && !one_window;
-  plan.may_partition = p.order != SpikeOrder::claimed_sorted && one_window && !plan.scans_all;
+  plan.may_partition =
+      p.order != SpikeOrder::claimed_sorted && one_window && !plan.scans_all && plan.n_items > 0;
   plan.heavy_spikes = plan.scans_all ? limits.heavy_spikes / 16 : limits.heavy_spikes;
   plan.n_slots = p.n_spikes > plan.heavy_spikes ? least(plan.n_items, limits.heavy_slots) : 0;
   plan.slot_cells = whole_groups(plan.item_cells);

@@ -8,7 +8,7 @@
 namespace neurokern {
 namespace {
 
-constexpr int kTogether = 4;  // spikes of a thread that are loaded at once
+constexpr int kTogether = 4;                               // spikes of a thread that are loaded at once
 constexpr std::int64_t kMostRows = std::int64_t{1} << 30;  // rows are 32-bit numbers
 
 // The rule itself, for rows [row, end) of a window.
@@ -110,11 +110,11 @@ __device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
                       : static_cast<const std::int32_t*>(p.units)[i];
 }
 
-// A block's threads call found(id, row) for the spikes in [first, end) that lie in the rows; the id is 0 unless
-// kIds. True if this thread was to check the order and saw a spike later than the next.
+// A block's threads call found(id, row) for the spikes in [first, end) that lie in the rows; the id is 0
+// unless kIds. True if this thread was to check the order and saw a spike later than the next.
 //
-// A thread loads kTogether spikes before it uses any. Those near an edge come last and are read again, so that
-// their divisions are compiled once and hold no registers meanwhile.
+// A thread loads kTogether spikes before it uses any. Those near an edge come last and are read again, so
+// that their divisions are compiled once and hold no registers meanwhile.
 template <bool kIds, typename T, typename Found>
 __device__ bool for_spikes(const BinSpikes& p, const Rows<T>& rows, std::int64_t first, std::int64_t end,
                            bool checks_order, const Found& found) {

@@ -1,5 +1,5 @@
-// Spikes in the order of time: an item's spikes are found by search. The same kernels count spikes in any order
-// where every item looks at all of them.
+// Spikes in the order of time: an item's spikes are found by search. The same kernels count spikes in any
+// order where every item looks at all of them.
 #pragma once
 
 #include "bin_spikes/cuda_items.cuh"
@@ -89,7 +89,8 @@ struct Spikes {
 
   static __device__ Range range(const BinSpikes& p, const CountPlan& plan, const Item& item) {
     if (plan.scans_all || (plan.checks_before && *plan.disordered != 0)) return {0, p.n_spikes};
-    const std::int64_t* ends = plan.ranges + item.window * (plan.row_items + 1) + item.row / plan.rows_per_item;
+    const std::int64_t* ends =
+        plan.ranges + item.window * (plan.row_items + 1) + item.row / plan.rows_per_item;
     return {ends[0], ends[1]};
   }
 

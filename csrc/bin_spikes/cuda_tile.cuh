@@ -185,7 +185,8 @@ __device__ std::uint32_t store_tile(const BinSpikes& p, const Tile& tile, std::i
 __device__ Tile make_tile(const BinSpikes& p, std::uint32_t* words, std::int64_t at, std::uint32_t n_cells,
                           bool packed) {
   const std::uint32_t size = element_size(p.count_type);
-  const std::uint64_t address = reinterpret_cast<std::uint64_t>(p.counts) + static_cast<std::uint64_t>(at) * size;
+  const std::uint64_t address =
+      reinterpret_cast<std::uint64_t>(p.counts) + static_cast<std::uint64_t>(at) * size;
   return {words, n_cells, static_cast<std::uint32_t>(address / size % (16 / size)), packed};
 }
 

@@ -18,7 +18,8 @@ __device__ bool was_in_order(const BinSpikes& p, const CountPlan& plan) {
 }
 
 __device__ std::uint32_t bucket_of(const CountPlan& plan, std::int64_t row) {
-  if (row <= 0xFFFFFFFF && plan.rows_per_bucket <= 0xFFFFFFFF)  // a division of 64 bits takes four times as long
+  if (row <= 0xFFFFFFFF &&
+      plan.rows_per_bucket <= 0xFFFFFFFF)  // a division of 64 bits takes four times as long
     return static_cast<std::uint32_t>(row) / static_cast<std::uint32_t>(plan.rows_per_bucket);
   return static_cast<std::uint32_t>(row / plan.rows_per_bucket);
 }
@@ -42,9 +43,8 @@ __global__ void size_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) 
   __syncthreads();
   const Rows<T> rows(p, window_start(p, 0, T{}), 0, p.n_bins);
   const Range share = share_of(p, plan);
-  for_spikes<false>(p, rows, share.first, share.end, false, [&](std::int64_t, std::int64_t row) {
-    atomicAdd(&sizes[bucket_of(plan, row)], 1u);
-  });
+  for_spikes<false>(p, rows, share.first, share.end, false,
+                    [&](std::int64_t, std::int64_t row) { atomicAdd(&sizes[bucket_of(plan, row)], 1u); });
   __syncthreads();
   for (std::int64_t b = threadIdx.x; b < plan.n_buckets; b += kThreads) {
     plan.share_buckets[blockIdx.x * plan.n_buckets + b] = sizes[b];
