@@ -10,7 +10,7 @@ from neurokern.ops import _library
 from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
 from neurokern.ops._spike_smoothing import SMOOTHINGS, largest_count, smoothing_weights
 
-# Fields of CudaLimits (csrc/bin_spikes/bin_spikes.h) other than their defaults: the tests make the parts small
+# Fields of CudaLimits (csrc/bin_spikes/bin_spikes.h) beside their defaults: the tests make the parts small
 # that a GPU's work is cut into.
 cuda_limits: dict[str, int] = {}
 
