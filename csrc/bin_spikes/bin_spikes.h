@@ -61,6 +61,8 @@ struct CudaLimits {
   std::int64_t heavy_slots = 128;       // such parts
   std::int64_t buckets = 2048;          // that unsorted spikes are shared out to
   std::int64_t shares = 1024;           // of the spikes, each shared out by one block
+  std::int64_t smooth_chunk = 1024;     // rows that a thread smooths exponentially, ...
+  std::int64_t smooth_warm_up = 8192;   // ... and at most so many before them
 };
 
 std::int64_t bin_spikes_cuda_workspace(const BinSpikes& p, const CudaLimits& limits);  // bytes

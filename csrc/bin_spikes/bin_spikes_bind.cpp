@@ -82,7 +82,9 @@ void bind_bin_spikes(py::module_& m) {
       .def_readwrite("heavy_spikes", &CudaLimits::heavy_spikes)
       .def_readwrite("heavy_slots", &CudaLimits::heavy_slots)
       .def_readwrite("buckets", &CudaLimits::buckets)
-      .def_readwrite("shares", &CudaLimits::shares);
+      .def_readwrite("shares", &CudaLimits::shares)
+      .def_readwrite("smooth_chunk", &CudaLimits::smooth_chunk)
+      .def_readwrite("smooth_warm_up", &CudaLimits::smooth_warm_up);
   m.def("bin_spikes_workspace", &bin_spikes_cuda_workspace, py::arg("problem"), py::arg("limits"),
         "Bytes of scratch memory that bin_spikes needs.");
   m.def(

@@ -5,14 +5,17 @@
 //   find_ranges          where the spikes of each range of rows lie, by search
 //   count_items          a block of threads counts and stores a range of rows
 //   count_heavy          ranges with very many spikes, by all blocks
-//   size_buckets, fill_buckets, count_items, count_heavy   one window, unsorted spikes
+//   size_buckets, fill_buckets, count_items, count_heavy   one window, unsorted spikes or trains
 //   store_heavy          what count_heavy counted
+//   smooth_gaussian, smooth_exponential, repair_exponential
 
 #include <cstdint>
 
 #include "bin_spikes/bin_spikes.h"
 #include "bin_spikes/cuda_plan.h"
+#include "bin_spikes/cuda_smooth.cuh"
 #include "bin_spikes/cuda_sorted.cuh"
+#include "bin_spikes/cuda_trains.cuh"
 #include "bin_spikes/cuda_unsorted.cuh"
 #include "common/launch.cuh"
 
@@ -38,15 +41,24 @@ void count_by(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, v
 }
 
 template <typename T>
-void count_in_order(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
-  const std::int64_t n_ends = plan.scans_all ? 0 : p.n_windows * (plan.row_items + 1);
-  if (plan.checks_before || plan.scans_all) NK_LAUNCH(begin, 1, kThreads, stream, p, plan, report);
+void check_before(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  NK_LAUNCH(begin, 1, kThreads, stream, p, plan, report);
   if (plan.checks_before)
     NK_LAUNCH(check_order<T>, blocks_for(p.n_spikes, kThreads, kStreamingBlocks), kThreads, stream, p, plan);
-  if (!plan.scans_all)
+}
+
+template <typename T>
+void count_in_order(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  if (plan.checks_before || plan.scans_all || p.train_ends != nullptr)
+    check_before<T>(p, plan, report, stream);
+  if (!plan.scans_all && p.train_ends == nullptr) {
+    const std::int64_t n_ends = p.n_windows * (plan.row_items + 1);
     NK_LAUNCH(find_ranges<T>, blocks_for(n_ends * 32, kThreads, kMaxBlocks), kThreads, stream, p, plan,
               report, !plan.checks_before);
-  count_by<Spikes<T>>(p, plan, report, stream);
+  }
+  const bool searches_trains = p.train_ends != nullptr && !plan.scans_all;
+  if (searches_trains) count_by<Trains<T>>(p, plan, report, stream);
+  if (!searches_trains || plan.checks_before) count_by<Spikes<T>>(p, plan, report, stream);
 }
 
 template <typename T>
@@ -62,7 +74,7 @@ void count_partitioned(const BinSpikes& p, const CountPlan& plan, std::int64_t* 
 
 template <typename T>
 void count_all(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
-  if (p.order == SpikeOrder::unsorted && plan.may_partition) {
+  if (plan.only_partitions) {
     NK_LAUNCH(begin, 1, kThreads, stream, p, plan, report);
   } else {
     count_in_order<T>(p, plan, report, stream);
@@ -73,15 +85,7 @@ void count_all(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, 
               report);
 }
 
-}  // namespace
-
-std::int64_t bin_spikes_cuda_workspace(const BinSpikes& p, const CudaLimits& limits) {
-  return make_plan(p, limits, nullptr).bytes;
-}
-
-void bin_spikes_cuda(const BinSpikes& p, const CudaLimits& limits, void* workspace, std::int64_t* report,
-                     void* stream) {
-  const CountPlan plan = make_plan(p, limits, workspace);
+void count(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
   if (plan.n_items == 0) {
     NK_LAUNCH(begin, 1, kThreads, stream, p, plan, report);
   } else if (p.integer_times) {
@@ -89,6 +93,49 @@ void bin_spikes_cuda(const BinSpikes& p, const CudaLimits& limits, void* workspa
   } else {
     count_all<double>(p, plan, report, stream);
   }
+}
+
+void smooth(const BinSpikes& p, const SmoothPlan& plan, void* stream) {
+  const std::int64_t n_columns = p.n_windows * p.n_units;
+  if (p.smoothing == Smoothing::exponential) {
+    NK_LAUNCH(smooth_exponential, blocks_for(n_columns * plan.n_chunks, kThreads, kMaxBlocks), kThreads,
+              stream, p, plan);
+    if (plan.n_chunks > 1)
+      NK_LAUNCH(repair_exponential, blocks_for(n_columns, 32, kMaxBlocks), 32, stream, p, plan);
+    return;
+  }
+  const std::int64_t taps = least(p.n_weights, p.n_bins);  // those further out meet nothing but zeros
+  const std::int64_t tiles = parts(p.n_bins, kRowsOfBlock) * parts(p.n_units, kColumns) * p.n_windows;
+  const unsigned blocks = blocks_for(tiles, 1, kMaxBlocks);
+  if (taps <= kMostTapsShared) {
+    const std::int64_t cells = (kRowsOfBlock + 2 * (taps - 1)) * kColumns;
+    NK_LAUNCH_SHARED(smooth_gaussian<true>, blocks, kThreads, static_cast<std::size_t>(cells) * sizeof(float),
+                     stream, p, plan, taps);
+  } else {
+    NK_LAUNCH(smooth_gaussian<false>, blocks, kThreads, stream, p, plan, taps);
+  }
+}
+
+}  // namespace
+
+std::int64_t bin_spikes_cuda_workspace(const BinSpikes& p, const CudaLimits& limits) {
+  Workspace workspace(nullptr);
+  make_plan(p, limits, workspace);
+  make_smooth_plan(p, limits, workspace);
+  return workspace.bytes();
+}
+
+void bin_spikes_cuda(const BinSpikes& p, const CudaLimits& limits, void* memory, std::int64_t* report,
+                     void* stream) {
+  Workspace workspace(memory);
+  const CountPlan plan = make_plan(p, limits, workspace);
+  const SmoothPlan smooth_plan = make_smooth_plan(p, limits, workspace);
+  if (p.smoothing == Smoothing::none) return count(p, plan, report, stream);
+  BinSpikes counted = p;
+  counted.counts = smooth_plan.counts;
+  counted.count_type = CountType::f32;
+  count(counted, plan, report, stream);
+  if (p.n_windows * p.n_bins * p.n_units > 0) smooth(p, smooth_plan, stream);
 }
 
 }  // namespace neurokern

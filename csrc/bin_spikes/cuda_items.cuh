@@ -5,6 +5,7 @@
 // A Source says where an item's spikes lie and how to count some of them:
 //   leaves(p, plan)            whether there is nothing to do
 //   range(p, plan, item)       first spike and end
+//   packs(p, range)            whether 16 bits are sure to hold each count
 //   count(p, plan, item, first, tile, range, tally)   those that belong to the tile, which begins with
 //   counter
 //                              `first` of the item
@@ -94,7 +95,7 @@ __device__ void count_cell(const BinSpikes& p, const Item& item, std::uint32_t f
 template <typename Source, typename Finish>
 __device__ void count_tiles(const BinSpikes& p, const CountPlan& plan, const Item& item, Range range,
                             std::uint32_t* words, Tally& tally, const Finish& finish) {
-  const bool packed = range.end - range.first <= kMostPacked;
+  const bool packed = Source::packs(p, range);
   const std::uint32_t step = packed ? item.n_cells : static_cast<std::uint32_t>(plan.tile_words - kPadCells);
   std::uint32_t first = 0;
   do {
@@ -170,7 +171,7 @@ __device__ Range part_of(const CountPlan& plan, Range range, unsigned& offset) {
 }
 
 template <typename Source>
-__global__ void __launch_bounds__(kThreads, Source::kBlocks)
+__global__ void __launch_bounds__(kThreads, 2)
     count_heavy(BinSpikes p, CountPlan plan, std::int64_t* report) {
   NK_DYNAMIC_SHARED(std::uint32_t, words);
   NK_SHARED(unsigned long long, sums, kReportSlots);

@@ -22,11 +22,11 @@ struct CountPlan {
   std::int64_t n_slots;       // ... of the first n_slots such items
   std::int64_t slot_cells;
   std::int64_t n_buckets, rows_per_bucket, n_shares;
-  bool scans_all;      // order plays no part: every item looks at every spike
-  bool checks_order;   // one window: the order is checked while counting
-  bool checks_before;  // several windows: before it
-  bool may_partition;  // one window: unsorted spikes are first shared out by row
-  std::int64_t bytes;
+  bool scans_all;        // order plays no part: every item looks at every spike
+  bool checks_order;     // one window: the order is checked while counting
+  bool checks_before;    // several windows: before it
+  bool may_partition;    // one window: unsorted spikes are first shared out by row, ...
+  bool only_partitions;  // ... and it is known that they will be
 
   std::int64_t* ranges;          // (n_windows, row_items + 1): first spike of each item's rows, and the end
   unsigned* disordered;          // is some spike earlier than the one before it?
@@ -38,6 +38,13 @@ struct CountPlan {
   std::int64_t* bucket_starts;   // (n_buckets + 1,)
   std::uint32_t* share_buckets;  // (n_shares, n_buckets) spikes of each share in each bucket
   std::uint32_t* keys;           // (n_spikes,) counter within the bucket, kNoKey for a unit without a column
+};
+
+struct SmoothPlan {
+  float* counts;                 // (n_windows, n_bins, n_units)
+  float *starts, *ends;          // (n_windows, n_chunks, n_units) exponential: state around each chunk
+  std::int64_t chunk, n_chunks;  // rows of a chunk
+  std::int64_t most_warm_up;     // rows before a chunk
 };
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -65,14 +72,17 @@ class Workspace {
 };
 
 inline void cut_into_items(const BinSpikes& p, const CudaLimits& limits, CountPlan& plan) {
-  const std::int64_t n_units = most(p.n_units, 1);
-  const std::int64_t fitting_rows = limits.tile_cells / n_units;
-  plan.columns_per_item = fitting_rows > 0 ? p.n_units : limits.tile_cells;
+  // Many spikes in windows of trains are counted with 32 bits.
+  const bool half = p.train_ends != nullptr && p.n_windows > 1 && p.n_spikes > 0xFFFF;
+  const std::int64_t cells = half ? limits.tile_cells / 2 : limits.tile_cells;
+  const std::int64_t fitting_rows = cells / most(p.n_units, 1);
+  plan.columns_per_item = fitting_rows > 0 ? p.n_units : cells;
   plan.column_items = most(parts(p.n_units, most(plan.columns_per_item, 1)), 1);
   // Few rows for few blocks would leave most of the device without work.
   const std::int64_t spread_rows = parts(p.n_windows * p.n_bins, limits.wanted_items);
-  plan.scans_all = p.n_windows == 1 && p.n_bins > 0 && p.n_bins <= fitting_rows;
-  const std::int64_t rows = plan.scans_all ? p.n_bins : least(fitting_rows, spread_rows);
+  const bool fits = p.n_windows == 1 && p.n_bins > 0 && p.n_bins <= fitting_rows;
+  plan.scans_all = fits || (p.order == SpikeOrder::unsorted && p.n_windows > 1);
+  const std::int64_t rows = fits ? p.n_bins : least(fitting_rows, spread_rows);
   plan.rows_per_item = most(least(rows, p.n_bins), 1);
   plan.row_items = parts(p.n_bins, plan.rows_per_item);
   plan.n_items = p.n_windows * plan.row_items * plan.column_items;
@@ -80,16 +90,18 @@ inline void cut_into_items(const BinSpikes& p, const CudaLimits& limits, CountPl
   plan.tile_words = whole_groups(least(plan.item_cells, limits.tile_cells / 2));
 }
 
-inline CountPlan make_plan(const BinSpikes& p, const CudaLimits& limits, void* memory) {
+inline CountPlan make_plan(const BinSpikes& p, const CudaLimits& limits, Workspace& workspace) {
   CountPlan plan{};
   cut_into_items(p, limits, plan);
+  // Trains of one window are shared out by row as unsorted spikes are.
   const bool unknown = p.order == SpikeOrder::unknown, one_window = p.n_windows == 1;
-  plan.scans_all |= p.order == SpikeOrder::unsorted && !one_window;
-  plan.checks_order = unknown && one_window && !plan.scans_all;
+  const bool trains = p.train_ends != nullptr;
+  plan.checks_order = unknown && one_window && !plan.scans_all && !trains;
   plan.checks_before = unknown && !one_window;
   plan.may_partition =
-      p.order != SpikeOrder::claimed_sorted && one_window && !plan.scans_all && plan.n_items > 0;
-  plan.heavy_spikes = plan.scans_all ? limits.heavy_spikes / 16 : limits.heavy_spikes;
+      one_window && !plan.scans_all && plan.n_items > 0 && (trains || p.order != SpikeOrder::claimed_sorted);
+  plan.only_partitions = plan.may_partition && !plan.checks_order;
+  plan.heavy_spikes = plan.scans_all && one_window ? limits.heavy_spikes / 16 : limits.heavy_spikes;
   plan.n_slots = p.n_spikes > plan.heavy_spikes ? least(plan.n_items, limits.heavy_slots) : 0;
   plan.slot_cells = whole_groups(plan.item_cells);
   if (plan.may_partition) {
@@ -98,10 +110,10 @@ inline CountPlan make_plan(const BinSpikes& p, const CudaLimits& limits, void* m
     plan.n_buckets = parts(p.n_bins, plan.rows_per_bucket);
     plan.n_shares = most(least(p.n_spikes / 4096, limits.shares), 1);
   }
-  Workspace workspace(memory);
   workspace.take(plan.disordered, 1);
   workspace.take(plan.n_heavy, 1);
-  if (!plan.scans_all) workspace.take(plan.ranges, p.n_windows * (plan.row_items + 1));
+  if (!plan.scans_all && !plan.only_partitions && !trains)
+    workspace.take(plan.ranges, p.n_windows * (plan.row_items + 1));
   workspace.take(plan.slot_items, plan.n_slots);
   workspace.take(plan.slot_totals, plan.n_slots * plan.slot_cells);
   workspace.take(plan.buckets, plan.n_buckets);
@@ -109,7 +121,19 @@ inline CountPlan make_plan(const BinSpikes& p, const CudaLimits& limits, void* m
   workspace.take(plan.bucket_starts, plan.n_buckets + 1);
   workspace.take(plan.share_buckets, plan.n_shares * plan.n_buckets);
   workspace.take(plan.keys, plan.may_partition ? p.n_spikes : 0);
-  plan.bytes = workspace.bytes();
+  return plan;
+}
+
+inline SmoothPlan make_smooth_plan(const BinSpikes& p, const CudaLimits& limits, Workspace& workspace) {
+  SmoothPlan plan{};
+  if (p.smoothing == Smoothing::none) return plan;
+  plan.chunk = limits.smooth_chunk;
+  plan.n_chunks = parts(p.n_bins, plan.chunk);
+  plan.most_warm_up = limits.smooth_warm_up;
+  workspace.take(plan.counts, p.n_windows * p.n_bins * p.n_units);
+  const bool chunked = p.smoothing == Smoothing::exponential && plan.n_chunks > 1;
+  workspace.take(plan.starts, chunked ? p.n_windows * plan.n_chunks * p.n_units : 0);
+  workspace.take(plan.ends, chunked ? p.n_windows * plan.n_chunks * p.n_units : 0);
   return plan;
 }
 

@@ -105,9 +105,40 @@ struct Rows<std::int64_t> {
   }
 };
 
-__device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
-  return p.wide_units ? static_cast<const std::int64_t*>(p.units)[i]
-                      : static_cast<const std::int32_t*>(p.units)[i];
+// A train's spikes: [first, end). In bounds whatever the ends are.
+struct Train {
+  std::int64_t id = 0, first = 0, end = 0;
+
+  Train() = default;
+  __device__ Train(const BinSpikes& p, std::int64_t train) : id(train) {
+    first = train > 0 ? clamp(p, p.train_ends[train - 1]) : 0;
+    end = train < p.n_trains ? clamp(p, p.train_ends[train]) : p.n_spikes;
+  }
+  static __device__ std::int64_t clamp(const BinSpikes& p, std::int64_t end) {
+    return end < 0 ? 0 : end > p.n_spikes ? p.n_spikes : end;
+  }
+};
+
+// The id of spike i: read, or the train it is in. `train` is the one of the last spike asked for, most often the
+// same.
+template <bool kRemembers>
+__device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i, Train& train) {
+  if (p.train_ends == nullptr) {
+    return p.wide_units ? static_cast<const std::int64_t*>(p.units)[i]
+                        : static_cast<const std::int32_t*>(p.units)[i];
+  }
+  if (kRemembers && i >= train.first && i < train.end) return train.id;
+  std::int64_t low = 0, high = p.n_trains;
+  while (low < high) {
+    const std::int64_t middle = low + (high - low) / 2;
+    if (p.train_ends[middle] <= i) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  if (kRemembers) train = Train(p, low);
+  return low;
 }
 
 // A block's threads call found(id, row) for the spikes in [first, end) that lie in the rows; the id is 0
@@ -115,11 +146,12 @@ __device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
 //
 // A thread loads kTogether spikes before it uses any. Those near an edge come last and are read again, so
 // that their divisions are compiled once and hold no registers meanwhile.
-template <bool kIds, typename T, typename Found>
+template <bool kIds, bool kRemembers, typename T, typename Found>
 __device__ bool for_spikes(const BinSpikes& p, const Rows<T>& rows, std::int64_t first, std::int64_t end,
                            bool checks_order, const Found& found) {
   const T* times = static_cast<const T*>(p.times);
   bool wrong = false;
+  Train train;
   for (std::int64_t i = first + threadIdx.x; i < end; i += kTogether * kThreads) {
     T time[kTogether];
     std::int64_t id[kTogether];
@@ -128,7 +160,7 @@ __device__ bool for_spikes(const BinSpikes& p, const Rows<T>& rows, std::int64_t
       const std::int64_t at = i + j * kThreads;
       if (at >= end) continue;
       time[j] = times[at];
-      id[j] = kIds ? unit_id(p, at) : 0;
+      id[j] = kIds ? unit_id<kRemembers>(p, at, train) : 0;
       if (checks_order && at + 1 < p.n_spikes) wrong |= !(time[j] <= times[at + 1]);
     }
     unsigned near_edge = 0;
@@ -142,7 +174,7 @@ __device__ bool for_spikes(const BinSpikes& p, const Rows<T>& rows, std::int64_t
     for (; near_edge != 0; near_edge &= near_edge - 1) {
       const std::int64_t at = i + (__ffs(static_cast<int>(near_edge)) - 1) * kThreads;
       const std::int64_t row = rows.exact(p, times[at]);
-      if (row >= 0) found(kIds ? unit_id(p, at) : 0, row);
+      if (row >= 0) found(kIds ? unit_id<kRemembers>(p, at, train) : 0, row);
     }
   }
   return wrong;

@@ -11,7 +11,7 @@ namespace {
 // The state that later kernels find: an empty report, no heavy items, empty buckets.
 __device__ void clear_state(const BinSpikes& p, const CountPlan& plan, std::int64_t* report) {
   const std::int64_t i = first_item();
-  if (i < kReportSlots) report[i] = i == kOutsideSlot && p.starts == nullptr ? p.n_spikes : 0;
+  if (i < kReportSlots) report[i] = i == kOutsideSlot && p.starts == nullptr && p.n_windows == 1 ? p.n_spikes : 0;
   if (i == 0) {
     *plan.disordered = 0;
     *plan.n_heavy = 0;
@@ -24,12 +24,20 @@ __device__ void clear_state(const BinSpikes& p, const CountPlan& plan, std::int6
 
 __global__ void begin(BinSpikes p, CountPlan plan, std::int64_t* report) { clear_state(p, plan, report); }
 
-// Sets `disordered` if the times of two neighbours in [first, end] are not in order. NaN never is.
+// Sets `disordered` if the times of two neighbours in [first, end] are not in order. NaN never is. The last
+// of a train and the first of the next need not be.
 template <typename T>
-__device__ void check_order_of(const T* times, std::int64_t first, std::int64_t end, unsigned* disordered) {
+__device__ void check_order_of(const BinSpikes& p, std::int64_t first, std::int64_t end,
+                               unsigned* disordered) {
+  const T* times = static_cast<const T*>(p.times);
   const std::int64_t lane = threadIdx.x % 32;
   for (std::int64_t i = first + first_item() - lane; i < end; i += item_stride()) {
-    const bool wrong = i + lane < end && !(times[i + lane] <= times[i + lane + 1]);
+    const std::int64_t at = i + lane;
+    bool wrong = at < end && !(times[at] <= times[at + 1]);
+    if (wrong && p.train_ends != nullptr) {
+      Train train;
+      wrong = unit_id<false>(p, at, train) == unit_id<false>(p, at + 1, train);
+    }
     if (!__any_sync(kWholeWarp, wrong)) continue;
     if (lane == 0) atomicOr(disordered, 1u);
     return;
@@ -38,7 +46,7 @@ __device__ void check_order_of(const T* times, std::int64_t first, std::int64_t 
 
 template <typename T>
 __global__ void check_order(BinSpikes p, CountPlan plan) {
-  check_order_of(static_cast<const T*>(p.times), 0, p.n_spikes - 1, plan.disordered);
+  check_order_of<T>(p, 0, p.n_spikes - 1, plan.disordered);
 }
 
 // The first spike at or after `value`, found by a warp: 32 probes a step. In bounds, and not decreasing in
@@ -85,7 +93,13 @@ struct Spikes {
   static constexpr bool kChecksOrder = true;
   static constexpr int kBlocks = T(0.5) != T(0) ? 3 : 2;  // divisions of 64-bit integers are long
 
-  static __device__ bool leaves(const BinSpikes&, const CountPlan&) { return false; }
+  static __device__ bool leaves(const BinSpikes& p, const CountPlan& plan) {
+    return p.train_ends != nullptr && !plan.scans_all && *plan.disordered == 0;
+  }
+
+  static __device__ bool packs(const BinSpikes&, Range range) {
+    return range.end - range.first <= kMostPacked;
+  }
 
   static __device__ Range range(const BinSpikes& p, const CountPlan& plan, const Item& item) {
     if (plan.scans_all || (plan.checks_before && *plan.disordered != 0)) return {0, p.n_spikes};
@@ -100,7 +114,7 @@ struct Spikes {
     const auto found = [&](std::int64_t id, std::int64_t row) {
       count_cell(p, item, first, tile, static_cast<std::uint32_t>(row), id, tally);
     };
-    const bool wrong = for_spikes<true>(p, rows, range.first, range.end, plan.checks_order, found);
+    const bool wrong = for_spikes<true, false>(p, rows, range.first, range.end, plan.checks_order, found);
     if (!plan.checks_order) return;
     if (__any_sync(kWholeWarp, wrong) && threadIdx.x % 32 == 0) atomicOr(plan.disordered, 1u);
   }
@@ -109,8 +123,8 @@ struct Spikes {
   static __device__ void finish(const BinSpikes& p, const CountPlan& plan) {
     if (!plan.checks_order) return;
     const std::int64_t first = plan.ranges[0], end = plan.ranges[plan.row_items], last = p.n_spikes - 1;
-    check_order_of(static_cast<const T*>(p.times), 0, first < last ? first : last, plan.disordered);
-    check_order_of(static_cast<const T*>(p.times), end, last, plan.disordered);
+    check_order_of<T>(p, 0, first < last ? first : last, plan.disordered);
+    check_order_of<T>(p, end, last, plan.disordered);
   }
 };
 

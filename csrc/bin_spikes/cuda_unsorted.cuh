@@ -13,9 +13,7 @@ namespace neurokern {
 namespace {
 
 // Nothing is to be done again if the order was not known, but right.
-__device__ bool was_in_order(const BinSpikes& p, const CountPlan& plan) {
-  return p.order == SpikeOrder::unknown && *plan.disordered == 0;
-}
+__device__ bool was_in_order(const CountPlan& plan) { return plan.checks_order && *plan.disordered == 0; }
 
 __device__ std::uint32_t bucket_of(const CountPlan& plan, std::int64_t row) {
   if (row <= 0xFFFFFFFF &&
@@ -32,8 +30,8 @@ __device__ Range share_of(const BinSpikes& p, const CountPlan& plan) {
 template <typename T>
 __global__ void size_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) {
   NK_DYNAMIC_SHARED(std::uint32_t, sizes);
-  if (was_in_order(p, plan)) return;
-  if (p.order == SpikeOrder::unknown && blockIdx.x == 0 && threadIdx.x == 0) {
+  if (was_in_order(plan)) return;
+  if (plan.checks_order && blockIdx.x == 0 && threadIdx.x == 0) {
     // What the attempt in order left behind.
     *plan.n_heavy = 0;
     for (int slot = 0; slot < kReportSlots; ++slot) report[slot] = 0;
@@ -43,7 +41,7 @@ __global__ void size_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) 
   __syncthreads();
   const Rows<T> rows(p, window_start(p, 0, T{}), 0, p.n_bins);
   const Range share = share_of(p, plan);
-  for_spikes<false>(p, rows, share.first, share.end, false,
+  for_spikes<false, false>(p, rows, share.first, share.end, false,
                     [&](std::int64_t, std::int64_t row) { atomicAdd(&sizes[bucket_of(plan, row)], 1u); });
   __syncthreads();
   for (std::int64_t b = threadIdx.x; b < plan.n_buckets; b += kThreads) {
@@ -103,7 +101,7 @@ __global__ void fill_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) 
   NK_DYNAMIC_SHARED(std::int64_t, places);
   NK_SHARED(std::int64_t, scan, 2 * kThreads);
   NK_SHARED(unsigned long long, sums, kReportSlots);
-  if (was_in_order(p, plan)) return;
+  if (was_in_order(plan)) return;
   std::uint32_t* placed = reinterpret_cast<std::uint32_t*>(places + plan.n_buckets);
   reserve_places(plan, places, scan);
   for (std::int64_t b = threadIdx.x; b < plan.n_buckets; b += kThreads) placed[b] = 0;
@@ -111,7 +109,7 @@ __global__ void fill_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) 
   const Rows<T> rows(p, window_start(p, 0, T{}), 0, p.n_bins);
   const Range share = share_of(p, plan);
   Tally tally;
-  for_spikes<true>(p, rows, share.first, share.end, false, [&](std::int64_t id, std::int64_t row) {
+  for_spikes<true, true>(p, rows, share.first, share.end, false, [&](std::int64_t id, std::int64_t row) {
     place_spike(p, plan, id, row, places, placed, tally);
   });
   tally.add_to(p, report, sums);
@@ -123,7 +121,11 @@ struct Keys {
   static constexpr int kBlocks = 4;
   static constexpr int kKeysTogether = 8;
 
-  static __device__ bool leaves(const BinSpikes& p, const CountPlan& plan) { return was_in_order(p, plan); }
+  static __device__ bool leaves(const BinSpikes&, const CountPlan& plan) { return was_in_order(plan); }
+
+  static __device__ bool packs(const BinSpikes&, Range range) {
+    return range.end - range.first <= kMostPacked;
+  }
 
   static __device__ Range range(const BinSpikes&, const CountPlan& plan, const Item& item) {
     const std::uint32_t bucket = bucket_of(plan, item.row);

@@ -8,6 +8,8 @@
 
 #define NEUROKERN_EMULATE_CUDA
 
+#include <math.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

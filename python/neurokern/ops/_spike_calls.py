@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,7 +175,8 @@ def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
     """As :func:`count_on_cpu`, on torch's current stream; waits only if an error may have to be raised."""
     report = _library.new_array(counts, (4,), "int64")
     with _library.gpu_module(counts) as (module, stream):
-        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, None)
+        weights = _weights_beside(counts, rules, grid)
+        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, weights)
         limits = module.CudaLimits(**cuda_limits)
         n_bytes = module.bin_spikes_workspace(problem, limits)
         workspace = _library.new_array(counts, (n_bytes,), "uint8")
@@ -184,6 +186,20 @@ def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
         _, unknown, _, largest = report.tolist()
         check_report(unknown, largest, spikes, count_type, n_units, rules)
     return report[:3].sum()
+
+
+def _weights_beside(counts: Any, rules: Rules, grid: Grid) -> Any:
+    """Return the weights of the smoothing on the device of ``counts``."""
+    if rules.smoothing is None or isinstance(counts, np.ndarray) or counts.device.type == "cpu":
+        return weights_of(rules, grid)
+    return _weights_on(counts.device, rules.smoothing, rules.smoothing_width, grid.bin_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _weights_on(device: Any, smoothing: str, width: float, bin_size: float) -> Any:
+    """Copy weights to a GPU once: the copy waits for the device, and cannot be captured in a CUDA graph."""
+    weights = smoothing_weights(smoothing, width, bin_size)
+    return _library.torch.tensor(weights, device=device)
 
 
 def _is_integer(times: Any) -> bool:
