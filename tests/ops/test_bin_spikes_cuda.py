@@ -19,7 +19,7 @@ def gpu(request):
         yield "cpu" if request.param == "emulated" else "cuda"
 
 
-# Names of csrc/bin_spikes/bin_spikes.h.
+# Fields of CudaLimits in csrc/bin_spikes/bin_spikes.h.
 LIMITS = {
     "the usual": {},
     "few rows to an item": {"tile_cells": 96},
@@ -56,16 +56,15 @@ def draw_spikes(order, n_spikes=900, n_ids=21, seed=0):
 
 def check(gpu, times, units, *args, **options):
     """The counts on the GPU are those of the reference, bit for bit."""
-    times, units = torch.from_numpy(times), torch.from_numpy(units)
+    times, units = torch.from_numpy(times), None if units is None else torch.from_numpy(units)
+    on_gpu = times.to(gpu), None if units is None else units.to(gpu)
     # backend="reference" makes the emulation step aside.
     expected = nk.bin_spikes(times, units, *args, return_dropped=True, backend="reference", **options)
-    for name in ("windows", "edges", "unit_map"):
+    for name in ("windows", "edges", "unit_map", "train_ends"):
         if options.get(name) is not None:
             options[name] = torch.as_tensor(options[name]).to(gpu)
     for claim in (None, False):
-        result = nk.bin_spikes(
-            times.to(gpu), units.to(gpu), *args, return_dropped=True, sorted=claim, **options
-        )
+        result = nk.bin_spikes(*on_gpu, *args, return_dropped=True, sorted=claim, **options)
         assert torch.equal(result[0].cpu(), expected[0])
         assert int(result[1]) == int(expected[1])
     return expected[0]
@@ -159,3 +158,86 @@ def test_more_spikes_in_a_tile_than_16_bits_count(gpu, monkeypatch, tile_cells):
     rng.shuffle(units)
     counts = check(gpu, times, units, 0.1, 0.2, n_units=9, dtype="int32")
     assert counts.max() > 2**15
+
+
+# ---- Trains
+
+
+def draw_trains(order, n_trains=21):
+    """Trains of very different lengths, some empty, each in this order; and their ends."""
+    times, units = draw_spikes("all at once" if order == "all at once" else "shuffled")
+    units = np.sort(np.minimum(units.clip(0), 3 + units % (n_trains - 3)))
+    ends = np.searchsorted(units, np.arange(n_trains), side="right")
+    ends[-1] = len(times)
+    for begin, end in zip([0, *ends], ends, strict=False):
+        if order == "sorted" or (order == "first and last swapped" and begin > 0):
+            times[begin:end].sort()
+    return times, ends
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("windows", [None, np.array([0.3, 2.5, 2.48, -5.0, 3.0])])
+def test_trains(gpu, limits, order, windows):
+    times, ends = draw_trains(order)
+    options = {"train_ends": ends, "dtype": "int32", "windows": windows}
+    check(gpu, times, None, 0.2, 10.0 if windows is None else 1.0, **options)
+    unit_map = np.random.default_rng(2).integers(-1, 4, 18)  # and three trains unknown
+    check(gpu, times, None, 0.2, 10.0 if windows is None else 1.0, unit_map=unit_map, n_units=4, **options)
+
+
+def test_windows_of_trains_with_more_spikes_than_16_bits_count(gpu):
+    times, ends = np.full(70_000, 0.05), np.array([10, 69_999, 70_000])
+    counts = check(gpu, times, None, 0.1, 0.2, windows=np.array([0.0, -0.1]), train_ends=ends, dtype="int32")
+    assert counts.max() == 69_989
+
+
+@pytest.mark.parametrize("windows", [None, [0.0, 1.0]])
+@pytest.mark.parametrize("ends", [[7, 3, -5], [10**12, 2, 900], [-(10**15), 10**15, 5]])
+def test_ends_that_no_trains_have_stay_in_bounds(gpu, ends, windows):
+    times, _ = draw_spikes("sorted")
+    windows = None if windows is None else torch.tensor(windows, dtype=torch.float64, device=gpu)
+    counts = nk.bin_spikes(
+        torch.from_numpy(times).to(gpu),
+        None,
+        0.2,
+        10.0,
+        n_units=3,
+        windows=windows,
+        train_ends=torch.tensor(ends, device=gpu),
+    )
+    assert int(counts.sum()) <= len(times) * (1 if windows is None else 2 * 3)
+
+
+# ---- Smoothing
+
+
+CHUNKS = {
+    "the usual": {},
+    "chunks that begin right": {"smooth_chunk": 7, "smooth_warm_up": 400},
+    "chunks of which some begin wrong": {"smooth_chunk": 7, "smooth_warm_up": 20},
+    "chunks that begin wrong": {"smooth_chunk": 16, "smooth_warm_up": 0},
+}
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("windows", [None, np.array([0.3, 2.5, 2.48, -5.0])])
+def test_an_exponential_cut_into_chunks(gpu, monkeypatch, chunks, dtype, windows):
+    monkeypatch.setattr(_spike_calls, "cuda_limits", CHUNKS[chunks])
+    times, units = draw_spikes("sorted")
+    options = {"n_units": 21, "windows": windows, "dtype": dtype, "smoothing": "exponential"}
+    check(gpu, times, units, 0.02, 3.0, smoothing_width=0.05, **options)
+
+
+@pytest.mark.parametrize("width", [0.001, 0.05, 0.7, 5.0])  # the last two: more taps than bins
+@pytest.mark.parametrize("n_units", [1, 21, 70])
+@pytest.mark.parametrize("windows", [None, np.array([0.3, 2.5, 2.48, -5.0])])
+def test_gaussians_narrow_and_wider_than_the_window(gpu, width, n_units, windows):
+    times, units = draw_spikes("shuffled", n_ids=n_units)
+    options = {"n_units": n_units, "windows": windows, "smoothing": "gaussian"}
+    check(gpu, times, units, 0.02, 3.0, smoothing_width=width, **options)
+
+
+def test_a_gaussian_of_more_taps_than_shared_memory_holds(gpu):
+    times, units = draw_spikes("sorted")
+    check(gpu, times, units, 0.01, 10.0, n_units=3, smoothing="gaussian", smoothing_width=0.5)

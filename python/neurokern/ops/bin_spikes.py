@@ -140,8 +140,8 @@ def bin_spikes(
     ValueError, TypeError
         If an argument is out of its range or kind, lengths differ, ``strict`` finds an unknown id, or a count
         does not fit, or the counts do not fit into free memory. On a CUDA device the values of
-        ``windows``, ``edges`` and ``unit_map`` are not looked at, since that would wait for the device: a
-        window that starts at NaN holds zeros there.
+        ``windows``, ``edges``, ``unit_map`` and ``train_ends`` are not looked at, since that would wait for
+        the device: a window that starts at NaN holds zeros there.
 
     Notes
     -----
@@ -297,7 +297,7 @@ def _dispatch(
     by_reference = _library.choose_backend("bin_spikes", device, backend) == "reference"
     if by_reference or not tensors:
         counts = arrays.allocate(shape, count_type, spikes.times) if out is None else out
-        count = count_by_reference if by_reference else _kernel_for(spikes, rules)
+        count = count_by_reference if by_reference else _kernel_for(spikes)
         return counts, count(spikes, counts, count_type, shape[-1], grid, rules)
     if out is None:
         dtype = getattr(torch, count_type)
@@ -325,20 +325,18 @@ def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
     return (grid.n_bins, n_units) if starts is None else (starts.shape[0], grid.n_bins, n_units)
 
 
-def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
-    """Return the kernel of the device, or the reference where it knows nothing of trains and smoothing."""
+def _kernel_for(spikes: Spikes) -> Callable[..., Any]:
+    """Return the kernel of the device, or the reference where it knows nothing of trains."""
     if _library.runs_on_gpu(spikes.times):
         return count_on_gpu
-    if spikes.train_ends is not None or rules.smoothing is not None:
-        return count_by_reference
-    return count_on_cpu
+    return count_on_cpu if spikes.train_ends is None else count_by_reference
 
 
 def _count_into(*arguments: Any) -> torch.Tensor:
     spikes, grid, n_units, rules = _unpack(arguments[:-1])
     out = arguments[-1]
     count_type = str(out.dtype).removeprefix("torch.")
-    return torch.as_tensor(_kernel_for(spikes, rules)(spikes, out, count_type, n_units, grid, rules))
+    return torch.as_tensor(_kernel_for(spikes)(spikes, out, count_type, n_units, grid, rules))
 
 
 def _count(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
