@@ -56,9 +56,9 @@ void count_in_order(const BinSpikes& p, const CountPlan& plan, std::int64_t* rep
     NK_LAUNCH(find_ranges<T>, blocks_for(n_ends * 32, kThreads, kMaxBlocks), kThreads, stream, p, plan,
               report, !plan.checks_before);
   }
-  const bool searches_trains = p.train_ends != nullptr && !plan.scans_all;
-  if (searches_trains) count_by<Trains<T>>(p, plan, report, stream);
-  if (!searches_trains || plan.checks_before) count_by<Spikes<T>>(p, plan, report, stream);
+  if (p.train_ends == nullptr) return count_by<Spikes<T, Ids::units>>(p, plan, report, stream);
+  if (!plan.scans_all) count_by<Trains<T>>(p, plan, report, stream);
+  if (plan.scans_all || plan.checks_before) count_by<Spikes<T, Ids::trains>>(p, plan, report, stream);
 }
 
 template <typename T>
@@ -67,8 +67,9 @@ void count_partitioned(const BinSpikes& p, const CountPlan& plan, std::int64_t* 
   const unsigned n_shares = static_cast<unsigned>(plan.n_shares);
   NK_LAUNCH_SHARED(size_buckets<T>, n_shares, kThreads, n_buckets * sizeof(std::uint32_t), stream, p, plan,
                    report);
-  NK_LAUNCH_SHARED(fill_buckets<T>, n_shares, kThreads,
-                   n_buckets * (sizeof(std::int64_t) + sizeof(std::uint32_t)), stream, p, plan, report);
+  const auto fill = p.train_ends == nullptr ? fill_buckets<T, Ids::units> : fill_buckets<T, Ids::trains>;
+  NK_LAUNCH_SHARED(fill, n_shares, kThreads, n_buckets * (sizeof(std::int64_t) + sizeof(std::uint32_t)),
+                   stream, p, plan, report);
   count_by<Keys>(p, plan, report, stream);
 }
 

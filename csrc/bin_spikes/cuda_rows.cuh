@@ -8,7 +8,7 @@
 namespace neurokern {
 namespace {
 
-constexpr int kTogether = 4;                               // spikes of a thread that are loaded at once
+constexpr int kTogether = 6;                               // spikes of a thread that are loaded at once
 constexpr std::int64_t kMostRows = std::int64_t{1} << 30;  // rows are 32-bit numbers
 
 // The rule itself, for rows [row, end) of a window.
@@ -31,40 +31,38 @@ struct Rows;
 
 template <>
 struct Rows<double> {
-  double start, origin, scale, slack, first, end;
-  std::int64_t row, n_rows;
+  double start, origin, scale, bound, end;
+  std::int64_t row, row_end;
   bool usable, closed_end;
 
   __device__ Rows(const BinSpikes& p, double window_start, std::int64_t first_row, std::int64_t rows)
       : start(window_start),
-        origin(window_start - p.tolerance),
         scale(p.step_is_rate ? p.step : 1 / p.step),
-        first(static_cast<double>(first_row)),
         row(first_row),
-        n_rows(rows),
+        row_end(first_row + rows),
         closed_end(p.closed_last && first_row + rows == p.n_bins) {
+    const double n = static_cast<double>(first_row);
+    origin = window_start - p.tolerance + (p.step_is_rate ? n / p.step : n * p.step);
     // Edges, times and the product are each rounded a few times, relative to the largest time and bin.
     const double last = plain_edge(p, start, p.n_bins);
     const double reach = (start < 0 ? -start : start) + (last < 0 ? -last : last) + p.tolerance;
-    slack = 16 * 2.3e-16 * (scale * reach + static_cast<double>(p.n_bins));
+    const double slack = 16 * 2.3e-16 * (scale * reach + static_cast<double>(p.n_bins));
+    bound = 0.5 - slack;
+    end = static_cast<double>(rows) + slack;
     usable = p.edges == nullptr && slack < 0.01 && p.n_bins < kMostRows;
-    // A spike on the closed end may lie as far behind the last (lowered) edge as the tolerance.
-    end = static_cast<double>(rows) + (closed_end ? p.tolerance * scale : 0) + 0.5;
-    if (!(end < 2e9)) usable = false;
   }
 
   __device__ std::int64_t exact(const BinSpikes& p, double t) const {
-    return usable_start(start) ? row_by_rule(p, start, t, row, row + n_rows) : kOutside;
+    return usable_start(start) ? row_by_rule(p, start, t, row, row_end) : kOutside;
   }
   __device__ int quick(double t) const {
     if (!usable) return kNearEdge;
-    const double x = (t - origin) * scale - first;
-    if (!(x > -0.5 && x < end)) return kOutside;  // NaN lands here too
+    const double x = (t - origin) * scale;
+    // NaN lands in the first case. How far behind the last edge a closed end reaches, the rule knows.
+    if (!(x > -0.5 && x < end)) return closed_end && x >= end ? kNearEdge : kOutside;
     const int r = static_cast<int>(x);
     const double middle = x - static_cast<double>(r) - 0.5;  // below -1/2 for a spike just before the rows
-    const bool near_edge = !((middle < 0 ? -middle : middle) < 0.5 - slack);
-    if (near_edge || (closed_end && r >= n_rows)) return kNearEdge;
-    return r < n_rows ? r : kOutside;
+    return (middle < 0 ? -middle : middle) < bound ? r : kNearEdge;
   }
 };
 
@@ -119,15 +117,17 @@ struct Train {
   }
 };
 
-// The id of spike i: read, or the train it is in. `train` is the one of the last spike asked for, most often the
-// same.
-template <bool kRemembers>
-__device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i, Train& train) {
-  if (p.train_ends == nullptr) {
-    return p.wide_units ? static_cast<const std::int64_t*>(p.units)[i]
-                        : static_cast<const std::int32_t*>(p.units)[i];
-  }
-  if (kRemembers && i >= train.first && i < train.end) return train.id;
+// Where the ids of spikes come from.
+enum class Ids { none, units, trains };
+
+__device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
+  return p.wide_units ? static_cast<const std::int64_t*>(p.units)[i]
+                      : static_cast<const std::int32_t*>(p.units)[i];
+}
+
+// The train that spike i is in: most often `last`, that of the spike asked for before.
+__device__ std::int64_t train_id(const BinSpikes& p, std::int64_t i, Train& last) {
+  if (i >= last.first && i < last.end) return last.id;
   std::int64_t low = 0, high = p.n_trains;
   while (low < high) {
     const std::int64_t middle = low + (high - low) / 2;
@@ -137,44 +137,54 @@ __device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i, Train& train
       high = middle;
     }
   }
-  if (kRemembers) train = Train(p, low);
+  last = Train(p, low);
   return low;
 }
 
-// A block's threads call found(id, row) for the spikes in [first, end) that lie in the rows; the id is 0
-// unless kIds. True if this thread was to check the order and saw a spike later than the next.
+// A block's threads call found(id, row) for the spikes in [first, end) that lie in the rows. True if this
+// thread was to check the order and saw a spike later than the next.
 //
-// A thread loads kTogether spikes before it uses any. Those near an edge come last and are read again, so
-// that their divisions are compiled once and hold no registers meanwhile.
-template <bool kIds, bool kRemembers, typename T, typename Found>
+// A thread has the loads of kTogether spikes under way before it uses any, without a branch between them:
+// behind the last spike it loads its first again. Those near an edge come last and are read again, so that
+// their divisions are compiled once and hold no registers meanwhile.
+template <Ids kIds, typename T, typename Found>
 __device__ bool for_spikes(const BinSpikes& p, const Rows<T>& rows, std::int64_t first, std::int64_t end,
                            bool checks_order, const Found& found) {
   const T* times = static_cast<const T*>(p.times);
   bool wrong = false;
   Train train;
   for (std::int64_t i = first + threadIdx.x; i < end; i += kTogether * kThreads) {
+    const std::int64_t left = end - i, next_left = p.n_spikes - 1 - i;
     T time[kTogether];
     std::int64_t id[kTogether];
     NK_UNROLL
     for (int j = 0; j < kTogether; ++j) {
-      const std::int64_t at = i + j * kThreads;
-      if (at >= end) continue;
+      const std::int64_t at = i + (j * kThreads < left ? j * kThreads : 0);
       time[j] = times[at];
-      id[j] = kIds ? unit_id<kRemembers>(p, at, train) : 0;
-      if (checks_order && at + 1 < p.n_spikes) wrong |= !(time[j] <= times[at + 1]);
+      id[j] = kIds == Ids::units ? unit_id(p, at) : 0;
+    }
+    if (checks_order) {
+      NK_UNROLL
+      for (int j = 0; j < kTogether; ++j) {
+        const int ahead = j * kThreads < left ? j * kThreads : 0;
+        wrong |= !(time[j] <= times[i + ahead + (ahead < next_left ? 1 : 0)]);
+      }
     }
     unsigned near_edge = 0;
     NK_UNROLL
     for (int j = 0; j < kTogether; ++j) {
-      if (i + j * kThreads >= end) continue;
+      if (j * kThreads >= left) continue;
       const int row = rows.quick(time[j]);
-      if (row >= 0) found(id[j], static_cast<std::int64_t>(row));
       near_edge |= (row == kNearEdge ? 1u : 0u) << j;
+      if (row < 0) continue;
+      if (kIds == Ids::trains) id[j] = train_id(p, i + j * kThreads, train);
+      found(id[j], static_cast<std::int64_t>(row));
     }
     for (; near_edge != 0; near_edge &= near_edge - 1) {
       const std::int64_t at = i + (__ffs(static_cast<int>(near_edge)) - 1) * kThreads;
       const std::int64_t row = rows.exact(p, times[at]);
-      if (row >= 0) found(kIds ? unit_id<kRemembers>(p, at, train) : 0, row);
+      if (row < 0) continue;
+      found(kIds == Ids::none ? 0 : kIds == Ids::units ? unit_id(p, at) : train_id(p, at, train), row);
     }
   }
   return wrong;

@@ -43,8 +43,8 @@ struct SharedColumn {
   __device__ float operator()(std::int64_t row) const { return counts[row * kColumns]; }
 };
 
-// kRowsOfThread results from row 0 on. The neighbours at distance k of all of them slide by one row with k, so
-// that each step reads two numbers.
+// kRowsOfThread results from row 0 on. The neighbours at distance k of all of them slide by one row with k,
+// so that each step reads two numbers.
 template <typename Column>
 __device__ void smooth_rows(const Column& column, const float* weights, std::int64_t n_weights, float* rate) {
   float before[kRowsOfThread], after[kRowsOfThread];
@@ -127,8 +127,8 @@ __device__ std::int64_t rows_to_fade(float a, std::int64_t most) {
   return rows < most ? rows : most;
 }
 
-// A recursion is a chain, but what lies many rows back is, nearly always, rounded away: each chunk begins that
-// much earlier from 0, and notes the state it found at its own first row. repair_exponential compares.
+// A recursion is a chain, but what lies many rows back is, nearly always, rounded away: each chunk begins
+// that much earlier from 0, and notes the state it found at its own first row. repair_exponential compares.
 __global__ void __launch_bounds__(kThreads) smooth_exponential(BinSpikes p, SmoothPlan plan) {
   const std::int64_t n = p.n_windows * plan.n_chunks * p.n_units;
   const std::int64_t warm_up = rows_to_fade(p.weights[0], plan.most_warm_up);

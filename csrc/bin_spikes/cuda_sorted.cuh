@@ -11,7 +11,8 @@ namespace {
 // The state that later kernels find: an empty report, no heavy items, empty buckets.
 __device__ void clear_state(const BinSpikes& p, const CountPlan& plan, std::int64_t* report) {
   const std::int64_t i = first_item();
-  if (i < kReportSlots) report[i] = i == kOutsideSlot && p.starts == nullptr && p.n_windows == 1 ? p.n_spikes : 0;
+  if (i < kReportSlots)
+    report[i] = i == kOutsideSlot && p.starts == nullptr && p.n_windows == 1 ? p.n_spikes : 0;
   if (i == 0) {
     *plan.disordered = 0;
     *plan.n_heavy = 0;
@@ -36,7 +37,7 @@ __device__ void check_order_of(const BinSpikes& p, std::int64_t first, std::int6
     bool wrong = at < end && !(times[at] <= times[at + 1]);
     if (wrong && p.train_ends != nullptr) {
       Train train;
-      wrong = unit_id<false>(p, at, train) == unit_id<false>(p, at + 1, train);
+      wrong = train_id(p, at, train) == train_id(p, at + 1, train);
     }
     if (!__any_sync(kWholeWarp, wrong)) continue;
     if (lane == 0) atomicOr(disordered, 1u);
@@ -88,13 +89,13 @@ __global__ void find_ranges(BinSpikes p, CountPlan plan, std::int64_t* report, b
 }
 
 // Source: spikes as they come, times in seconds or samples.
-template <typename T>
+template <typename T, Ids kIds>
 struct Spikes {
   static constexpr bool kChecksOrder = true;
-  static constexpr int kBlocks = T(0.5) != T(0) ? 3 : 2;  // divisions of 64-bit integers are long
+  static constexpr int kBlocks = 2;
 
-  static __device__ bool leaves(const BinSpikes& p, const CountPlan& plan) {
-    return p.train_ends != nullptr && !plan.scans_all && *plan.disordered == 0;
+  static __device__ bool leaves(const BinSpikes&, const CountPlan& plan) {
+    return kIds == Ids::trains && !plan.scans_all && *plan.disordered == 0;
   }
 
   static __device__ bool packs(const BinSpikes&, Range range) {
@@ -114,7 +115,7 @@ struct Spikes {
     const auto found = [&](std::int64_t id, std::int64_t row) {
       count_cell(p, item, first, tile, static_cast<std::uint32_t>(row), id, tally);
     };
-    const bool wrong = for_spikes<true, false>(p, rows, range.first, range.end, plan.checks_order, found);
+    const bool wrong = for_spikes<kIds>(p, rows, range.first, range.end, plan.checks_order, found);
     if (!plan.checks_order) return;
     if (__any_sync(kWholeWarp, wrong) && threadIdx.x % 32 == 0) atomicOr(plan.disordered, 1u);
   }

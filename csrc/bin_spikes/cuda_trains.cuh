@@ -1,5 +1,5 @@
-// Windows of spikes that come as trains, each in the order of time: a thread finds an item's spikes of a train
-// by search, and a warp shares those of a train that has many.
+// Windows of spikes that come as trains, each in the order of time: a thread finds an item's spikes of a
+// train by search, and a warp shares those of a train that has many.
 #pragma once
 
 #include "bin_spikes/cuda_sorted.cuh"

@@ -28,7 +28,8 @@ __device__ Range share_of(const BinSpikes& p, const CountPlan& plan) {
 }
 
 template <typename T>
-__global__ void size_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) {
+__global__ void __launch_bounds__(kThreads, 3)
+    size_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) {
   NK_DYNAMIC_SHARED(std::uint32_t, sizes);
   if (was_in_order(plan)) return;
   if (plan.checks_order && blockIdx.x == 0 && threadIdx.x == 0) {
@@ -41,8 +42,8 @@ __global__ void size_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) 
   __syncthreads();
   const Rows<T> rows(p, window_start(p, 0, T{}), 0, p.n_bins);
   const Range share = share_of(p, plan);
-  for_spikes<false, false>(p, rows, share.first, share.end, false,
-                    [&](std::int64_t, std::int64_t row) { atomicAdd(&sizes[bucket_of(plan, row)], 1u); });
+  for_spikes<Ids::none>(p, rows, share.first, share.end, false,
+                        [&](std::int64_t, std::int64_t row) { atomicAdd(&sizes[bucket_of(plan, row)], 1u); });
   __syncthreads();
   for (std::int64_t b = threadIdx.x; b < plan.n_buckets; b += kThreads) {
     plan.share_buckets[blockIdx.x * plan.n_buckets + b] = sizes[b];
@@ -96,8 +97,9 @@ __device__ void place_spike(const BinSpikes& p, const CountPlan& plan, std::int6
       column < 0 ? kNoKey : static_cast<std::uint32_t>(cell);
 }
 
-template <typename T>
-__global__ void fill_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) {
+template <typename T, Ids kIds>
+__global__ void __launch_bounds__(kThreads, 2)
+    fill_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) {
   NK_DYNAMIC_SHARED(std::int64_t, places);
   NK_SHARED(std::int64_t, scan, 2 * kThreads);
   NK_SHARED(unsigned long long, sums, kReportSlots);
@@ -109,7 +111,7 @@ __global__ void fill_buckets(BinSpikes p, CountPlan plan, std::int64_t* report) 
   const Rows<T> rows(p, window_start(p, 0, T{}), 0, p.n_bins);
   const Range share = share_of(p, plan);
   Tally tally;
-  for_spikes<true, true>(p, rows, share.first, share.end, false, [&](std::int64_t id, std::int64_t row) {
+  for_spikes<kIds>(p, rows, share.first, share.end, false, [&](std::int64_t id, std::int64_t row) {
     place_spike(p, plan, id, row, places, placed, tally);
   });
   tally.add_to(p, report, sums);
