@@ -1,4 +1,5 @@
 // Decoding on the GPU: half the bytes cross the bus if values come as the file has them and are scaled here.
+#include <cmath>
 #include <cstdint>
 
 #include "common/launch.cuh"

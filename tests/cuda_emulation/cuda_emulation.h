@@ -8,7 +8,7 @@
 
 #define NEUROKERN_EMULATE_CUDA
 
-#include <math.h>
+#include <math.h>  // CUDA has its functions in the global namespace
 
 #include <cstddef>
 #include <cstdint>
