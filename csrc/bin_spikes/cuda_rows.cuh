@@ -62,7 +62,7 @@ struct Rows<double> {
     if (!(x > -0.5 && x < end)) return closed_end && x >= end ? kNearEdge : kOutside;
     const int r = static_cast<int>(x);
     const double middle = x - static_cast<double>(r) - 0.5;  // below -1/2 for a spike just before the rows
-    return (middle < 0 ? -middle : middle) < bound ? r : kNearEdge;
+    return middle > -bound && middle < bound ? r : kNearEdge;
   }
 };
 

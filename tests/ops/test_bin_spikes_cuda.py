@@ -241,3 +241,58 @@ def test_gaussians_narrow_and_wider_than_the_window(gpu, width, n_units, windows
 def test_a_gaussian_of_more_taps_than_shared_memory_holds(gpu):
     times, units = draw_spikes("sorted")
     check(gpu, times, units, 0.01, 10.0, n_units=3, smoothing="gaussian", smoothing_width=0.5)
+
+
+# ---- What only a GPU can show
+
+
+def cuda_calls():
+    """Calls of every way, for arrays that are on the GPU already."""
+    times, units = (torch.from_numpy(array).cuda() for array in draw_spikes("sorted"))
+    shuffled = times.flip(0).contiguous()
+    trains, ends = (torch.from_numpy(array).cuda() for array in draw_trains("sorted"))
+    windows = torch.tensor([0.3, 2.5], dtype=torch.float64, device="cuda")
+    options = {"n_units": 21, "overflow": "saturate", "dtype": torch.float32}
+    smooth = {"smoothing": "exponential", "smoothing_width": 0.05}
+    return [
+        lambda out=None: nk.bin_spikes(times, units, 0.2, 10.0, out=out, **options),
+        lambda out=None: nk.bin_spikes(shuffled, units, 0.2, 10.0, out=out, **options),
+        lambda out=None: nk.bin_spikes(times, units, 0.2, 10.0, sorted=True, out=out, **options),
+        lambda out=None: nk.bin_spikes(times, units, 0.1, 1.0, windows=windows, out=out, **options),
+        lambda out=None: nk.bin_spikes(trains, None, 0.2, 10.0, train_ends=ends, out=out, **options),
+        lambda out=None: nk.bin_spikes(times, units, 0.2, 10.0, out=out, **smooth, **options),
+    ]
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_device():
+    calls = cuda_calls()
+    expected = [call() for call in calls]  # brings the smoothing weights over, which waits
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = [call() for call in calls]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for result, counts in zip(results, expected, strict=True):
+        assert torch.equal(result, counts)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", range(6))
+def test_a_captured_graph_counts_again(way):
+    call = cuda_calls()[way]
+    expected = call()
+    out = torch.full_like(expected, 77)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call(out)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call(out)
+    for _ in range(2):
+        out.fill_(77)
+        graph.replay()
+        assert torch.equal(out, expected)
