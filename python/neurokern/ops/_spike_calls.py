@@ -35,6 +35,7 @@ class Rules(NamedTuple):
     saturate: bool
     smoothing: str | None
     smoothing_width: float  # seconds
+    backend: str | None
 
 
 def problem_of(
@@ -181,11 +182,30 @@ def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
         n_bytes = module.bin_spikes_workspace(problem, limits)
         workspace = _library.new_array(counts, (n_bytes,), "uint8")
         module.bin_spikes(problem, limits, _library.address(workspace), _library.address(report), stream)
+    _look_at(report, spikes, count_type, n_units, rules)
+    return report[:3].sum()
+
+
+def count_by_triton(
+    spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules
+) -> Any:
+    """As :func:`count_on_gpu`, by Triton's kernels."""
+    if _library.device_type(counts) == "cpu":  # interpreted, so looking costs nothing
+        check_values(spikes, n_units)
+    kernels = _library.triton_kernels("bin_spikes")
+    tensors = Spikes(*map(_library.as_tensor, spikes))
+    report = kernels.count(tensors, _library.as_tensor(counts), count_type, n_units, grid, rules)
+    _look_at(report, spikes, count_type, n_units, rules)
+    dropped = report[:3].sum()
+    return int(dropped) if isinstance(counts, np.ndarray) else dropped
+
+
+def _look_at(report: Any, spikes: Spikes, count_type: str, n_units: int, rules: Rules) -> None:
+    """Wait for a GPU's report if an error may have to be raised."""
     may_overflow = not rules.saturate and len(spikes.times) > largest_count(count_type, rules.smoothing)
     if rules.strict or may_overflow:
-        _, unknown, _, largest = report.tolist()
+        _, unknown, _, largest, *_ = report.tolist()
         check_report(unknown, largest, spikes, count_type, n_units, rules)
-    return report[:3].sum()
 
 
 def _weights_beside(counts: Any, rules: Rules, grid: Grid) -> Any:
