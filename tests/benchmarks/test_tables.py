@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md are those that the committed results give, and can be told from others."""
+"""The tables of docs/performance.md are those that the committed results give."""
 
 import json
 import sys
