@@ -8,6 +8,7 @@ namespace py = pybind11;
 namespace neurokern {
 // One line per op.
 void bind_bin_spikes(py::module_& m);
+void bind_decode_nifti(py::module_& m);
 void bind_gather_regions(py::module_& m);
 }  // namespace neurokern
 
@@ -24,6 +25,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       },
       "Ask for huge pages under fresh memory of 4 MiB or more.");
   neurokern::bind_bin_spikes(m);
+  neurokern::bind_decode_nifti(m);
   neurokern::bind_gather_regions(m);
   neurokern::selected_isa();  // a bad NEUROKERN_ISA fails the import, not the first call
 }

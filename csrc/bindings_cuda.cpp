@@ -6,6 +6,7 @@ namespace py = pybind11;
 namespace neurokern {
 // One line per op.
 void bind_bin_spikes(py::module_& m);
+void bind_decode_nifti(py::module_& m);
 void bind_gather_regions(py::module_& m);
 }  // namespace neurokern
 
@@ -32,5 +33,6 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.doc() = "CUDA kernels of neurokern. Functions take device addresses, sizes and a stream.";
   m.def("info", &info);
   neurokern::bind_bin_spikes(m);
+  neurokern::bind_decode_nifti(m);
   neurokern::bind_gather_regions(m);
 }

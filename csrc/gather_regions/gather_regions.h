@@ -25,9 +25,11 @@ struct MaskRegions {
   const std::int64_t* bin_counts;   // (n_samples,): bins from here on are padding; or null
   const std::int64_t* schemes;      // (n_samples,) of MaskScheme; or null for `scheme` everywhere
 
-  std::uint8_t* unit_codes;   // scratch of the CPU: (n_samples, n_units)
-  std::uint8_t* bin_states;   // scratch of the CPU: (n_samples, n_bins)
-  std::uint64_t* best_ranks;  // scratch of CUDA: (n_samples,), or (1,) for one choice per batch; all bits set
+  std::uint8_t* unit_codes;  // scratch of the CPU: (n_samples, n_units)
+  std::uint8_t* bin_states;  // scratch of the CPU: (n_samples, n_bins)
+  // CUDA: (n_samples,), or (1,) for one choice per batch, all bits set: the choice gets a kernel of its own.
+  // Null: every block looks at the units itself, which is better unless they are many.
+  std::uint64_t* best_ranks;
 
   std::int64_t n_samples, n_bins, n_units;
   std::int64_t x_stride_sample, x_stride_bin, inputs_stride_sample, inputs_stride_bin, regions_stride_sample;
@@ -43,17 +45,21 @@ struct MaskRegions {
   std::uint64_t fill;  // bits of the value for hidden entries, in the lower element_size bytes
 };
 
-// Index arrays of packed rows: row i is unit units[i] of sample samples[i]. `rows` are contiguous, (n_rows,
-// n_bins).
+// Rows of units: packed, (n_index, n_bins), or padded, (n_samples * max_rows, n_bins). Everything is
+// contiguous but x. A row or unit without its other side is 0; entries of the index outside of the batch
+// count as such.
 struct RegionRows {
-  const void* x;  // gather reads it: (n_samples, n_bins, n_units) by strides
-  void* y;        // scatter writes it: contiguous, zeroed by the caller
-  void* rows;     // gather writes it, scatter reads it
-  const std::int64_t *samples, *units,
-      *positions;  // (n_rows,); packed row i is rows[positions[i]], null: rows[i]
-  std::int64_t n_rows, n_bins, n_units;
+  const void* x;                      // gather reads it: (n_samples, n_bins, n_units) by strides
+  void* y;                            // scatter writes it: (n_samples, n_bins, n_units)
+  void* rows;                         // gather writes it, scatter reads it: (n_rows, n_bins)
+  const std::int64_t* samples;        // (n_index,): sample of packed row i, -1 if there is no such row
+  const std::int64_t* units;          // (n_index,)
+  const std::int32_t* rows_of_units;  // (n_samples, n_units): packed row of the unit, or -1
+  const std::int32_t* cu_seqlens;     // (n_samples + 1,): first packed row of each sample
+  std::int64_t n_index, n_rows, n_samples, n_bins, n_units, max_rows;
   std::int64_t x_stride_sample, x_stride_bin, x_stride_unit;
   int element_size;
+  bool padded;
 };
 
 // Positions of the targets, packed by sample: index[cu_seqlens[b]] ... index[cu_seqlens[b + 1] - 1] are those
@@ -62,6 +68,7 @@ struct PackTargets {
   const std::uint8_t* target_mask;  // (n_samples, sample_cells): 0 or 1
   std::int64_t* index;              // (capacity,): positions in target_mask, -1 beyond the last target
   std::int32_t* cu_seqlens;         // (n_samples + 1,): counted whatever the capacity
+  std::int32_t* chunk_starts;       // scratch of CUDA: (target_chunks,)
   std::int64_t n_samples, sample_cells, capacity;
 };
 
@@ -74,5 +81,8 @@ NK_DECLARE_KERNEL(void write_targets_cpu(const PackTargets& p, int n_threads))
 void mask_regions_cuda(const MaskRegions& p, void* stream);
 void gather_regions_cuda(const RegionRows& p, void* stream);
 void scatter_regions_cuda(const RegionRows& p, void* stream);
+std::int64_t target_chunks(std::int64_t n_samples, std::int64_t sample_cells);
+void count_targets_cuda(const PackTargets& p, void* stream);
+void write_targets_cuda(const PackTargets& p, void* stream);
 
 }  // namespace neurokern

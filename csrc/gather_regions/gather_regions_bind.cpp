@@ -56,13 +56,23 @@ MaskRegions mask_arguments(const py::dict& a) {
   return p;
 }
 
-#if defined(NEUROKERN_CUDA_MODULE)
-
-void mask_regions(const py::dict& arguments, Address stream) {
-  mask_regions_cuda(mask_arguments(arguments), pointer<void>(stream));
+PackTargets pack_arguments(const py::dict& a) {
+  const auto address = [&](const char* name) { return a[name].cast<Address>(); };
+  PackTargets p{};
+  p.target_mask = pointer<const std::uint8_t>(address("target_mask"));
+  p.index = pointer<std::int64_t>(address("index"));
+  p.cu_seqlens = pointer<std::int32_t>(address("cu_seqlens"));
+  p.chunk_starts = pointer<std::int32_t>(address("chunk_starts"));
+  p.n_samples = a["n_samples"].cast<std::int64_t>();
+  p.sample_cells = a["sample_cells"].cast<std::int64_t>();
+  p.capacity = a["capacity"].cast<std::int64_t>();
+  return p;
 }
 
+#if defined(NEUROKERN_CUDA_MODULE)
+
 RegionRows row_arguments(const py::dict& a) {
+  const auto integer = [&](const char* name) { return a[name].cast<std::int64_t>(); };
   const auto address = [&](const char* name) { return a[name].cast<Address>(); };
   RegionRows p{};
   p.x = pointer<const void>(address("x"));
@@ -70,12 +80,17 @@ RegionRows row_arguments(const py::dict& a) {
   p.rows = pointer<void>(address("rows"));
   p.samples = pointer<const std::int64_t>(address("samples"));
   p.units = pointer<const std::int64_t>(address("units"));
-  p.positions = pointer<const std::int64_t>(address("positions"));
-  std::tie(p.n_rows, p.n_bins, p.n_units) =
+  p.rows_of_units = pointer<const std::int32_t>(address("rows_of_units"));
+  p.cu_seqlens = pointer<const std::int32_t>(address("cu_seqlens"));
+  p.n_index = integer("n_index");
+  p.n_rows = integer("n_rows");
+  std::tie(p.n_samples, p.n_bins, p.n_units) =
       a["shape"].cast<std::tuple<std::int64_t, std::int64_t, std::int64_t>>();
   std::tie(p.x_stride_sample, p.x_stride_bin, p.x_stride_unit) =
       a["x_strides"].cast<std::tuple<std::int64_t, std::int64_t, std::int64_t>>();
   p.element_size = a["element_size"].cast<int>();
+  p.max_rows = integer("max_rows");
+  p.padded = p.max_rows >= 0;
   return p;
 }
 
@@ -140,18 +155,6 @@ void mask_regions(const py::dict& arguments, int n_threads) {
   NK_DISPATCH(mask_regions_cpu, p, n_threads);
 }
 
-PackTargets pack_arguments(const py::dict& a) {
-  const auto address = [&](const char* name) { return a[name].cast<Address>(); };
-  PackTargets p{};
-  p.target_mask = pointer<const std::uint8_t>(address("target_mask"));
-  p.index = pointer<std::int64_t>(address("index"));
-  p.cu_seqlens = pointer<std::int32_t>(address("cu_seqlens"));
-  p.n_samples = a["n_samples"].cast<std::int64_t>();
-  p.sample_cells = a["sample_cells"].cast<std::int64_t>();
-  p.capacity = a["capacity"].cast<std::int64_t>();
-  return p;
-}
-
 void count_targets(const py::dict& arguments, int n_threads) {
   const PackTargets p = pack_arguments(arguments);
   const py::gil_scoped_release release;
@@ -170,19 +173,25 @@ void write_targets(const py::dict& arguments, int n_threads) {
 
 #if defined(NEUROKERN_CUDA_MODULE)
 void bind_gather_regions(py::module_& m) {
-  m.def("mask_regions", &mask_regions, py::arg("arguments"), py::arg("stream"));
-  m.def(
-      "gather_regions",
-      [](const py::dict& arguments, Address stream) {
-        gather_regions_cuda(row_arguments(arguments), pointer<void>(stream));
-      },
-      py::arg("arguments"), py::arg("stream"));
-  m.def(
-      "scatter_regions",
-      [](const py::dict& arguments, Address stream) {
-        scatter_regions_cuda(row_arguments(arguments), pointer<void>(stream));
-      },
-      py::arg("arguments"), py::arg("stream"));
+  const auto define = [&](const char* name, auto&& call) {
+    m.def(name, call, py::arg("arguments"), py::arg("stream"));
+  };
+  define("mask_regions", [](const py::dict& arguments, Address stream) {
+    mask_regions_cuda(mask_arguments(arguments), pointer<void>(stream));
+  });
+  define("gather_regions", [](const py::dict& arguments, Address stream) {
+    gather_regions_cuda(row_arguments(arguments), pointer<void>(stream));
+  });
+  define("scatter_regions", [](const py::dict& arguments, Address stream) {
+    scatter_regions_cuda(row_arguments(arguments), pointer<void>(stream));
+  });
+  define("count_targets", [](const py::dict& arguments, Address stream) {
+    count_targets_cuda(pack_arguments(arguments), pointer<void>(stream));
+  });
+  define("write_targets", [](const py::dict& arguments, Address stream) {
+    write_targets_cuda(pack_arguments(arguments), pointer<void>(stream));
+  });
+  m.def("target_chunks", &target_chunks, py::arg("n_samples"), py::arg("sample_cells"));
 }
 #else
 void bind_gather_regions(py::module_& m) {

@@ -34,7 +34,7 @@ void prepare_chunk(const MaskRegions& p, std::int64_t b, std::int64_t first, Chu
   chunk.replaces = p.replacement == kBertRandom;
   const auto count = static_cast<std::size_t>(chunk.count);
   __builtin_memcpy(chunk.codes, p.unit_codes + b * p.n_units + first, count);
-  __builtin_memset(chunk.codes + count, kShown, rounded_up(chunk.count, kFlagBlock) - count);
+  __builtin_memset(chunk.codes + count, kShown, rounded_up(chunk.count, kMaskBlock) - count);
   if (chunk.draws_entries) prepare_indices(p, b, kStageEntry, first, chunk.count, chunk.entries);
   if (chunk.replaces)
     prepare_replacements(p, b, first, chunk.codes, chunk.count, chunk.draws_entries, chunk.replacements);

@@ -6,13 +6,13 @@
 
 #include "common/philox_block.h"
 #include "gather_regions/gather_regions_body.h"
+#include "gather_regions/mask_bits.h"
 
 namespace neurokern {
 namespace NEUROKERN_ISA {
 namespace {
 
 constexpr int kChunk = 4 * kPhiloxQuads;  // units or bins that a table of quads decides
-constexpr int kFlagBlock = 64;            // flags that sign_bits packs
 
 inline std::int64_t chunk_size(std::int64_t first, std::int64_t size) {
   return size - first < kChunk ? size - first : kChunk;
@@ -36,16 +36,6 @@ inline void prepare_indices(const MaskRegions& p, std::int64_t b, std::uint32_t 
   for (int i = 0; i < padded; ++i) quads[i] = static_cast<std::uint32_t>(first / 4 + i);
   prepare_quads(p, b, stage, quads, n, table);
 }
-
-typedef std::uint8_t MaskBytes __attribute__((vector_size(kVectorBytes)));
-
-NK_INLINE MaskBytes load_bytes(const std::uint8_t* from) {
-  MaskBytes bytes;
-  __builtin_memcpy(&bytes, from, sizeof bytes);
-  return bytes;
-}
-
-NK_INLINE void store_bytes(std::uint8_t* to, MaskBytes bytes) { __builtin_memcpy(to, &bytes, sizeof bytes); }
 
 // A byte for each word of a pair of chains: 0xFF where it is at most `last`, else 0.
 NK_INLINE MaskBytes flag_at_most(const PhiloxWords (&words)[4], std::uint32_t last) {
@@ -84,38 +74,19 @@ inline void draw_hits(const PhiloxTable& table, std::uint32_t bin, std::uint64_t
   });
 }
 
-// Bit i of 64: the sign bit of bytes[i].
-inline std::uint64_t sign_bits(const std::uint8_t* bytes) {
-#if defined(__AVX512BW__)
-  return _mm512_movepi8_mask(_mm512_loadu_si512(bytes));
-#elif defined(__AVX2__)
-  const auto half = [](__m256i part) { return static_cast<std::uint32_t>(_mm256_movemask_epi8(part)); };
-  return half((__m256i)load_bytes(bytes)) | std::uint64_t{half((__m256i)load_bytes(bytes + 32))} << 32;
-#elif defined(__SSE2__)
-  std::uint64_t bits = 0;
-  for (int k = 0; k < 4; ++k)
-    bits |= std::uint64_t(_mm_movemask_epi8((__m128i)load_bytes(bytes + 16 * k))) << (16 * k);
-  return bits;
-#else
-  std::uint64_t bits = 0;
-  for (int i = 0; i < 64; ++i) bits |= static_cast<std::uint64_t>(bytes[i] >> 7) << i;
-  return bits;
-#endif
-}
-
-// Writes the positions of flags with a sign bit, and returns their number. Four at a time, whether so many
+// Writes the positions of flags that are set, and returns their number. Four at a time, whether so many
 // are left or not: a loop that ends with the last bit ends where no predictor expects it. `places` has room
-// for kFlagBlock more than are found.
+// for kMaskBlock more than are found.
 inline int list_flags(const std::uint8_t* flags, int n_blocks, std::uint16_t* places) {
   int n = 0;
   for (int block = 0; block < n_blocks; ++block) {
-    std::uint64_t bits = sign_bits(flags + block * kFlagBlock);
+    std::uint64_t bits = mask_bits(flags + block * kMaskBlock);
     const int count = __builtin_popcountll(bits);
     for (int done = 0; done < count; done += 4) {
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         places[n + done + i] =
-            static_cast<std::uint16_t>(block * kFlagBlock + __builtin_ctzll(bits | std::uint64_t{1} << 63));
+            static_cast<std::uint16_t>(block * kMaskBlock + __builtin_ctzll(bits | std::uint64_t{1} << 63));
         bits &= bits - 1;
       }
     }
@@ -167,14 +138,14 @@ inline void prepare_replacements(const MaskRegions& p, std::int64_t b, std::int6
   }
   r.every_quad = n == n_quads;
   __builtin_memcpy(r.order, order, sizeof r.order);
-  __builtin_memset(r.codes + 4 * n, kShown, static_cast<std::size_t>(rounded_up(4 * n, kFlagBlock) - 4 * n));
+  __builtin_memset(r.codes + 4 * n, kShown, static_cast<std::size_t>(rounded_up(4 * n, kMaskBlock) - 4 * n));
   prepare_quads(p, b, kStageReplace, quads, n, r.table);
 }
 
 // The targets of a row that are shown after all.
 struct Shown {
   alignas(64) std::uint8_t codes[kChunk];     // of the row: kShown where a target is shown
-  std::uint16_t places[kChunk + kFlagBlock];  // of listed entries with another bin's value
+  std::uint16_t places[kChunk + kMaskBlock];  // of listed entries with another bin's value
   std::uint32_t words[kChunk];                // of listed entries
 
   // Returns the number of places.
@@ -197,9 +168,9 @@ struct Shown {
         store_bytes(codes + vector * kVectorBytes, code & ~(flags & (MaskBytes)(code == kTarget)));
       }
     }
-    const int end = r.table.n_pairs * kVectorBytes, n_flags = rounded_up(end, kFlagBlock);
+    const int end = r.table.n_pairs * kVectorBytes, n_flags = rounded_up(end, kMaskBlock);
     __builtin_memset(others + end, 0, static_cast<std::size_t>(n_flags - end));
-    return list_flags(others, n_flags / kFlagBlock, places);
+    return list_flags(others, n_flags / kMaskBlock, places);
   }
 };
 

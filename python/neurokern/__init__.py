@@ -14,8 +14,10 @@ _HOME_OF = {
     "MaskedBatch": "neurokern.ops",
     "MtM": "neurokern.models",
     "MtMConfig": "neurokern.models",
+    "NiftiFile": "neurokern.ops",
     "SpikeRecording": "neurokern.datasets",
     "bin_spikes": "neurokern.ops",
+    "decode_nifti": "neurokern.ops",
     "gather_regions": "neurokern.ops",
     "load_recording": "neurokern.datasets",
     "mask_regions": "neurokern.ops",
@@ -26,9 +28,11 @@ __all__ = [
     "MaskedBatch",
     "MtM",
     "MtMConfig",
+    "NiftiFile",
     "SpikeRecording",
     "__version__",
     "bin_spikes",
+    "decode_nifti",
     "gather_regions",
     "load_recording",
     "mask_regions",
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from neurokern.datasets import SpikeRecording, load_recording
     from neurokern.models import MtM, MtMConfig
     from neurokern.ops.bin_spikes import bin_spikes
+    from neurokern.ops.decode_nifti import NiftiFile, decode_nifti
     from neurokern.ops.gather_regions import gather_regions, scatter_regions
     from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 

@@ -35,10 +35,95 @@ class BinSpikes:
         n_weights: int,
     ) -> None: ...
 
+class DecodeVolumes:
+    def __init__(
+        self,
+        *,
+        mapped: int,
+        descriptor: int,
+        offset: int,
+        volume_values: int,
+        n_volumes: int,
+        type: int,
+        swapped: bool,
+        slope: float,
+        inter: float,
+        run_starts: int,
+        run_lengths: int,
+        n_runs: int,
+        n_voxels: int,
+        order: int,
+        out: int,
+        out_stride: int,
+        decoded: int,
+    ) -> None: ...
+
+class GzipIndex:
+    n_points: int
+    file_bytes: int
+    total_bytes: int
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(bytes: bytes) -> GzipIndex: ...
+
+class MappedFile:
+    address: int
+    descriptor: int
+    size: int
+    state: tuple[int, int, int, int]
+    def __init__(self, path: str, map: bool) -> None: ...
+    def is_unchanged(self) -> bool: ...
+
+class NiftiHeader:
+    version: int
+    swapped: bool
+    is_pair: bool
+    n_dims: int
+    item_size: int
+    offset: int
+    n_bytes: int
+    slope: float
+    inter: float
+    spatial_unit: int
+    time_unit: int
+    affine_source: int
+    description: str
+    dtype: str
+    affine: tuple[tuple[float, float, float, float], ...]
+    shape: tuple[int, int, int, int]
+    zooms: tuple[float, float, float, float]
+    @staticmethod
+    def parse(bytes: bytes, has_image_file: bool) -> NiftiHeader: ...
+    def check_size(self, file_bytes: int) -> None: ...
+
 def advise_huge_pages(address: int, bytes: int) -> None: ...
 def best_isa() -> str: ...
 def bin_spikes(problem: BinSpikes, n_threads: int) -> tuple[int, int, int, int]: ...
 def count_targets(arguments: dict[str, Any], n_threads: int) -> None: ...
+def decode_gzip(
+    volumes: DecodeVolumes,
+    descriptor: int,
+    file_bytes: int,
+    first: int,
+    all_volumes: int,
+    spacing: int,
+    n_threads: int,
+) -> GzipIndex | None: ...
+def decode_gzip_indexed(
+    volumes: DecodeVolumes,
+    descriptor: int,
+    file_bytes: int,
+    first: int,
+    all_volumes: int,
+    index: GzipIndex,
+    n_threads: int,
+) -> None: ...
+def decode_volumes(volumes: DecodeVolumes, n_threads: int) -> None: ...
+def index_mask(
+    mask: int, n_x: int, n_y: int, n_z: int, run_starts: int, run_lengths: int, order: int
+) -> None: ...
+def inflate_start(descriptor: int, file_bytes: int, n: int) -> bytes: ...
 def isa() -> str: ...
 def mask_regions(arguments: dict[str, Any], n_threads: int) -> None: ...
+def measure_mask(mask: int, n_x: int, n_y: int, n_z: int) -> tuple[int, int]: ...
 def write_targets(arguments: dict[str, Any], n_threads: int) -> None: ...

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "cuda_emulation"
 MODULE = "cuda_emulated"
 EMULATE = ["-I", str(HERE), "-include", "cuda_emulation.h", "-x", "c++"]
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas"]
 OPTIONS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
 
 

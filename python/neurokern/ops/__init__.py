@@ -1,13 +1,19 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops.bin_spikes import bin_spikes
+from neurokern.ops.decode_nifti import NiftiFile, NiftiFormatError, NiftiHeader, VoxelMask, decode_nifti
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 
 __all__ = [
     "MaskedBatch",
+    "NiftiFile",
+    "NiftiFormatError",
+    "NiftiHeader",
     "RegionIndex",
+    "VoxelMask",
     "bin_spikes",
+    "decode_nifti",
     "gather_regions",
     "mask_regions",
     "region_index",

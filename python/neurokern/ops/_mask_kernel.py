@@ -21,6 +21,7 @@ _SETTINGS = (
     "int scheme, int[] thresholds, SymInt seed, SymInt offset, SymInt region, bool per_sample, int span, "
     "int replacement, float value, str? backend"
 )
+_MAX_UNITS_OF_A_BLOCK = 4096  # whose draws cost a block of the masking kernel as much as its entries do
 _ARRAYS = "Tensor? regions, Tensor? n_units, Tensor? n_bins, Tensor? schemes"
 
 
@@ -136,9 +137,9 @@ def _mask_into(x: Any, inputs: Any, arrays: tuple[Any, Any, Any, Any], settings:
     """Write the masked batch to ``inputs``, which may be ``x``; return the target mask and the regions."""
     n_samples, n_bins, n_units = x.shape
     target_mask = _library.new_array(x, (n_samples, n_bins, n_units), "bool")
-    region = _library.new_array(x, (n_samples,), "int64", fill=-1)
     if n_samples * n_bins * n_units == 0:
-        return target_mask, region
+        return target_mask, _library.new_array(x, (n_samples,), "int64", fill=-1)
+    region = _library.new_array(x, (n_samples,), "int64")
     if _library.runs_on_gpu(x):
         scratch = _rank_scratch(x, arrays, settings)
         arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
@@ -155,13 +156,17 @@ def _mask_into(x: Any, inputs: Any, arrays: tuple[Any, Any, Any, Any], settings:
 
 
 def _rank_scratch(x: Any, arrays: tuple[Any, ...], settings: Settings) -> dict[str, Any]:
-    """Room for the lowest draw per choice of a region; nothing if no region is to be chosen."""
-    regions, _, _, schemes = arrays
-    if (
-        regions is None
-        or settings[4] >= 0
-        or (schemes is None and settings[0] not in (INTRA_REGION, INTER_REGION))
-    ):
+    """Room for the lowest draw per choice of a region, where a GPU chooses in a kernel of its own.
+
+    Otherwise every block of the masking kernel looks at the units itself and makes the same choice, which
+    saves a launch, but not where a block would look at far more units than it masks.
+    """
+    regions, n_units, _, schemes = arrays
+    drawn = schemes is not None or settings[0] in (INTRA_REGION, INTER_REGION)
+    if regions is None or settings[4] >= 0 or not drawn:
+        return {}
+    rows_looked_at = 1 if settings[5] or (regions.ndim == 1 and n_units is None) else x.shape[0]
+    if rows_looked_at * x.shape[2] <= _MAX_UNITS_OF_A_BLOCK:
         return {}
     n_choices = x.shape[0] if settings[5] else 1
     return {"best_ranks": _library.new_array(x, (n_choices,), "int64", fill=-1)}

@@ -109,6 +109,52 @@ def _scatter_reference(rows: Tensor, index: Index, max_rows: int | None) -> Tens
     return x.masked_fill_(~there[:, :, None], 0).transpose(1, 2).contiguous()
 
 
+# ---- on a GPU: every place of the result written once, by our kernels
+
+
+def _row_arguments(x: Tensor, rows: Tensor, index: Index, max_rows: int | None) -> dict[str, Any]:
+    """Name what both kernels take; the caller keeps the arrays alive."""
+    samples, units, rows_of_units, cu_seqlens = index
+    return {
+        "x": 0,
+        "y": 0,
+        "rows": _library.address(rows),
+        "samples": _library.address(samples),
+        "units": _library.address(units),
+        "rows_of_units": _library.address(rows_of_units),
+        "cu_seqlens": _library.address(cu_seqlens),
+        "n_index": len(samples),
+        "n_rows": len(rows),
+        "shape": tuple(x.shape),
+        "x_strides": x.stride(),
+        "element_size": x.element_size(),
+        "max_rows": -1 if max_rows is None else max_rows,
+    }
+
+
+def _gather_on_gpu(x: Tensor, index: Index, max_rows: int | None) -> Tensor:
+    n_rows = len(index[0]) if max_rows is None else x.shape[0] * max_rows
+    rows = _library.new_array(x, (n_rows, x.shape[1]), x.dtype)
+    samples, units, rows_of_units, cu_seqlens = (part.contiguous() for part in index)  # kept until the launch
+    index = (samples, units, rows_of_units, cu_seqlens)
+    arguments = _row_arguments(x, rows, index, max_rows) | {"x": _library.address(x)}
+    with _library.gpu_module(x) as (module, stream):
+        module.gather_regions(arguments, stream)
+    return rows
+
+
+def _scatter_on_gpu(rows: Tensor, index: Index, max_rows: int | None) -> Tensor:
+    n_samples, n_units = index[2].shape
+    x = _library.new_array(rows, (n_samples, rows.shape[1], n_units), rows.dtype)
+    rows = rows.contiguous()
+    samples, units, rows_of_units, cu_seqlens = (part.contiguous() for part in index)  # kept until the launch
+    index = (samples, units, rows_of_units, cu_seqlens)
+    arguments = _row_arguments(x, rows, index, max_rows) | {"y": _library.address(x)}
+    with _library.gpu_module(x) as (module, stream):
+        module.scatter_regions(arguments, stream)
+    return x
+
+
 # ---- the registered ops
 
 
@@ -122,11 +168,10 @@ def _gather(
     backend: str | None,
 ) -> Tensor:
     index = (samples, units, rows, cu_seqlens)
-    if _library.choose_backend("gather_regions", x.device.type, backend) == "reference":
+    native = _library.choose_backend("gather_regions", x.device.type, backend) == "native"
+    if not native or x.element_size() > 8:
         return _gather_reference(x, index, max_rows)
-    if not _library.runs_on_gpu(x):
-        return _gather_on_cpu(x, index, max_rows)
-    return _gather_reference(x, index, max_rows)
+    return (_gather_on_gpu if _library.runs_on_gpu(x) else _gather_on_cpu)(x, index, max_rows)
 
 
 def _scatter(
@@ -139,11 +184,10 @@ def _scatter(
     backend: str | None,
 ) -> Tensor:
     index = (samples, units, rows, cu_seqlens)
-    if _library.choose_backend("scatter_regions", values.device.type, backend) == "reference":
+    native = _library.choose_backend("scatter_regions", values.device.type, backend) == "native"
+    if not native or values.element_size() > 8:
         return _scatter_reference(values, index, max_rows)
-    if not _library.runs_on_gpu(values):
-        return _scatter_on_cpu(values, index, max_rows)
-    return _scatter_reference(values, index, max_rows)
+    return (_scatter_on_gpu if _library.runs_on_gpu(values) else _scatter_on_cpu)(values, index, max_rows)
 
 
 def _fake_gather(

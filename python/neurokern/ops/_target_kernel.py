@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,26 +31,42 @@ def _pack_array(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     if _library.choose_backend("mask_regions", "cpu", backend) == "reference":
         return _reference_array(target_mask, max_targets)
-    return _pack_on_cpu(target_mask, max_targets)
+    return _pack_native(target_mask, max_targets)
 
 
-def _pack_on_cpu(target_mask: Any, max_targets: int | None) -> tuple[Any, Any]:
+def _pack_native(target_mask: Any, max_targets: int | None) -> tuple[Any, Any]:
+    """Count, then write; between the two the host learns the size, unless ``max_targets`` gives it."""
     n_samples, n_bins, n_units = target_mask.shape
     cu_seqlens = _library.new_array(target_mask, (n_samples + 1,), "int32")
     arguments = {
         "target_mask": _library.address(target_mask),
         "cu_seqlens": _library.address(cu_seqlens),
+        "chunk_starts": 0,
         "index": 0,
         "n_samples": n_samples,
         "sample_cells": n_bins * n_units,
         "capacity": 0,
     }
-    _library.core.count_targets(arguments, _library.thread_count())
-    size = int(cu_seqlens[-1]) if max_targets is None else max_targets
-    index = _library.new_array(target_mask, (size,), "int64")
-    arguments |= {"index": _library.address(index), "capacity": size}
-    _library.core.write_targets(arguments, _library.thread_count())
+    with _packer(target_mask) as (module, stream_or_threads, n_chunks):
+        chunk_starts = _library.new_array(target_mask, (n_chunks,), "int32")
+        arguments["chunk_starts"] = _library.address(chunk_starts)
+        module.count_targets(arguments, stream_or_threads)
+        size = int(cu_seqlens[-1]) if max_targets is None else max_targets
+        index = _library.new_array(target_mask, (size,), "int64")
+        arguments |= {"index": _library.address(index), "capacity": size}
+        module.write_targets(arguments, stream_or_threads)
     return index, cu_seqlens
+
+
+@contextlib.contextmanager
+def _packer(target_mask: Any) -> Iterator[tuple[Any, int, int]]:
+    """Give the module of the device, its stream or number of threads, and the scratch that it wants."""
+    if not _library.runs_on_gpu(target_mask):
+        yield _library.core, _library.thread_count(), 0
+        return
+    n_samples, n_bins, n_units = target_mask.shape
+    with _library.gpu_module(target_mask) as (module, stream):
+        yield module, stream, module.target_chunks(n_samples, n_bins * n_units)
 
 
 def _reference_array(
@@ -82,10 +100,9 @@ def positions_of(chosen: Tensor, capacity: int) -> Tensor:
 
 
 def _pack(target_mask: Tensor, max_targets: int | None, backend: str | None) -> tuple[Tensor, Tensor]:
-    device = target_mask.device.type
-    if device != "cpu" or _library.choose_backend("mask_regions", device, backend) == "reference":
+    if _library.choose_backend("mask_regions", target_mask.device.type, backend) == "reference":
         return _reference(target_mask, max_targets)
-    return _pack_on_cpu(target_mask, max_targets)
+    return _pack_native(target_mask, max_targets)
 
 
 def _fake(target_mask: Tensor, max_targets: int | None, backend: str | None) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,220 @@
+"""An open NIfTI file: header, mapping, seek points; picklable, reopened in workers, aware of changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurokern import _core
+from neurokern.ops import _gzip_cache, _library
+from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError, NiftiHeader, check_decodable, header_of
+from neurokern.ops._nifti_mask import VoxelMask
+
+HEADER_BYTES = 540
+GZIP_MAGIC = b"\x1f\x8b"
+MOST_SEEK_POINTS = 256  # of 32 KiB each
+DECODED_TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+RAW = 3
+
+
+class _Parts(NamedTuple):
+    """The file of the header and the file of the values, which is the same but for .hdr/.img pairs."""
+
+    header: Path
+    values: Path
+
+
+class NiftiFile:
+    """A NIfTI image kept open, for many reads.
+
+    ``.nii`` stays memory-mapped. ``.nii.gz`` is inflated on the fly; the first pass keeps seek points (and
+    stores them in the cache), from which any window and any number of threads can start. Handles are
+    picklable and reopen the file in a worker. A file that changes while open is an error at the next read,
+    never a crash.
+
+    Parameters
+    ----------
+    path : str or path
+        ``.nii``, ``.nii.gz``, or one of a pair ``.hdr``/``.img`` (the latter also ``.img.gz``). Whether a
+        file is compressed is read off its first bytes, not its name.
+    cache : bool, default True
+        Keep seek points of compressed files in the cache folder (``NEUROKERN_CACHE``, else
+        ``~/.cache/neurokern``); without it they live as long as the handle.
+
+    Attributes
+    ----------
+    path : Path
+        The file of the header.
+    header : NiftiHeader
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, OSError
+        If the file cannot be opened, or is not a regular file.
+    NiftiFormatError
+        If it is no NIfTI file, is cut short, or its header contradicts itself; a ``ValueError``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, cache: bool = True) -> None:
+        self.path = Path(path)
+        self._cache = cache
+        self._open()
+
+    def _open(self) -> None:
+        parts = _parts_of(self.path)
+        self._values_path = parts.values
+        self._file = _open_file(parts.values, mapped=True)
+        self.is_compressed = _first_bytes(self._file, 2) == GZIP_MAGIC
+        if self.is_compressed:
+            self._file = _open_file(parts.values, mapped=False)
+        try:
+            native = _core.NiftiHeader.parse(self._header_bytes(parts), parts.header != parts.values)
+            if not self.is_compressed:
+                native.check_size(self._file.size)
+        except ValueError as error:
+            raise NiftiFormatError(f"{self.path}: {error}") from None
+        self.header: NiftiHeader = header_of(native)
+        self._index: Any = None
+        self._looked_for_index = False
+
+    def _header_bytes(self, parts: _Parts) -> bytes:
+        if parts.header != parts.values:
+            return _start_of(_open_file(parts.header, mapped=False))
+        return _start_of(self._file)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "cache": self._cache, "state": self._file.state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self._cache = state["path"], state["cache"]
+        self._open()
+        if self._file.state[:2] != state["state"][:2]:
+            raise NiftiFormatError(
+                f"{self.path}: the file was changed since the handle was made; open it again"
+            )
+
+    def __repr__(self) -> str:
+        h = self.header
+        return f"NiftiFile({str(self.path)!r}, shape={(*h.shape, h.n_volumes)}, dtype={h.dtype})"
+
+    def read_all(self) -> NDArray[Any]:
+        """Return all values, scaled as the header says, as ``(x, y, z)`` or ``(x, y, z, t)``.
+
+        Integers without a scale keep their type; all else is float32.
+        """
+        h = self.header
+        check_decodable(self.path, h)
+        keeps = h.slope == 1 and h.inter == 0 and h.dtype not in ("float32", "float64")
+        out = np.empty((h.n_volumes, h.n_voxels), dtype=h.dtype if keeps else np.float32)
+        self.decode_into(out, VoxelMask.all(h.shape), 0, RAW if keeps else DECODED_TYPES["float32"])
+        volumes = out.reshape(h.n_volumes, *h.shape)
+        return np.moveaxis(volumes, 0, -1) if h.has_time else volumes[0]
+
+    def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int) -> None:
+        """Decode the mask's voxels from volume ``start`` on into ``out``, (volumes, voxels); checked."""
+        if not self._file.is_unchanged():
+            raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
+        try:
+            if self.is_compressed:
+                self._decode_compressed(out, mask, start, decoded)
+            else:
+                volumes = self._volumes(out, mask, decoded, self._file.address, start)
+                _core.decode_volumes(volumes, _library.thread_count())
+        except ValueError as error:
+            raise NiftiFormatError(f"{self._values_path}: {error}") from None
+
+    def _volumes(self, out: Any, mask: VoxelMask, decoded: int, address: int, start: int) -> Any:
+        h = self.header
+        volume_bytes = h.n_bytes // h.n_volumes
+        return _core.DecodeVolumes(
+            mapped=address,
+            descriptor=self._file.descriptor,
+            offset=h.offset + start * volume_bytes,
+            volume_values=h.n_voxels,
+            n_volumes=out.shape[0],
+            type=VOXEL_TYPES[h.dtype],
+            swapped=h.swapped,
+            slope=h.slope,
+            inter=h.inter,
+            run_starts=mask.run_starts.ctypes.data,
+            run_lengths=mask.run_lengths.ctypes.data,
+            n_runs=len(mask.run_starts),
+            n_voxels=mask.n_voxels,
+            order=mask.order.ctypes.data,
+            out=out.ctypes.data if isinstance(out, np.ndarray) else out.data_ptr(),
+            out_stride=out.strides[0] // out.itemsize if isinstance(out, np.ndarray) else out.stride(0),
+            decoded=decoded,
+        )
+
+    def _decode_compressed(self, out: Any, mask: VoxelMask, start: int, decoded: int) -> None:
+        h, file = self.header, self._file
+        volumes = self._volumes(out, mask, decoded, 0, 0)
+        place = (file.descriptor, file.size, start, h.n_volumes)
+        threads = _library.thread_count()
+        whole = out.shape[0] == h.n_volumes
+        index = self._find_index()
+        if index is not None and not (whole and threads == 1):
+            _core.decode_gzip_indexed(volumes, *place, index, threads)
+            return
+        spacing = 0 if index is not None else self._spacing()
+        made = _core.decode_gzip(volumes, *place, spacing, threads)
+        if made is not None:
+            self._index = made
+            if self._cache:
+                _gzip_cache.store(file, made)
+
+    def _spacing(self) -> int:
+        h = self.header
+        volume_bytes = h.n_bytes // h.n_volumes
+        return volume_bytes * -(-h.n_volumes // MOST_SEEK_POINTS)
+
+    def _find_index(self) -> Any:
+        if self._index is None and self._cache and not self._looked_for_index:
+            self._index = _gzip_cache.load(self._file)
+            self._looked_for_index = True
+        return self._index
+
+
+def _parts_of(path: Path) -> _Parts:
+    """Return the files of header and values; for a pair either may be given."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".hdr"):
+        stem = path.with_name(name.removesuffix(".hdr"))
+        for suffix in (".img", ".img.gz"):
+            if (values := stem.with_name(stem.name + suffix)).exists():
+                return _Parts(path, values)
+        return _Parts(path, path)
+    if name.endswith(".img"):
+        stem = path.with_name(name.removesuffix(".img"))
+        for suffix in (".hdr", ".hdr.gz"):
+            if (header := stem.with_name(stem.name + suffix)).exists():
+                return _Parts(header, path)
+    return _Parts(path, path)
+
+
+def _open_file(path: Path, *, mapped: bool) -> Any:
+    # Python's own errors say what is missing: FileNotFoundError, IsADirectoryError, PermissionError.
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} must be a NIfTI file, it is a folder")
+    status = path.stat()
+    try:
+        return _core.MappedFile(os.fspath(path), mapped)
+    except RuntimeError as error:
+        kind = PermissionError if not os.access(path, os.R_OK) else OSError
+        raise kind(f"{path} ({status.st_size} bytes) could not be opened: {error}") from None
+
+
+def _first_bytes(file: Any, n: int) -> bytes:
+    return os.pread(file.descriptor, n, 0)
+
+
+def _start_of(file: Any) -> bytes:
+    """Return the first bytes of a file, inflated if it is compressed."""
+    start = _first_bytes(file, HEADER_BYTES)
+    if not start.startswith(GZIP_MAGIC):
+        return start
+    return bytes(_core.inflate_start(file.descriptor, file.size, HEADER_BYTES))

@@ -1,0 +1,155 @@
+"""Decode the volumes of a NIfTI image: of a mask's voxels, or whole."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurokern._check import check_integer, check_memory
+from neurokern.ops import _library
+from neurokern.ops._library import torch
+from neurokern.ops._nifti_file import DECODED_TYPES, NiftiFile
+from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
+from neurokern.ops._nifti_mask import VoxelMask
+
+if TYPE_CHECKING:
+    from neurokern.ops._types import Array
+
+__all__ = ["NiftiFile", "NiftiFormatError", "NiftiHeader", "VoxelMask", "decode_nifti"]
+
+
+def decode_nifti(
+    image: str | os.PathLike[str] | NiftiFile,
+    mask: Any = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    dtype: Any = None,
+    out: Array | None = None,
+) -> Array:
+    """Decode volumes of a NIfTI image in one pass: bytes, byte order, scale, mask.
+
+    Values are ``slope * raw + inter``, rounded once to float32: those of nibabel's ``get_fdata`` within one
+    unit in the last place.
+
+    Parameters
+    ----------
+    image : path or NiftiFile
+        ``.nii``, ``.nii.gz`` or a pair ``.hdr``/``.img``; a :class:`NiftiFile` stays open between calls.
+    mask : VoxelMask, array, tensor, path or nibabel image of shape (x, y, z), optional
+        Voxels to decode, in the order of numpy's ``volume[mask]`` (and so of nilearn's). A mask with an
+        affine must have that of the image. Without a mask all voxels are decoded.
+    start, stop : int, default 0 and all
+        Volumes (TRs) ``start`` ... ``stop - 1``.
+    dtype : torch or numpy dtype, default float32
+        float32, float16 or bfloat16 (torch), or float32 or float16 (numpy); which of the two decides what is
+        returned. Without torch installed the default is numpy's.
+    out : tensor or array, optional
+        Written and returned; rows may be apart, voxels must be next to each other.
+
+    Returns
+    -------
+    values : (trs, voxels), or (trs, x, y, z) without a mask
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, OSError
+        If the file cannot be read.
+    NiftiFormatError
+        If it is damaged, cut short, changed while open, or of a type that is no real number.
+    ValueError, TypeError
+        If an argument does not fit the image; the message shows both.
+
+    Examples
+    --------
+    >>> bold = decode_nifti("bold.nii.gz", mask="brain_mask.nii.gz")  # doctest: +SKIP
+    >>> bold.shape  # doctest: +SKIP
+    torch.Size([300, 150000])
+    """
+    file = image if isinstance(image, NiftiFile) else NiftiFile(image)
+    header = file.header
+    check_decodable(file.path, header)
+    voxels = _voxels_of(mask, header)
+    start, stop = _window(start, stop, header)
+    shape: tuple[int, ...] = (stop - start, voxels.n_voxels)
+    name = _dtype_name(dtype, out)
+    rows = _allocate(shape, name, dtype) if out is None else _check_out(out, mask is None, shape, header)
+    if rows.shape[0]:
+        file.decode_into(rows, voxels, start, DECODED_TYPES[name])
+    if out is not None:
+        return out
+    return rows if mask is not None else rows.reshape(shape[0], *header.shape)
+
+
+def _voxels_of(mask: Any, header: NiftiHeader) -> VoxelMask:
+    if mask is None:
+        return VoxelMask.all(header.shape)
+    voxels = mask if isinstance(mask, VoxelMask) else VoxelMask(mask)
+    voxels.check_fits("mask", header.shape, header.affine)
+    return voxels
+
+
+def _window(start: Any, stop: Any, header: NiftiHeader) -> tuple[int, int]:
+    start = check_integer("decode_nifti", "start", start)
+    stop = header.n_volumes if stop is None else check_integer("decode_nifti", "stop", stop)
+    if not 0 <= start <= stop <= header.n_volumes:
+        raise ValueError(
+            f"decode_nifti: start and stop must lie in order within the {header.n_volumes} volumes of the "
+            f"image, got {start} and {stop}"
+        )
+    return start, stop
+
+
+def _dtype_name(dtype: Any, out: Any) -> str:
+    given = dtype if dtype is not None else (None if out is None else out.dtype)
+    if given is None:
+        return "float32"
+    name = str(given).removeprefix("torch.") if _is_torch_dtype(given) else np.dtype(given).name
+    if out is not None and dtype is not None and str(out.dtype).removeprefix("torch.") != name:
+        raise ValueError(f"decode_nifti: out must have dtype {name}, got {out.dtype}")
+    if name not in DECODED_TYPES:
+        raise ValueError(f"decode_nifti: dtype must be one of {', '.join(DECODED_TYPES)}, got {name}")
+    return name
+
+
+def _is_torch_dtype(dtype: Any) -> bool:
+    return torch is not None and isinstance(dtype, torch.dtype)
+
+
+def _allocate(shape: tuple[int, ...], name: str, dtype: Any) -> Any:
+    size = 4 if name == "float32" else 2
+    check_memory(
+        "decode_nifti",
+        "the result",
+        shape[0] * shape[1] * size,
+        "decode a window with start and stop, or a mask",
+    )
+    if torch is None or (dtype is not None and not _is_torch_dtype(dtype)):
+        return np.empty(shape, dtype=name)
+    rows = torch.empty(shape, dtype=getattr(torch, name))
+    _library.core.advise_huge_pages(rows.data_ptr(), rows.nbytes)
+    return rows
+
+
+def _check_out(out: Any, whole: bool, shape: tuple[int, ...], header: NiftiHeader) -> Any:
+    is_tensor = torch is not None and isinstance(out, torch.Tensor)
+    if not (is_tensor or isinstance(out, np.ndarray)):
+        raise TypeError(
+            f"decode_nifti: out must be a torch tensor or a numpy array, got {type(out).__name__}"
+        )
+    wanted = (shape[0], *header.shape) if whole else shape
+    if tuple(out.shape) != wanted:
+        raise ValueError(f"decode_nifti: out must have the shape {wanted}, got {tuple(out.shape)}")
+    if is_tensor and out.device.type != "cpu":
+        raise ValueError(f"decode_nifti: out must lie on the CPU, got {out.device}")
+    contiguous = out.reshape(shape) if whole else out
+    shares = contiguous.data_ptr() == out.data_ptr() if is_tensor else np.shares_memory(contiguous, out)
+    strides = contiguous.stride() if is_tensor else tuple(s // out.itemsize for s in contiguous.strides)
+    apart = (shape[1] > 1 and strides[1] != 1) or (shape[0] > 1 and strides[0] < shape[1])
+    if shape[0] * shape[1] > 0 and (apart or not shares):
+        raise ValueError("decode_nifti: out must have its voxels next to each other; pass a contiguous one")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ValueError("decode_nifti: out must be writeable")
+    return contiguous
