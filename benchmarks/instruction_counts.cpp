@@ -246,8 +246,13 @@ void count_packing(const std::string& isa, PackKernel count, PackKernel write, c
   Array<std::int32_t> cu_seqlens(kSamples + 1);
   for (const int scheme : {kTemporal, kNeuron, kRandom}) {
     isa_v2::mask_regions_cpu(batch.problem(scheme, kFill), 1);
-    const PackTargets p{batch.target_mask.data, index.data,  cu_seqlens.data, kSamples,
-                        kMaskBins * kMaskUnits, batch.x.size};
+    PackTargets p{};
+    p.target_mask = batch.target_mask.data;
+    p.index = index.data;
+    p.cu_seqlens = cu_seqlens.data;
+    p.n_samples = kSamples;
+    p.sample_cells = kMaskBins * kMaskUnits;
+    p.capacity = index.size;
     count_instructions(isa + " pack targets " + kSchemeNames[scheme], [&] {
       count(p, 1);
       write(p, 1);
