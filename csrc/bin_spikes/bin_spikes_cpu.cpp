@@ -43,12 +43,19 @@ struct Plan {
       tally.out_of_memory = true;
       return;
     }
-    for (int64_t w = by_window ? first : 0; w < (by_window ? last : 1) && !tally.disordered; ++w) {
+    const auto bin_rows = [&](const Job& job, int64_t w, int64_t from, int64_t to, Tally& sums) {
       if (plan.buckets == nullptr) {
-        bin_sorted_rows<T, U>(plan.job, counters, w, first_row, last_row, tally);
+        bin_sorted_rows<T, U>(job, counters, w, from, to, sums);
       } else {
-        bin_bucketed_rows<T, U>(plan.job, *plan.buckets, block, w, first_row, last_row, tally);
+        bin_bucketed_rows<T, U>(job, *plan.buckets, block, w, from, to, sums);
       }
+    };
+    const int64_t first_window = by_window ? first : 0, last_window = by_window ? last : 1;
+    if (p.smoothing == Smoothing::none) {
+      for (int64_t w = first_window; w < last_window && !tally.stopped(); ++w)
+        bin_rows(plan.job, w, first_row, last_row, tally);
+    } else {
+      smooth_windows(plan.job, bin_rows, first_window, last_window, first_row, last_row, tally);
     }
     finish_stores(plan.job);
     counters.release();
@@ -75,7 +82,9 @@ Tally run_tasks(const Job& job, const Buckets<T, U>* buckets, int n_threads, int
   Tally tallies[kMaxTasks];
   const int64_t n_items = p.n_windows > 1 ? p.n_windows : p.n_bins;
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
-  const int64_t wanted = threads > 1 ? 4 * threads : 1;
+  // The causal exponential of one window is one chain.
+  const bool chain = p.smoothing == Smoothing::exponential && p.n_windows == 1;
+  const int64_t wanted = threads > 1 && !chain ? 4 * threads : 1;
   Plan<T, U> plan{job, buckets, tallies, wanted < n_items ? wanted : n_items};
   parallel_for(plan.n_tasks, threads, &Plan<T, U>::run, &plan);
   Tally total;
@@ -133,7 +142,7 @@ Tally bin_all(const BinSpikes& p, int n_threads) {
     if (!tally.disordered || tally.out_of_memory) return tally;
   }
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
-  if (p.n_windows == 1 && p.n_spikes < UINT32_MAX) {
+  if (p.n_windows == 1 && p.n_spikes < UINT32_MAX && p.smoothing == Smoothing::none) {
     const T start = window_start(p, 0, T{});
     if (usable_start(start) && !p.closed_last && Quotient<T>(p, start, p.n_bins).usable)
       return with_job(p, kShareCells, [&](const Job& job) { return bin_unsorted<T, U>(job, threads); });
@@ -155,7 +164,7 @@ Tally bin_all(const BinSpikes& p, int n_threads) {
 void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report) {
   *report = {};
   if (p.n_windows == 0 || p.n_bins == 0) {
-    report->outside = p.starts != nullptr ? 0 : p.n_spikes;
+    report->outside = p.starts != nullptr || p.n_windows == 0 ? 0 : p.n_spikes;  // no windows: null, too
     return;
   }
   const Tally tally =

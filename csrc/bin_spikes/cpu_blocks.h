@@ -7,6 +7,7 @@
 
 #include "bin_spikes/bin_spikes_body.h"
 #include "bin_spikes/cpu_formats.h"
+#include "bin_spikes/cpu_smooth.h"
 #include "bin_spikes/cpu_vectors.h"
 
 namespace neurokern {
@@ -18,6 +19,7 @@ struct Tally {
   uint32_t largest = 0;
   bool disordered = false, out_of_memory = false;
 
+  bool stopped() const { return disordered || out_of_memory; }
   void add(const Tally& other) {
     in_range += other.in_range;
     unknown += other.unknown;
@@ -52,7 +54,8 @@ struct Job {
   const BinSpikes& p;
   const uint32_t* columns;
   Shape shape;
-  bool stream;  // non-temporal stores
+  bool stream;                   // non-temporal stores
+  Smoother* smoother = nullptr;  // where finished blocks go, as float32; null: to the output
 };
 
 // Counters of a block of rows, of spikes without a column, and of spikes beyond the block. With 16 bits a
@@ -83,14 +86,18 @@ struct Block {
   }
 };
 
+void* output_row(const BinSpikes& p, int64_t window, int64_t row) {
+  return static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
+}
+
 // Writes the block to rows [row, row + rows) of a window and leaves it clear.
 template <typename Count>
 void finish_block(const Job& job, Block<Count>& block, int64_t window, int64_t row, int64_t rows,
                   Tally& tally) {
   const BinSpikes& p = job.p;
-  char* out =
-      static_cast<char*>(p.counts) + (window * p.n_bins + row) * p.n_units * element_size(p.count_type);
+  void* out = job.smoother != nullptr ? static_cast<void*>(job.smoother->room()) : output_row(p, window, row);
   const uint32_t largest = convert_block(p, block.cells, out, rows * p.n_units, job.stream);
+  if (job.smoother != nullptr) job.smoother->added(rows);
   tally.largest = tally.largest < largest ? largest : tally.largest;
   tally.unknown += block.take_columnless(job.shape, job.shape.unknown(), rows);
   if (job.columns != nullptr) tally.unmapped += block.take_columnless(job.shape, job.shape.unmapped(), rows);
@@ -104,6 +111,32 @@ void finish_stores(const Job& job) {
 #else
   static_cast<void>(job);
 #endif
+}
+
+// Smooths rows [first_row, last_row) of windows. bin_rows(job, window, from, to, tally) counts rows; those
+// around the rows asked for are counted once more where another task has them, and not tallied.
+template <typename BinRows>
+void smooth_windows(const Job& job, const BinRows& bin_rows, int64_t first_window, int64_t last_window,
+                    int64_t first_row, int64_t last_row, Tally& tally) {
+  BinSpikes counts = job.p;
+  counts.count_type = CountType::f32;
+  Smoother smoother;
+  const Job to_smoother{counts, job.columns, job.shape, false, &smoother};
+  Tally around;
+  around.out_of_memory =
+      !smoother.allocate(job.p, job.shape.rows, element_size(job.p.count_type), job.stream);
+  for (int64_t w = first_window; w < last_window; ++w) {
+    smoother.start(w, first_row, last_row);
+    const int64_t from = smoother.first_row(), to = smoother.stop_row();
+    if (from < first_row && !around.stopped()) bin_rows(to_smoother, w, from, first_row, around);
+    if (!around.stopped()) bin_rows(to_smoother, w, first_row, last_row, tally);
+    if (last_row < to && !tally.stopped() && !around.stopped())
+      bin_rows(to_smoother, w, last_row, to, around);
+    if (tally.stopped() || around.stopped()) break;
+  }
+  smoother.release();
+  tally.disordered |= around.disordered;
+  tally.out_of_memory |= around.out_of_memory;
 }
 
 }  // namespace

@@ -36,6 +36,13 @@ std::unique_ptr<T[]> exact(const std::vector<T>& values) {
   return copy;
 }
 
+template <typename T>
+T read(const unsigned char* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
 double odd_time(double) {
   const double odd[] = {std::nan(""), INFINITY, -INFINITY, -0.0, 1e300, -1e300, 5e-324};
   return odd[draw(0, 6)];
@@ -43,6 +50,49 @@ double odd_time(double) {
 std::int64_t odd_time(std::int64_t) {
   const std::int64_t odd[] = {INT64_MIN, INT64_MAX, -1, 0, std::int64_t{1} << 40};
   return odd[draw(0, 4)];
+}
+
+// Sometimes smoothing, with weights of 1 / 2^k so that sums are exact in any order.
+std::unique_ptr<float[]> draw_smoothing(BinSpikes& p) {
+  p.smoothing = static_cast<Smoothing>(draw(0, 5) < 3 ? 0 : draw(1, 2));
+  std::vector<float> weights(p.smoothing == Smoothing::gaussian ? static_cast<std::size_t>(draw(1, 30)) : 2);
+  for (float& weight : weights) weight = 1.0f / static_cast<float>(1 << draw(0, 3));
+  auto copy = exact(weights);
+  p.weights = copy.get();
+  p.n_weights = static_cast<std::int64_t>(weights.size());
+  if (p.smoothing != Smoothing::none) {
+    p.count_type = draw(0, 1) ? CountType::f32 : CountType::f64;
+    p.largest_exact = 1 << 24;
+    p.n_units %= 150;  // smoothing by the rule takes long
+  }
+  return copy;
+}
+
+// The rule of one unit's column, `stride` apart; x holds its counts.
+std::vector<float> smooth_column(const BinSpikes& p, const std::int64_t* x, std::int64_t stride) {
+  const auto at = [&](std::int64_t b) {
+    return b < 0 || b >= p.n_bins ? 0.0f : static_cast<float>(std::min(x[b * stride], p.largest_exact));
+  };
+  std::vector<float> y;
+  y.reserve(static_cast<std::size_t>(p.n_bins));
+  for (std::int64_t b = 0; b < p.n_bins; ++b) {
+    if (p.smoothing == Smoothing::exponential) {
+      y.push_back(smooth_step(p.weights[0], p.weights[1], y.empty() ? 0 : y.back(), at(b)));
+      continue;
+    }
+    y.push_back(p.smoothing == Smoothing::none ? at(b) : p.weights[0] * at(b));
+    for (std::int64_t k = 1; p.smoothing == Smoothing::gaussian && k < p.n_weights; ++k)
+      y.back() = smooth_tap(y.back(), p.weights[k], at(b - k), at(b + k));
+  }
+  return y;
+}
+
+double element(const BinSpikes& p, const unsigned char* from) {
+  if (p.count_type == CountType::f64) return read<double>(from);
+  if (p.count_type == CountType::f32) return static_cast<double>(read<float>(from));
+  if (p.count_type == CountType::u8) return *from;
+  if (p.count_type == CountType::i32) return read<std::int32_t>(from);
+  return read<std::uint16_t>(from);
 }
 
 template <typename T, typename U>
@@ -66,6 +116,7 @@ void try_one(int round) {
   p.count_type = static_cast<CountType>(draw(0, 3));
   const std::int64_t limits[] = {255, 32767, 65535, INT32_MAX};
   p.largest_exact = limits[static_cast<int>(p.count_type)];
+  const auto weights = draw_smoothing(p);
   const double step = p.step_is_rate ? 1 / p.step : p.step;
   const double length = static_cast<double>(p.n_bins) * step;
   const std::int64_t samples = p.n_bins * p.width_numerator / p.width_denominator + 1;
@@ -132,15 +183,20 @@ void try_one(int round) {
         ++expected[static_cast<std::size_t>((w * p.n_bins + bin) * p.n_units + column)];
     }
   }
-  for (std::size_t i = 0; i < n_cells; ++i) {
-    std::int64_t count = 0;
-    std::memcpy(&count, counts.get() + i * size, size);
-    if (count == std::min(expected[i], p.largest_exact)) continue;
-    std::printf("round %d: cell %zu holds %lld, not %lld (order %d, claim %d, %lld spikes, %lld windows)\n",
-                round, i, static_cast<long long>(count), static_cast<long long>(expected[i]), order,
-                static_cast<int>(p.order), static_cast<long long>(p.n_spikes),
-                static_cast<long long>(p.n_windows));
-    std::exit(1);
+  const std::int64_t window_cells = p.n_bins * p.n_units;
+  for (std::int64_t column = 0; column < p.n_windows * p.n_units; ++column) {
+    const std::int64_t first = column / p.n_units * window_cells + column % p.n_units;
+    const std::vector<float> right = smooth_column(p, expected.data() + first, p.n_units);
+    for (std::int64_t b = 0; b < p.n_bins; ++b) {
+      const std::int64_t cell = first + b * p.n_units;
+      const double found = element(p, counts.get() + static_cast<std::size_t>(cell) * size);
+      if (found == static_cast<double>(right[static_cast<std::size_t>(b)])) continue;
+      std::printf("round %d: cell %lld holds %g, not %g (order %d, claim %d, smoothing %d, %lld windows)\n",
+                  round, static_cast<long long>(cell), found,
+                  static_cast<double>(right[static_cast<std::size_t>(b)]), order, static_cast<int>(p.order),
+                  static_cast<int>(p.smoothing), static_cast<long long>(p.n_windows));
+      std::exit(1);
+    }
   }
 }
 

@@ -197,7 +197,7 @@ REFUSALS = [
     ({"train_ends": [-1, 3]}, ValueError, "train_ends must not decrease, got -1 after 0 in row 0"),
     ({"train_ends": [1, 4]}, ValueError, "train_ends must end with the number of times, got 4 and 3 times"),
     ({"train_ends": [1, 2]}, ValueError, r"got 2 and 3 times; for some .* pass times\[:train_ends\[-1\]\]"),
-    ({"train_ends": []}, ValueError, "train_ends must end with the number of times, got 0 and 3 times"),
+    ({"train_ends": []}, ValueError, "train_ends must end with the number of times, got none and 3 times"),
     ({"train_ends": [1.0, 3.0]}, TypeError, "train_ends must be integers, got float64"),
     ({"train_ends": [[1, 3]]}, ValueError, r"train_ends must have one dimension, got shape \(1, 2\)"),
     ({"train_ends": "ab"}, ValueError, "train_ends must have one dimension"),

@@ -137,6 +137,10 @@ def as_units_or_trains(units: Any, train_ends: Any, times: Any) -> tuple[Any, An
     array = one_dimensional("train_ends", to_kind("train_ends", train_ends, times))
     if len(array) and not is_integer(array):
         raise TypeError(f"bin_spikes: train_ends must be integers, got {array.dtype}")
+    if len(array) == 0 and len(times):
+        raise ValueError(
+            f"bin_spikes: train_ends must end with the number of times, got none and {len(times)} times"
+        )
     return None, to_int64("train_ends", array)
 
 
