@@ -122,10 +122,12 @@ def test_rows_are_moved_across_the_borders_of_tiles(size, shape, padded):
 
 def test_a_gpu_block_that_takes_several_parts():
     x = counts(4100, 1, 32)  # more samples than a launch has blocks
-    batch = mask(x, "neuron")
-    reference = mask(x, "neuron", backend="reference")
+    batch = mask(x, "neuron", return_index=True)
+    reference = mask(x, "neuron", return_index=True, backend="reference")
     assert torch.equal(batch.inputs, reference.inputs)
     assert torch.equal(batch.target_mask, reference.target_mask)
+    assert torch.equal(batch.index, reference.index)
+    assert torch.equal(batch.cu_seqlens, reference.cu_seqlens)
     index = region_index(batch.target_mask[:, 0])
     rows = gather_regions(x, index).values
     assert torch.equal(rows, x.transpose(1, 2)[batch.target_mask[:, 0]])

@@ -1,7 +1,14 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops.bin_spikes import bin_spikes
-from neurokern.ops.decode_nifti import NiftiFile, NiftiFormatError, NiftiHeader, VoxelMask, decode_nifti
+from neurokern.ops.decode_nifti import (
+    NiftiFile,
+    NiftiFormatError,
+    NiftiHeader,
+    ParcelAtlas,
+    VoxelMask,
+    decode_nifti,
+)
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 
@@ -10,6 +17,7 @@ __all__ = [
     "NiftiFile",
     "NiftiFormatError",
     "NiftiHeader",
+    "ParcelAtlas",
     "RegionIndex",
     "VoxelMask",
     "bin_spikes",

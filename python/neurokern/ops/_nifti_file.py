@@ -114,16 +114,16 @@ class NiftiFile:
         volumes = out.reshape(h.n_volumes, *h.shape)
         return np.moveaxis(volumes, 0, -1) if h.has_time else volumes[0]
 
-    def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int) -> None:
+    def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any = None) -> None:
         """Decode the mask's voxels from volume ``start`` on into ``out``, (volumes, voxels); checked."""
         if not self._file.is_unchanged():
             raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
         try:
             if self.is_compressed:
-                self._decode_compressed(out, mask, start, decoded)
+                self._decode_compressed(out, mask, start, decoded, parcels)
             else:
                 volumes = self._volumes(out, mask, decoded, self._file.address, start)
-                _core.decode_volumes(volumes, _library.thread_count())
+                _core.decode_volumes(volumes, parcels, _library.thread_count())
         except ValueError as error:
             raise NiftiFormatError(f"{self._values_path}: {error}") from None
 
@@ -150,7 +150,7 @@ class NiftiFile:
             decoded=decoded,
         )
 
-    def _decode_compressed(self, out: Any, mask: VoxelMask, start: int, decoded: int) -> None:
+    def _decode_compressed(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any) -> None:
         h, file = self.header, self._file
         volumes = self._volumes(out, mask, decoded, 0, 0)
         place = (file.descriptor, file.size, start, h.n_volumes)
@@ -158,10 +158,10 @@ class NiftiFile:
         whole = out.shape[0] == h.n_volumes
         index = self._find_index()
         if index is not None and not (whole and threads == 1):
-            _core.decode_gzip_indexed(volumes, *place, index, threads)
+            _core.decode_gzip_indexed(volumes, parcels, *place, index, threads)
             return
         spacing = 0 if index is not None else self._spacing()
-        made = _core.decode_gzip(volumes, *place, spacing, threads)
+        made = _core.decode_gzip(volumes, parcels, *place, spacing, threads)
         if made is not None:
             self._index = made
             if self._cache:
