@@ -8,6 +8,7 @@ from neurokern.ops.decode_nifti import (
     ParcelAtlas,
     VoxelMask,
     decode_nifti,
+    decode_voxels,
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
@@ -22,6 +23,7 @@ __all__ = [
     "VoxelMask",
     "bin_spikes",
     "decode_nifti",
+    "decode_voxels",
     "gather_regions",
     "mask_regions",
     "region_index",

@@ -15,11 +15,20 @@ from neurokern.ops._nifti_file import DECODED_TYPES, NiftiFile
 from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_parcels import ParcelAtlas
+from neurokern.ops._nifti_resident import decode_voxels
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
-__all__ = ["NiftiFile", "NiftiFormatError", "NiftiHeader", "ParcelAtlas", "VoxelMask", "decode_nifti"]
+__all__ = [
+    "NiftiFile",
+    "NiftiFormatError",
+    "NiftiHeader",
+    "ParcelAtlas",
+    "VoxelMask",
+    "decode_nifti",
+    "decode_voxels",
+]
 
 _VOLUMES_AT_ONCE = 32  # of a weighted atlas
 
@@ -37,6 +46,7 @@ def decode_nifti(
     high_pass: float | None = None,
     tr: float | None = None,
     dtype: Any = None,
+    device: Any = None,
     out: Array | None = None,
 ) -> Array:
     """Decode volumes of a NIfTI image in one pass: bytes, byte order, scale, mask.
@@ -70,8 +80,11 @@ def decode_nifti(
     dtype : torch or numpy dtype, default float32
         float32, float16 or bfloat16 (torch), or float32 or float16 (numpy); which of the two decides what is
         returned. Without torch installed the default is numpy's.
+    device : torch.device or str, optional
+        Where the result shall lie. Voxels of a mask go to a GPU as the file has them, from pinned memory and
+        in pieces, and are decoded there, while the next piece is read.
     out : tensor or array, optional
-        Written and returned; rows may be apart, voxels must be next to each other.
+        On the CPU; written and returned; rows may be apart, voxels must be next to each other.
 
     Returns
     -------
@@ -103,6 +116,8 @@ def decode_nifti(
     whole = mask is None and atlas is None
     shape = (stop - start, voxels.n_voxels if atlas is None else atlas.n_parcels)
     name = _dtype_name(dtype, out)
+    if device is not None and torch.device(device).type != "cpu":
+        return _decode_to(device, file, voxels, start, shape, name, whole, atlas, basis, standardize, out)
     rows = _allocate(shape, name, dtype) if out is None else _check_out(out, whole, shape, header)
     # Cleaning and parcels are computed in float32; other types are rounded at the end.
     values = rows if name == "float32" or (atlas is None and basis is None) else _float_rows(rows)
@@ -120,6 +135,37 @@ def decode_nifti(
     if out is not None:
         return out
     return rows.reshape(shape[0], *header.shape) if whole else rows
+
+
+def _decode_to(
+    device: Any,
+    file: NiftiFile,
+    voxels: VoxelMask,
+    start: int,
+    shape: tuple[int, ...],
+    name: str,
+    whole: bool,
+    atlas: ParcelAtlas | None,
+    basis: Any,
+    standardize: bool,
+    out: Any,
+) -> Any:
+    """Return the values on a device, decoded there."""
+    if out is not None:
+        raise ValueError("decode_nifti: give device or out, not both; out says where the result lies")
+    if atlas is not None or basis is not None:
+        raise ValueError(
+            "decode_nifti: device must be left out with labels, detrend, standardize and confounds, which "
+            "are computed on the CPU; move the result with .to(device)"
+        )
+    pieces = []
+    for first in range(0, shape[0], _VOLUMES_AT_ONCE):
+        n = min(_VOLUMES_AT_ONCE, shape[0] - first)
+        raw = torch.from_numpy(file.read_raw(voxels, start + first, start + first + n)).pin_memory()
+        raw = raw.to(device, non_blocking=True)
+        pieces.append(decode_voxels(raw, file.header.in_memory, dtype=getattr(torch, name)))
+    values = torch.cat(pieces) if pieces else torch.empty(shape, dtype=getattr(torch, name), device=device)
+    return values.reshape(shape[0], *file.header.shape) if whole else values
 
 
 def _atlas_of(labels: Any, mask: Any, header: NiftiHeader) -> ParcelAtlas | None:
