@@ -327,10 +327,10 @@ def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
 
 def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
     """Return the kernel of the device, or the reference where it knows nothing of trains and smoothing."""
-    on_gpu = _library.runs_on_gpu(spikes.times)
-    if spikes.train_ends is not None or (on_gpu and rules.smoothing is not None):
-        return count_by_reference
-    return count_on_gpu if on_gpu else count_on_cpu
+    if not _library.runs_on_gpu(spikes.times):
+        return count_on_cpu
+    known = spikes.train_ends is None and rules.smoothing is None
+    return count_on_gpu if known else count_by_reference
 
 
 def _count_into(*arguments: Any) -> torch.Tensor:
