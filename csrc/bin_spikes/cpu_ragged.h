@@ -16,8 +16,9 @@ namespace neurokern {
 namespace NEUROKERN_ISA {
 namespace {
 
-constexpr int64_t kTileCells = 102400;  // counters of a tile: 200 KiB of L2. bench_bin_spikes: 2x are alike
-constexpr int64_t kTrainsAhead = 4;     // whose spikes are on their way
+constexpr int64_t kTileCells =
+    204800;  // counters of a tile, 400 KiB of L2: with half of it, trains have too few spikes
+constexpr int64_t kTrainsAhead = 6;  // whose spikes are on their way
 
 // One bit for each of kGroup rows that lies in [0, rows).
 inline __attribute__((always_inline)) uint32_t rows_inside(const int32_t row[kGroup], uint32_t rows) {
@@ -105,7 +106,7 @@ struct TrainRows {
         continue;
       }
       if ((inside & (inside + 1)) != 0) return -1;
-      for (int j = 0; j < kGroup; ++j) ++cells[inside >> j & 1 ? cell[j] : trash];
+      for (int j = 0; j < kGroup; ++j) ++cells[inside >> j & 1 ? cell[j] : trash + j];
       return i + __builtin_popcount(inside);
     }
     return count_by_edges(cells, row, rows, i, end);
@@ -126,10 +127,13 @@ struct TrainRows {
 
   void prefetch(const TrainCounters& to, int64_t train) const {
     if (train >= p.n_trains) return;
-    // About as many as in the tile before, which lie in `after` until this tile writes there.
+    // About as many as in the tile before, which began at `after` until this one writes there. Seldom more
+    // lines than kLines, which are fetched without a branch.
     const int64_t from = to.at[train], n = from - to.after[train];
-    for (int64_t i = 0; i <= n; i += 64 / static_cast<int64_t>(sizeof(T)))
-      __builtin_prefetch(times + from + i);
+    constexpr int64_t kInLine = 64 / static_cast<int64_t>(sizeof(T)), kLines = 12;
+    for (int64_t i = 0; i < kLines * kInLine; i += kInLine)
+      __builtin_prefetch(times + from + (i < n ? i : n));
+    for (int64_t i = kLines * kInLine; i <= n; i += kInLine) __builtin_prefetch(times + from + i);
   }
 
   // False if the counters are too narrow, or some train is out of order.
