@@ -40,6 +40,27 @@ def cuda_is_available() -> bool:
     return torch.cuda.is_available()
 
 
+# Files whose tests run with interpreted Triton kernels, too. A launch takes the interpreter up to a second;
+# so tests of many examples, and the statistics of draws that are compared bit for bit elsewhere, do without.
+INTERPRETED = {
+    "test_bin_spikes",
+    "test_bin_spikes_smoothing",
+    "test_bin_spikes_trains",
+    "test_gather_regions",
+    "test_mask_regions",
+}
+
+
+def is_interpreted(metafunc: pytest.Metafunc) -> bool:
+    """Return whether a test runs with interpreted Triton kernels; Triton must then learn of it, first."""
+    many_examples = getattr(metafunc.function, "is_hypothesis_test", False)
+    many_examples |= metafunc.definition.get_closest_marker("many_launches") is not None
+    if many_examples or metafunc.module.__name__ not in INTERPRETED or cuda_is_available():
+        return False
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+    return True
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose the devices of a test: its own arrays stay on the host unless it takes ``device`` by name."""
     if "device" not in metafunc.fixturenames:
@@ -48,6 +69,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if not marks & {"cpu_only", "gpu"}:
         devices.append("emulated")
+        if is_interpreted(metafunc):
+            devices.append("interpreted")
         if "device" in inspect.signature(metafunc.function).parameters:
             devices.append(pytest.param("cuda", marks=pytest.mark.gpu))
     metafunc.parametrize("device", devices, indirect=True, scope="module")
@@ -60,6 +83,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
     "cpu" runs the CPU's kernels; "emulated" the GPU path of the ops with the CUDA kernels compiled as C++
     (tests/cuda_emulation), on tensors and numpy arrays of the CPU; "cuda" falls under the GPU rule.
     """
+    if request.param == "interpreted":
+        from triton_kernels.interpreted import interpreted_triton
+
+        with interpreted_triton():
+            yield "cpu"
+        return
     if request.param != "emulated":
         yield request.param
         return

@@ -11,7 +11,7 @@ SHOWN = {"spikes_to_scores.py": "co-smoothing", "few_shot_on_your_trials.py": "r
 
 
 def test_every_example_is_run_here():
-    tested_elsewhere = {"spikes_to_batches.py", "scores_by_session.py"}  # tests/datasets, below
+    tested_elsewhere = {"bids_to_batches.py", "spikes_to_batches.py", "scores_by_session.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 
 
@@ -40,3 +40,14 @@ def test_scores_by_session_averages_over_units_then_sessions(tmp_path, monkeypat
     shown = capsys.readouterr().out
     assert "| co-smoothing | ≥ 20 spikes | +0.200 | +0.300 | -0.100 | 1 of 2 sessions |" in shown
     assert "| raw | 0.500 | 0.625 |" in shown
+
+
+def test_bids_to_batches_shows_voxels_and_parcels(shared_data, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path))
+    folder = shared_data / "fmri" / "bids_studyforrest_localizer"
+    monkeypatch.setattr(sys, "argv", ["bids_to_batches.py", str(folder)])
+    runpy.run_path(str(EXAMPLES / "bids_to_batches.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "voxels (4, 16, " in shown
+    assert "parcels (16, 35)" in shown

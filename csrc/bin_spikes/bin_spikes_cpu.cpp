@@ -34,33 +34,28 @@ struct Plan {
     const Plan& plan = *static_cast<const Plan*>(context);
     const BinSpikes& p = plan.job.p;
     Tally& tally = plan.tallies[task];
-    const bool by_window = p.n_windows > 1;
+    const bool by_window = p.starts != nullptr;
     const int64_t n_items = by_window ? p.n_windows : p.n_bins;
     const int64_t first = n_items * task / plan.n_tasks, last = n_items * (task + 1) / plan.n_tasks;
     const int64_t first_row = by_window ? 0 : first, last_row = by_window ? p.n_bins : last;
     TaskCounters counters{{}, {}, by_window || p.n_spikes >= kDenseRow * p.n_bins};
-    Block<uint32_t> block;
-    if (!(plan.buckets == nullptr ? counters.allocate(plan.job.shape) : block.allocate(plan.job.shape))) {
-      tally.out_of_memory = true;
-      return;
-    }
+    tally.out_of_memory = !counters.allocate(plan.job.shape);
     const auto bin_rows = [&](const Job& job, int64_t w, int64_t from, int64_t to, Tally& sums) {
       if (plan.buckets == nullptr) {
         bin_sorted_rows<T, U>(job, counters, w, from, to, sums);
       } else {
-        bin_bucketed_rows<T, U>(job, *plan.buckets, block, w, from, to, sums);
+        bin_bucketed_rows<T, U>(job, *plan.buckets, counters, w, from, to, sums);
       }
     };
     const int64_t first_window = by_window ? first : 0, last_window = by_window ? last : 1;
     if (p.smoothing == Smoothing::none) {
       for (int64_t w = first_window; w < last_window && !tally.stopped(); ++w)
         bin_rows(plan.job, w, first_row, last_row, tally);
-    } else {
+    } else if (!tally.stopped()) {
       smooth_windows(plan.job, bin_rows, first_window, last_window, first_row, last_row, tally);
     }
     finish_stores(plan.job);
     counters.release();
-    block.release();
   }
 };
 
@@ -81,7 +76,7 @@ struct OrderCheck {
 template <typename AnyPlan>
 Tally run_plan(AnyPlan& plan, int n_threads, int64_t work) {
   const BinSpikes& p = plan.job.p;
-  const int64_t n_items = p.n_windows > 1 ? p.n_windows : p.n_bins;
+  const int64_t n_items = p.starts != nullptr ? p.n_windows : p.n_bins;
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
   // The causal exponential of one window is one chain.
   const bool chain = p.smoothing == Smoothing::exponential && p.n_windows == 1;
@@ -150,11 +145,8 @@ Tally bin_all(const BinSpikes& p, int n_threads) {
     if (!tally.disordered || tally.out_of_memory) return tally;
   }
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
-  if (p.n_windows == 1 && p.n_spikes < UINT32_MAX && p.smoothing == Smoothing::none) {
-    const T start = window_start(p, 0, T{});
-    if (usable_start(start) && !p.closed_last && Quotient<T>(p, start, p.n_bins).usable)
-      return with_job(p, kShareCells, [&](const Job& job) { return bin_unsorted<T, U>(job, threads); });
-  }
+  if (p.starts == nullptr && p.smoothing == Smoothing::none && usable_start(window_start(p, 0, T{})))
+    return with_job(p, 1, [&](const Job& job) { return bin_unsorted<T, U>(job, threads); });
   Buckets<T, U> buckets;
   Tally tally;
   if (buckets.fill(p)) {

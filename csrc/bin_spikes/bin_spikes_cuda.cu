@@ -48,7 +48,8 @@ template <typename T>
 __global__ void check_order(BinSpikes p, std::int64_t* report) {
   const T* times = static_cast<const T*>(p.times);
   for (std::int64_t i = first_item(); i + 1 < p.n_spikes; i += item_stride())
-    if (!(times[i] <= times[i + 1])) report[kDisorderedSlot] = 1;  // all writers write the same
+    if (!(times[i] <= times[i + 1]))
+      atomicOr(reinterpret_cast<unsigned long long*>(&report[kDisorderedSlot]), 1ull);
 }
 
 __device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {

@@ -58,8 +58,7 @@ struct Job {
   Smoother* smoother = nullptr;  // where finished blocks go, as float32; null: to the output
 };
 
-// Counters of a block of rows, of spikes without a column, and of spikes beyond the block. With 16 bits a
-// block must not hold more than 65535 spikes.
+// Counters of a block of rows, of spikes without a column, and of spikes beyond the block.
 template <typename Count>
 struct Block {
   Count* cells = nullptr;
@@ -83,6 +82,21 @@ struct Block {
       memset(from, 0, kSpread * sizeof(Count));
     }
     return sum;
+  }
+};
+
+constexpr int64_t kMostNarrow = 65535;  // spikes of a block that narrow counters can take
+
+// Counters of a task: wide ones for blocks that hold too many spikes for narrow ones.
+struct TaskCounters {
+  Block<uint16_t> narrow;
+  Block<uint32_t> wide;
+  bool dense;  // sorted spikes: the last block held many a row
+
+  bool allocate(const Shape& shape) { return narrow.allocate(shape); }
+  void release() {
+    narrow.release();
+    wide.release();
   }
 };
 

@@ -227,7 +227,7 @@ struct TrainPlan {
     const TrainPlan& plan = *static_cast<const TrainPlan*>(context);
     const BinSpikes& p = plan.job.p;
     Tally& tally = plan.tallies[task];
-    const bool by_window = p.n_windows > 1;
+    const bool by_window = p.starts != nullptr;
     const int64_t n_items = by_window ? p.n_windows : p.n_bins;
     const int64_t first = n_items * task / plan.n_tasks, last = n_items * (task + 1) / plan.n_tasks;
     const int64_t first_row = by_window ? 0 : first, last_row = by_window ? p.n_bins : last;

@@ -44,20 +44,6 @@ bool is_sorted(const T* times, int64_t first, int64_t last) {
   return true;
 }
 
-// Counters of a task: narrow ones while no block holds more spikes than they can count, and from then on wide
-// ones.
-struct TaskCounters {
-  Block<uint16_t> narrow;
-  Block<uint32_t> wide;
-  bool dense;  // the last block held many spikes a row
-
-  bool allocate(const Shape& shape) { return narrow.allocate(shape); }
-  void release() {
-    narrow.release();
-    wide.release();
-  }
-};
-
 // Counts the rows of one window in order. Order shows by where spikes fall: all that are counted lie within
 // their block, and the first after it at or beyond its end.
 template <typename T, typename U>
@@ -118,11 +104,10 @@ struct SortedRows {
 
   // Counts the block with narrow counters, or with wide ones if it holds too many spikes.
   void bin_block(TaskCounters& to, int64_t window, int64_t row, int64_t rows, Tally& tally) {
-    constexpr int64_t kMost = 65535;
     const int64_t first = i, n = job.p.n_spikes;
     const bool dense = to.dense || !quotient.usable;
     if (to.wide.cells == nullptr) {
-      const int64_t stop = n - first > kMost ? first + kMost : n;
+      const int64_t stop = n - first > kMostNarrow ? first + kMostNarrow : n;
       tally.disordered = !count(to.narrow, dense, row, rows, stop);
       if (i < stop || stop == n) return finish(to, to.narrow, window, row, rows, first, tally);
       i = first;

@@ -8,7 +8,8 @@
 
 #include "bin_spikes/cpu_blocks.h"
 #include "bin_spikes/cpu_cells.h"
-#include "common/huge_pages.h"
+#include "bin_spikes/cpu_chunks.h"
+#include "bin_spikes/cpu_edges.h"
 #include "common/thread_pool.h"
 
 namespace neurokern {
@@ -17,82 +18,47 @@ namespace {
 
 constexpr int kMaxThreads = 64, kMaxTasks = 256;
 constexpr int kShareBits = 16;  // a counter's number within its block takes two bytes
-constexpr int64_t kShareCells = int64_t{1} << kShareBits;
-constexpr int64_t kMostCells = int64_t{1} << 31;  // rows beyond take another pass over the spikes
-constexpr uint32_t kLine = 32;                    // numbers of a line of 64 bytes
-constexpr uint32_t kChunk = 2048;                 // numbers of a chunk, 4 KiB
-constexpr uint32_t kBeyondKey = 0, kUnknownKey = 1, kUnmappedKey = 2;  // in the block after the last
+constexpr int64_t kShareCells = int64_t{1} << kShareBits;  // bench_bin_spikes: 2^15 and 2^14 are slower
+constexpr int64_t kMostCells = int64_t{1} << 31;           // rows beyond take another pass over the spikes
 
-// One thread's share of the spikes, by block of counters. A line waits per block until it is full, and goes
-// past the caches to the block's last chunk; chunks of a block are linked backwards.
+// One thread's share of the spikes: the counters they add to, by block.
 struct Shares {
-  int64_t n_blocks = 0, n_chunks = 0;
-  uint16_t* lines = nullptr;    // (n_blocks + 1, kLine); the last block takes spikes that have no counter
-  uint32_t* filled = nullptr;   // (n_blocks + 1,), numbers of each block so far
-  int64_t* last = nullptr;      // (n_blocks + 1,), last chunk, or -1
-  int64_t* previous = nullptr;  // of each chunk
-  uint16_t* pool = nullptr;
-  int64_t dropped[3] = {};  // by kBeyondKey, kUnknownKey, kUnmappedKey
+  Chains chains;
+  uint16_t* numbers = nullptr;
+  int64_t beyond = 0, unknown = 0, unmapped = 0;
 
-  bool allocate(int64_t blocks, int64_t n_spikes) {
-    n_blocks = blocks;
-    const size_t n = static_cast<size_t>(blocks) + 1, chunks = static_cast<size_t>(n_spikes / kChunk) + n;
-    const size_t pool_bytes = chunks * kChunk * sizeof(uint16_t);
-    lines = static_cast<uint16_t*>(aligned_alloc(64, n * 64));
-    filled = static_cast<uint32_t*>(calloc(n, sizeof(uint32_t)));
-    last = static_cast<int64_t*>(malloc(n * sizeof(int64_t)));
-    previous = static_cast<int64_t*>(malloc(chunks * sizeof(int64_t)));
-    pool = static_cast<uint16_t*>(aligned_alloc(64, pool_bytes));
-    if (pool != nullptr) advise_huge_pages(pool, static_cast<int64_t>(pool_bytes));
-    if (last != nullptr) memset(last, -1, n * sizeof(int64_t));
-    return lines && filled && last && previous && pool;
+  bool allocate(int64_t n_blocks, int64_t n_spikes) {
+    numbers = allocate_large<uint16_t>(Chains::capacity(n_blocks, n_spikes));
+    return chains.allocate(n_blocks, n_spikes) && numbers != nullptr;
   }
   void release() {
-    void* all[] = {lines, filled, last, previous, pool};
-    for (void* memory : all) free(memory);
+    chains.release();
+    free(numbers);
   }
 
-  // The line of a block is full: `before` numbers came before its last.
-  __attribute__((noinline)) void flush(uint32_t block, uint32_t before) {
-    const uint16_t* line = lines + block * size_t{kLine};
-    if (block == n_blocks) {
-      for (uint32_t i = 0; i < kLine; ++i) ++dropped[line[i]];
-      return;
-    }
-    if (before % kChunk == kLine - 1) {
-      previous[n_chunks] = last[block];
-      last[block] = n_chunks++;
-    }
-    uint16_t* to = pool + last[block] * kChunk + (before % kChunk - (kLine - 1));
-    U64 full[kRegisters];
-    memcpy(full, line, sizeof full);
-    store_line(to, full, true);
+  inline __attribute__((always_inline)) void add(uint16_t block, uint16_t number) {
+    const int64_t place = chains.next[block];
+    numbers[place] = number;
+    __builtin_prefetch(numbers + place + 32, 1);
+    chains.advance(block, place);
   }
-  inline __attribute__((always_inline)) void add(uint32_t key) {
-    const uint32_t block = key >> kShareBits, before = filled[block];
-    lines[block * size_t{kLine} + before % kLine] = static_cast<uint16_t>(key);
-    filled[block] = before + 1;
-    if (before % kLine == kLine - 1) flush(block, before);
-  }
-
   template <typename Count>
   void count(int64_t block, Count* cells) const {
-    const uint32_t total = filled[block];
-    const auto add_all = [&](const uint16_t* numbers, int64_t n) {
-      for (int64_t i = 0; i < n; ++i) ++cells[numbers[i]];
-    };
-    add_all(lines + block * kLine, total % kLine);
-    int64_t n = (total - total % kLine) % kChunk;
-    for (int64_t chunk = last[block]; chunk >= 0; chunk = previous[chunk], n = 0)
-      add_all(pool + chunk * kChunk, n == 0 ? kChunk : n);
+    chains.for_each(block, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) ++cells[numbers[i]];
+    });
   }
 };
 
-// Rows [row, row + rows) of one window of equal bins.
-template <typename T, typename U>
+// Numbers of spikes that have no counter.
+constexpr uint32_t kBeyondNumber = 0, kUnknownNumber = 1, kUnmappedNumber = 2;
+
+// Rows [row, row + rows) of one window. Finder: Quotient or EdgeTable.
+template <typename Finder, typename T, typename U>
 struct Unsorted {
   Job job;
-  int64_t row, rows, n_blocks;
+  const Finder& finder;
+  int64_t row, rows, n_blocks;  // blocks of counters; chains of spikes that have none follow
   Shares* shares;
   Tally* tallies;
   int64_t n_shares, n_tasks;
@@ -100,21 +66,41 @@ struct Unsorted {
   static void share(void* context, int64_t index) {
     const Unsorted& u = *static_cast<const Unsorted*>(context);
     Shares& to = u.shares[index];
-    if (!to.allocate(u.n_blocks, u.job.p.n_spikes / u.n_shares + 1)) {
-      u.tallies[index].out_of_memory = true;
-      return;
-    }
+    Tally& tally = u.tallies[index];
+    tally.out_of_memory = !to.allocate(u.n_blocks + kGroup, u.job.p.n_spikes / u.n_shares + 1);
+    if (tally.out_of_memory) return;
     if (u.job.columns != nullptr) {
       u.template fill<true>(to, index);
     } else {
       u.template fill<false>(to, index);
     }
-    finish_stores(u.job);
-    for (uint32_t i = 0; i < to.filled[u.n_blocks] % kLine; ++i)
-      ++to.dropped[to.lines[u.n_blocks * kLine + i]];
-    u.tallies[index].unknown = to.dropped[kUnknownKey];
-    u.tallies[index].unmapped = to.dropped[kUnmappedKey];
-    u.tallies[index].in_range = -to.dropped[kBeyondKey];
+    int64_t dropped[3] = {};
+    for (int64_t chain = u.n_blocks; chain < u.n_blocks + kGroup; ++chain) to.count(chain, dropped);
+    tally.in_range = -dropped[kBeyondNumber];
+    tally.unknown = dropped[kUnknownNumber];
+    tally.unmapped = dropped[kUnmappedNumber];
+  }
+
+  // For each of kGroup spikes the counter within its block, and the block. Those without a counter go to
+  // kGroup chains, since one would have each spike wait for the one before.
+  template <bool kMapped>
+  inline __attribute__((always_inline)) void numbers_of_group(const T* times, const U* units,
+                                                              uint16_t* number) const {
+    const auto n_units = static_cast<uint32_t>(job.p.n_units);
+    I32 r[kParts];
+    rows_of_group(job.p, finder, times, row, rows, r);
+    for (int part = 0; part < kParts; ++part) {
+      const U32 column = columns_of_part<kMapped>(job, units + part * kLanes);
+      const U32 own = reinterpret_cast<U32>(r[part]);
+      U32 none;
+      for (int lane = 0; lane < kLanes; ++lane)
+        none[lane] = static_cast<uint32_t>(n_blocks + part * kLanes + lane) << kShareBits;
+      const U32 unmapped = none + kUnmappedNumber, unknown = none + kUnknownNumber;
+      const U32 columnless = column < job.shape.unmapped() ? unknown : unmapped;
+      const U32 inside = column < n_units ? own * n_units + column : columnless;
+      const U32 at = own < static_cast<uint32_t>(rows) ? inside : none + kBeyondNumber;
+      memcpy(number + 2 * part * kLanes, &at, sizeof at);  // as two halves, the low one first
+    }
   }
 
   template <bool kMapped>
@@ -124,92 +110,93 @@ struct Unsorted {
     const U* units = static_cast<const U*>(p.units);
     int64_t i = p.n_spikes * index / n_shares;
     const int64_t end = p.n_spikes * (index + 1) / n_shares;
-    Quotient<T> quotient(p, window_start(p, 0, T{}), p.n_bins);
-    quotient.set_block(p, row, rows);
-    const uint32_t n_units = static_cast<uint32_t>(p.n_units), n_rows = static_cast<uint32_t>(rows);
-    const uint32_t none = static_cast<uint32_t>(n_blocks) << kShareBits;
+    alignas(64) uint16_t number[2 * kGroup];
+    const auto add = [&](int64_t n) {
+      for (int64_t j = 0; j < n; ++j) to.add(number[2 * j + 1], number[2 * j]);
+    };
     for (; i + kGroup <= end; i += kGroup) {
-      I32 r[kParts];
-      alignas(64) uint32_t key[kGroup];
-      rows_of_group(p, quotient, times + i, row, rows, r);
-      for (int part = 0; part < kParts; ++part) {
-        const U32 column = columns_of_part<kMapped>(job, units + i + part * kLanes);
-        const U32 own = reinterpret_cast<U32>(r[part]);
-        const U32 columnless =
-            U32{} + none + (column < job.shape.unmapped() ? U32{} + kUnknownKey : U32{} + kUnmappedKey);
-        const U32 known = column < n_units ? own * n_units + column : columnless;
-        const U32 at = own < n_rows ? known : U32{} + (none + kBeyondKey);
-        memcpy(key + part * kLanes, &at, sizeof at);
-      }
-      for (int j = 0; j < kGroup; ++j) to.add(key[j]);
+      numbers_of_group<kMapped>(times + i, units + i, number);
+      add(kGroup);
     }
-    for (; i < end; ++i) {
-      const int64_t bin = bin_of(p, quotient.start, times[i]);
-      const int64_t column = column_of(p, static_cast<int64_t>(units[i]));
-      const uint32_t columnless = none + (column == kUnknown ? kUnknownKey : kUnmappedKey);
-      to.add(bin < row || bin >= row + rows ? none + kBeyondKey
-             : column < 0 ? columnless
-                          : static_cast<uint32_t>(bin - row) * n_units + static_cast<uint32_t>(column));
-    }
+    if (i == end) return;
+    T last_times[kGroup] = {};
+    U last_units[kGroup] = {};
+    memcpy(last_times, times + i, static_cast<size_t>(end - i) * sizeof(T));
+    memcpy(last_units, units + i, static_cast<size_t>(end - i) * sizeof(U));
+    numbers_of_group<kMapped>(last_times, last_units, number);
+    add(end - i);
   }
 
   template <typename Count>
-  void count_block(int64_t b, Count* cells, Tally& tally) const {
+  bool count_block(int64_t block, Count*& cells, Tally& tally) const {
     const BinSpikes& p = job.p;
-    for (int64_t s = 0; s < n_shares; ++s) shares[s].count(b, cells);
-    const int64_t first = b * kShareCells, n = rows * p.n_units - first;
+    const int64_t all = rows * p.n_units, first = block * kShareCells;
+    const int64_t n = all - first < kShareCells ? all - first : kShareCells;
+    if (cells == nullptr)
+      cells = static_cast<Count*>(
+          calloc(static_cast<size_t>(all < kShareCells ? all : kShareCells), sizeof(Count)));
+    if (cells == nullptr) return false;
+    for (int64_t s = 0; s < n_shares; ++s) shares[s].count(block, cells);
     char* out = static_cast<char*>(p.counts) + (row * p.n_units + first) * element_size(p.count_type);
-    const uint32_t largest = convert_block(p, cells, out, n < kShareCells ? n : kShareCells, job.stream);
+    const uint32_t largest = convert_block(p, cells, out, n, job.stream);
     tally.largest = tally.largest < largest ? largest : tally.largest;
+    return true;
   }
 
   static void count(void* context, int64_t task) {
     const Unsorted& u = *static_cast<const Unsorted*>(context);
     Tally& tally = u.tallies[task];
-    const int64_t n = u.rows * u.job.p.n_units;
-    const size_t n_cells = static_cast<size_t>(n < kShareCells ? n : kShareCells);
-    auto* narrow = static_cast<uint16_t*>(calloc(n_cells, sizeof(uint16_t)));
+    uint16_t* narrow = nullptr;
     uint32_t* wide = nullptr;
     for (int64_t b = u.n_blocks * task / u.n_tasks; b < u.n_blocks * (task + 1) / u.n_tasks; ++b) {
       int64_t spikes = 0;
-      for (int64_t s = 0; s < u.n_shares; ++s) spikes += u.shares[s].filled[b];
-      const bool fits = spikes < 65536;
-      if (!fits && wide == nullptr) wide = static_cast<uint32_t*>(calloc(n_cells, sizeof(uint32_t)));
-      tally.out_of_memory = fits ? narrow == nullptr : wide == nullptr;
-      if (tally.out_of_memory) break;
-      if (fits) {
-        u.count_block(b, narrow, tally);
-      } else {
-        u.count_block(b, wide, tally);
-      }
+      for (int64_t s = 0; s < u.n_shares; ++s) spikes += u.shares[s].chains.length(b);
+      if (!(spikes < 65536 ? u.count_block(b, narrow, tally) : u.count_block(b, wide, tally)))
+        tally.out_of_memory = true;
     }
     finish_stores(u.job);
     free(narrow);
     free(wide);
   }
+
+  static void run(const Job& job, const Finder& finder, int64_t row, int64_t rows, int n_threads,
+                  Tally& total) {
+    const BinSpikes& p = job.p;
+    Shares shares[kMaxThreads];
+    Tally filled[kMaxThreads], counted[kMaxTasks];
+    const int64_t n_blocks = (rows * p.n_units + kShareCells - 1) / kShareCells;
+    Unsorted u{job, finder, row, rows, n_blocks, shares, filled, n_threads, 1};
+    parallel_for(u.n_shares, n_threads, &Unsorted::share, &u);
+    for (const Tally& tally : filled) total.add(tally);
+    total.in_range += p.n_spikes;
+    u.tallies = counted;
+    u.n_tasks = n_threads == 1 ? 1 : 4 * n_threads < n_blocks ? 4 * n_threads : n_blocks;
+    if (!total.out_of_memory) parallel_for(u.n_tasks, n_threads, &Unsorted::count, &u);
+    for (const Tally& tally : counted) total.add(tally);
+    for (Shares& share : shares) share.release();
+  }
 };
 
-// One window of equal bins.
+// One window.
 template <typename T, typename U>
 Tally bin_unsorted(const Job& job, int n_threads) {
   const BinSpikes& p = job.p;
   Tally total;
-  const int64_t n_units = p.n_units > 0 ? p.n_units : 1, most_rows = kMostCells / n_units;
+  const T start = window_start(p, 0, T{});
+  const int64_t most_rows = kMostCells / (p.n_units > 0 ? p.n_units : 1);
+  Quotient<T> quotient(p, start, p.n_bins < most_rows ? p.n_bins : most_rows);
+  EdgeTable<T> edges(p, start);
+  if (!quotient.usable && !edges.allocate()) total.out_of_memory = true;
   for (int64_t row = 0; row < p.n_bins && !total.out_of_memory; row += most_rows) {
-    Shares shares[kMaxThreads];
-    Tally tallies[kMaxTasks];
     const int64_t rows = row + most_rows < p.n_bins ? most_rows : p.n_bins - row;
-    const int64_t n_blocks = (rows * p.n_units + kShareCells - 1) / kShareCells;
-    Unsorted<T, U> u{job, row, rows, n_blocks, shares, tallies, n_threads, 1};
-    parallel_for(u.n_shares, n_threads, &Unsorted<T, U>::share, &u);
-    for (const Tally& tally : tallies) total.add(tally);
-    total.in_range += p.n_spikes;
-    for (Tally& tally : tallies) tally = {};
-    u.n_tasks = n_threads == 1 ? 1 : 4 * n_threads < n_blocks ? 4 * n_threads : n_blocks;
-    if (!total.out_of_memory) parallel_for(u.n_tasks, n_threads, &Unsorted<T, U>::count, &u);
-    for (const Tally& tally : tallies) total.add(tally);
-    for (Shares& share : shares) share.release();
+    if (quotient.usable) {
+      quotient.set_block(p, row, rows);
+      Unsorted<Quotient<T>, T, U>::run(job, quotient, row, rows, n_threads, total);
+    } else {
+      Unsorted<EdgeTable<T>, T, U>::run(job, edges, row, rows, n_threads, total);
+    }
   }
+  edges.release();
   return total;
 }
 

@@ -2,6 +2,7 @@
 // it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -14,6 +15,7 @@
 
 #define NK_LAUNCH_SHARED(kernel, grid, block, shared_bytes, stream, ...)                         \
   do {                                                                                           \
+    ::neurokern::allow_shared(kernel, static_cast<std::size_t>(shared_bytes));                   \
     kernel<<<(grid), (block), (shared_bytes), static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__); \
     ::neurokern::check_launch(cudaGetLastError());                                               \
   } while (0)
@@ -32,6 +34,14 @@ inline void check_launch(cudaError_t status) {
   throw std::runtime_error(
       std::string("neurokern CUDA: ") + cudaGetErrorString(status) +
       ". Check the device with `neurokern env`; backend=\"reference\" runs without our kernels.");
+}
+
+// More than 48 KiB of static and dynamic shared memory need leave; our kernels declare at most 32 KiB.
+template <typename Kernel>
+void allow_shared(Kernel kernel, std::size_t bytes) {
+  if (bytes > std::size_t{16} << 10)
+    check_launch(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
 }
 
 }  // namespace neurokern

@@ -27,7 +27,7 @@ namespace neurokern {
 namespace NEUROKERN_ISA {
 
 #if defined(__AVX512F__)
-constexpr int kVectorBytes = 64, kPhiloxPairs = 4;
+constexpr int kVectorBytes = 64, kPhiloxPairs = 3;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32, kPhiloxPairs = 2;
 #else
@@ -98,18 +98,28 @@ NK_INLINE void prepare_table(PhiloxTable& table, std::uint64_t key, const std::u
                   static_cast<std::uint32_t>(product), c3);
 }
 
+// Of every four words the same: `first` and `first + 2` of a, then of b. As a shuffle of floats, since GCC 12
+// makes three instructions of it for integers.
+template <int first>
+NK_INLINE PhiloxWords every_other(PhiloxWords a, PhiloxWords b) {
+  constexpr int kChoice = first == 0 ? 0x88 : 0xDD;
+#if defined(__AVX512F__)
+  return (PhiloxWords)_mm512_maskz_shuffle_ps(0xFFFF, (__m512)a, (__m512)b, kChoice);
+#elif defined(__AVX2__)
+  return (PhiloxWords)_mm256_shuffle_ps((__m256)a, (__m256)b, kChoice);
+#elif defined(__SSE2__)
+  return (PhiloxWords)_mm_shuffle_ps((__m128)a, (__m128)b, kChoice);
+#else
+  return PhiloxWords{a[first], a[first + 2], b[first], b[first + 2]};
+#endif
+}
+
 // The words of a chain in order, four of each counter: w0 w1 w2 w3 w0 w1 ...
 NK_INLINE void pack_words(const PhiloxLanes (&c)[4], PhiloxWords* words) {
-  const PhiloxLanes a = (c[0] & 0xFFFFFFFFu) | (c[1] << 32), b = (c[2] & 0xFFFFFFFFu) | (c[3] << 32);
-#if defined(__AVX512F__)
-  const PhiloxLanes even = {0, 8, 2, 10, 4, 12, 6, 14};
-#elif defined(__AVX2__)
-  const PhiloxLanes even = {0, 4, 2, 6};
-#else
-  const PhiloxLanes even = {0, 2};
-#endif
-  words[0] = (PhiloxWords)__builtin_shuffle(a, b, even);
-  words[1] = (PhiloxWords)__builtin_shuffle(a, b, even + 1);
+  const PhiloxWords a = every_other<0>((PhiloxWords)c[0], (PhiloxWords)c[1]);
+  const PhiloxWords b = every_other<0>((PhiloxWords)c[2], (PhiloxWords)c[3]);
+  words[0] = every_other<0>(a, b);
+  words[1] = every_other<1>(a, b);
 }
 
 // Hands the words of kPairs pairs of chains from `first` on to `use(pair, words)`.

@@ -106,13 +106,14 @@ template <typename Bits, int kVolumes>
 struct Rows {
   using L = Layout<Bits, kVolumes>;
   using Element = typename L::Element;
+  static constexpr int kElementBytes = 8;
   static constexpr std::int64_t kStagedValues = kChunk + 2 * kLineBytes;  // with a line left over, and a tile
 
   Bits* staged = nullptr;     // (kVolumes, kStagedValues): taken apart, not yet written
   Element* picked = nullptr;  // (kChunk,): elements in output order
   std::int64_t pending[kVolumes] = {};
 
-  bool allocate() {
+  bool allocate(const ParcelRuns*) {
     staged = static_cast<Bits*>(aligned_alloc(64, kVolumes * kStagedValues * sizeof(Bits)));
     picked = static_cast<Element*>(aligned_alloc(64, kChunk * sizeof(Element)));
     return staged != nullptr && picked != nullptr;

@@ -29,8 +29,12 @@ template <>
 struct Unsigned<8> {
   using Type = std::uint64_t;
 };
+template <>
+struct Unsigned<16> {
+  using Type = unsigned __int128;
+};
 
-// Volumes that are decoded together: one value of each makes an element, of 8 bytes at most. A tile is a
+// Volumes that are decoded together: one value of each makes an element, of 8 or 16 bytes. A tile is a
 // vector of each volume, or as many vectors of elements.
 template <typename Bits, int kVolumes>
 struct Layout {
@@ -43,6 +47,7 @@ struct Layout {
 typedef Layout<std::uint8_t, 1>::Vector Bytes;
 typedef Layout<std::uint16_t, 1>::Vector Halves;
 typedef Layout<std::uint32_t, 1>::Vector Words;
+typedef Layout<std::uint64_t, 1>::Vector LongWords;
 
 inline __attribute__((always_inline)) Bytes zip_low(Bytes a, Bytes b) {
   return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -61,6 +66,13 @@ inline __attribute__((always_inline)) Words zip_low(Words a, Words b) {
 }
 inline __attribute__((always_inline)) Words zip_high(Words a, Words b) {
   return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+
+inline __attribute__((always_inline)) LongWords zip_low(LongWords a, LongWords b) {
+  return __builtin_shufflevector(a, b, 0, 2);
+}
+inline __attribute__((always_inline)) LongWords zip_high(LongWords a, LongWords b) {
+  return __builtin_shufflevector(a, b, 1, 3);
 }
 
 // A perfect shuffle: the values of the first half of the vectors and those of the second half, in turns. It

@@ -1,4 +1,4 @@
-// Weaves the mask's voxels of a few volumes into elements of 8 bytes, one value of each volume.
+// Weaves the mask's voxels of a few volumes into elements: one value of each volume, side by side.
 // Part of decode_nifti_cpu.cpp, compiled once per instruction set: no STL, nothing with external linkage.
 #pragma once
 

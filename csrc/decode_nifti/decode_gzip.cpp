@@ -17,7 +17,7 @@ std::int64_t volume_bytes(const DecodeVolumes& p) { return p.volume_values * val
 
 // Whole elements of volumes (common/decode_nifti_cpu.cpp), as many as fit.
 std::int64_t group_volumes(const DecodeVolumes& p) {
-  const std::int64_t together = 8 / value_bytes(p.type);
+  const std::int64_t together = 16 / value_bytes(p.type);
   const std::int64_t fitting = kGroupBytes / volume_bytes(p) / together * together;
   return std::min(std::max(fitting, together), p.n_volumes);
 }
@@ -70,7 +70,10 @@ void decode_from(GzipReader& reader, const GzipVolumes& volumes, std::int64_t fi
     part.n_volumes = std::min(group_volumes(volumes.p), last - v);
     read_volumes(reader, volumes, volumes.first + v, part.n_volumes, buffer);
     part.out = static_cast<unsigned char*>(volumes.p.out) + v * volumes.p.out_stride * out_bytes(volumes.p);
-    if (NK_DISPATCH(decode_volumes_cpu, part, n_threads) != DecodeStatus::ok) throw std::bad_alloc();
+    const DecodeStatus status = volumes.parcels != nullptr
+                                    ? NK_DISPATCH(decode_parcels_cpu, part, *volumes.parcels, n_threads)
+                                    : NK_DISPATCH(decode_volumes_cpu, part, n_threads);
+    if (status != DecodeStatus::ok) throw std::bad_alloc();
   }
 }
 

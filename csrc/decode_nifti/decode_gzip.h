@@ -14,6 +14,7 @@ struct GzipVolumes {
   DecodeVolumes p;
   int descriptor;
   std::int64_t file_bytes, first, all_volumes;
+  const ParcelRuns* parcels;  // or null: voxels
 };
 
 // One pass from the file's start. With `index` it goes on to the stream's end, fills the index and has

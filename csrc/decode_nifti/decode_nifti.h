@@ -33,9 +33,31 @@ struct DecodeVolumes {
   DecodedType decoded;
 };
 
+// Parcels: the voxels of the mask again, as runs that each lie in one parcel. Runs follow each other as the
+// mask's voxels do in file order, and together are all of them.
+struct ParcelRuns {
+  const std::int32_t* lengths;  // (n_runs,), up to 65536
+  const std::int32_t* parcels;  // (n_runs,), below n_parcels
+  const double* sizes;          // (n_parcels,): voxels of each
+  std::int64_t n_runs, n_parcels;
+};
+
+// Columns of a matrix (rows in time), cleaned in place: what the basis explains is taken out, and the rest
+// may be brought to variance 1.
+struct CleanColumns {
+  float* values;       // (n_rows, n_columns), rows `stride` values apart
+  const float* basis;  // (n_basis, n_rows), orthonormal rows that span the constant, too
+  std::int64_t n_rows, n_columns, stride, n_basis;
+  bool standardize;  // divide by the standard deviation (n_rows - 1); a column without any becomes 0
+};
+
 enum class DecodeStatus : int { ok, out_of_memory, read_failed, cut_short };
 
 NK_DECLARE_KERNEL(DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_threads))
+// Means over parcels: p.out is (n_volumes, n_parcels) float32, p.order and p.decoded are not used.
+NK_DECLARE_KERNEL(DecodeStatus decode_parcels_cpu(const DecodeVolumes& p, const ParcelRuns& parcels,
+                                                  int n_threads))
+NK_DECLARE_KERNEL(DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads))
 
 // Values that lie on the GPU: raw volumes, or rows of voxels that were gathered on the CPU already.
 struct DecodeResident {

@@ -187,15 +187,40 @@ void bind_volumes(py::module_& m) {
            py::arg("slope"), py::arg("inter"), py::arg("run_starts"), py::arg("run_lengths"),
            py::arg("n_runs"), py::arg("n_voxels"), py::arg("order"), py::arg("out"), py::arg("out_stride"),
            py::arg("decoded"));
+  py::class_<ParcelRuns>(m, "ParcelRuns", "Parcels as runs of the mask's voxels in file order.")
+      .def(py::init([](std::uintptr_t lengths, std::uintptr_t parcels, std::uintptr_t sizes,
+                       std::int64_t n_runs, std::int64_t n_parcels) {
+             return ParcelRuns{pointer<const std::int32_t>(lengths), pointer<const std::int32_t>(parcels),
+                               pointer<const double>(sizes), n_runs, n_parcels};
+           }),
+           py::kw_only(), py::arg("lengths"), py::arg("parcels"), py::arg("sizes"), py::arg("n_runs"),
+           py::arg("n_parcels"));
   m.def(
       "decode_volumes",
-      [](const DecodeVolumes& p, int n_threads) {
+      [](const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
         run_on_file([&] {
-          check_status(NK_DISPATCH(decode_volumes_cpu, p, n_threads));
+          check_status(parcels != nullptr ? NK_DISPATCH(decode_parcels_cpu, p, *parcels, n_threads)
+                                          : NK_DISPATCH(decode_volumes_cpu, p, n_threads));
           return 0;
         });
       },
-      py::arg("volumes"), py::arg("n_threads"));
+      py::arg("volumes"), py::arg("parcels"), py::arg("n_threads"));
+  m.def(
+      "clean_columns",
+      [](std::uintptr_t values, std::uintptr_t basis, std::int64_t n_rows, std::int64_t n_columns,
+         std::int64_t stride, std::int64_t n_basis, bool standardize, int n_threads) {
+        const py::gil_scoped_release release;
+        const CleanColumns p{pointer<float>(values),
+                             pointer<const float>(basis),
+                             n_rows,
+                             n_columns,
+                             stride,
+                             n_basis,
+                             standardize};
+        NK_DISPATCH(clean_columns_cpu, p, n_threads);
+      },
+      py::kw_only(), py::arg("values"), py::arg("basis"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("stride"), py::arg("n_basis"), py::arg("standardize"), py::arg("n_threads"));
 }
 
 void bind_gzip(py::module_& m) {
@@ -222,31 +247,31 @@ void bind_gzip(py::module_& m) {
       "Returns the first n inflated bytes, or fewer.");
   m.def(
       "decode_gzip",
-      [](const DecodeVolumes& p, int descriptor, std::int64_t file_bytes, std::int64_t first,
-         std::int64_t all_volumes, std::int64_t spacing, int n_threads) -> py::object {
+      [](const DecodeVolumes& p, const ParcelRuns* parcels, int descriptor, std::int64_t file_bytes,
+         std::int64_t first, std::int64_t all_volumes, std::int64_t spacing, int n_threads) -> py::object {
         GzipIndex index;
         index.base = p.offset;
         index.spacing = spacing;
         run_on_file([&] {
-          decode_gzip({p, descriptor, file_bytes, first, all_volumes}, spacing > 0 ? &index : nullptr,
-                      n_threads);
+          decode_gzip({p, descriptor, file_bytes, first, all_volumes, parcels},
+                      spacing > 0 ? &index : nullptr, n_threads);
           return 0;
         });
         return spacing > 0 ? py::cast(std::move(index)) : py::none();
       },
-      py::arg("volumes"), py::arg("descriptor"), py::arg("file_bytes"), py::arg("first"),
+      py::arg("volumes"), py::arg("parcels"), py::arg("descriptor"), py::arg("file_bytes"), py::arg("first"),
       py::arg("all_volumes"), py::arg("spacing"), py::arg("n_threads"),
       "Returns the index, if spacing > 0 asks for one.");
   m.def(
       "decode_gzip_indexed",
-      [](const DecodeVolumes& p, int descriptor, std::int64_t file_bytes, std::int64_t first,
-         std::int64_t all_volumes, const GzipIndex& index, int n_threads) {
+      [](const DecodeVolumes& p, const ParcelRuns* parcels, int descriptor, std::int64_t file_bytes,
+         std::int64_t first, std::int64_t all_volumes, const GzipIndex& index, int n_threads) {
         run_on_file([&] {
-          decode_gzip_indexed({p, descriptor, file_bytes, first, all_volumes}, index, n_threads);
+          decode_gzip_indexed({p, descriptor, file_bytes, first, all_volumes, parcels}, index, n_threads);
           return 0;
         });
       },
-      py::arg("volumes"), py::arg("descriptor"), py::arg("file_bytes"), py::arg("first"),
+      py::arg("volumes"), py::arg("parcels"), py::arg("descriptor"), py::arg("file_bytes"), py::arg("first"),
       py::arg("all_volumes"), py::arg("index"), py::arg("n_threads"));
 }
 

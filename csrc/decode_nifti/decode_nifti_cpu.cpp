@@ -8,6 +8,8 @@
 #include <cstring>
 
 #include "common/thread_pool.h"
+#include "decode_nifti/cpu_clean.h"
+#include "decode_nifti/cpu_parcels.h"
 #include "decode_nifti/cpu_rows.h"
 #include "decode_nifti/cpu_weave.h"
 #include "decode_nifti/decode_nifti.h"
@@ -20,9 +22,11 @@ namespace {
 constexpr int kMaxThreads = 64;
 constexpr std::int64_t kParallelValues = 100000;
 
-template <typename Bits, int kVolumes>
+// What becomes of woven elements: rows of voxels, or means of parcels.
+template <template <typename, int> class Sink, typename Bits, int kVolumes>
 struct Plan {
   const DecodeVolumes& p;
+  const ParcelRuns* parcels;
   std::int64_t n_groups, n_tasks;
   DecodeStatus status[kMaxThreads] = {};
 
@@ -34,54 +38,74 @@ struct Plan {
 
   DecodeStatus decode(std::int64_t first, std::int64_t last) const {
     Weaver<Bits, kVolumes> weaver;
-    Rows<Bits, kVolumes> rows;
+    Sink<Bits, kVolumes> sink;
     DecodeStatus result =
-        weaver.allocate(p) && rows.allocate() ? DecodeStatus::ok : DecodeStatus::out_of_memory;
+        weaver.allocate(p) && sink.allocate(parcels) ? DecodeStatus::ok : DecodeStatus::out_of_memory;
     for (std::int64_t group = first; group < last && result == DecodeStatus::ok; ++group) {
       result = weaver.weave(p, group * kVolumes);
-      if (result == DecodeStatus::ok) rows.write(p, weaver.elements, group * kVolumes);
+      if (result == DecodeStatus::ok) sink.write(p, weaver.elements, group * kVolumes);
     }
     weaver.release();
-    rows.release();
+    sink.release();
     finish_rows();
     return result;
   }
 };
 
-template <typename Bits, int kVolumes>
-DecodeStatus run_plan(const DecodeVolumes& p, int n_threads) {
-  Plan<Bits, kVolumes> plan{p, (p.n_volumes + kVolumes - 1) / kVolumes, 1};
+template <template <typename, int> class Sink, typename Bits, int kVolumes>
+DecodeStatus run_plan(const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
+  Plan<Sink, Bits, kVolumes> plan{p, parcels, (p.n_volumes + kVolumes - 1) / kVolumes, 1};
   if (p.n_volumes * p.n_voxels >= kParallelValues && n_threads > 1) {
     plan.n_tasks = n_threads < kMaxThreads ? n_threads : kMaxThreads;
     plan.n_tasks = plan.n_tasks < plan.n_groups ? plan.n_tasks : plan.n_groups;
   }
-  parallel_for(plan.n_tasks, static_cast<int>(plan.n_tasks), &Plan<Bits, kVolumes>::run, &plan);
+  parallel_for(plan.n_tasks, static_cast<int>(plan.n_tasks), &Plan<Sink, Bits, kVolumes>::run, &plan);
   for (std::int64_t task = 0; task < plan.n_tasks; ++task)
     if (plan.status[task] != DecodeStatus::ok) return plan.status[task];
   return DecodeStatus::ok;
 }
 
-template <typename Bits>
-DecodeStatus decode(const DecodeVolumes& p, int n_threads) {
-  constexpr int kTogether = 8 / static_cast<int>(sizeof(Bits));
+template <template <typename, int> class Sink, typename Bits>
+DecodeStatus decode_width(const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
+  constexpr int kTogether = Sink<Bits, 1>::kElementBytes / static_cast<int>(sizeof(Bits));
   // A group's missing volumes are work for nothing: the last volume is decoded in their place.
-  return p.n_volumes < kTogether ? run_plan<Bits, 1>(p, n_threads) : run_plan<Bits, kTogether>(p, n_threads);
+  return p.n_volumes < kTogether ? run_plan<Sink, Bits, 1>(p, parcels, n_threads)
+                                 : run_plan<Sink, Bits, kTogether>(p, parcels, n_threads);
+}
+
+template <template <typename, int> class Sink>
+DecodeStatus decode(const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
+  if (p.n_volumes == 0 || p.n_voxels == 0) return DecodeStatus::ok;
+  switch (value_bytes(p.type)) {
+    case 1:
+      return decode_width<Sink, std::uint8_t>(p, parcels, n_threads);
+    case 2:
+      return decode_width<Sink, std::uint16_t>(p, parcels, n_threads);
+    case 4:
+      return decode_width<Sink, std::uint32_t>(p, parcels, n_threads);
+    default:
+      return decode_width<Sink, std::uint64_t>(p, parcels, n_threads);
+  }
 }
 
 }  // namespace
 
 DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_threads) {
-  if (p.n_volumes == 0 || p.n_voxels == 0) return DecodeStatus::ok;
-  switch (value_bytes(p.type)) {
-    case 1:
-      return decode<std::uint8_t>(p, n_threads);
-    case 2:
-      return decode<std::uint16_t>(p, n_threads);
-    case 4:
-      return decode<std::uint32_t>(p, n_threads);
-    default:
-      return decode<std::uint64_t>(p, n_threads);
-  }
+  return decode<Rows>(p, nullptr, n_threads);
+}
+
+DecodeStatus decode_parcels_cpu(const DecodeVolumes& p, const ParcelRuns& parcels, int n_threads) {
+  return decode<Parcels>(p, &parcels, n_threads);
+}
+
+DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads) {
+  const std::int64_t columns = block_columns(p);
+  const std::int64_t n_blocks = (p.n_columns + columns - 1) / columns;
+  if (n_blocks == 0 || p.n_rows == 0) return DecodeStatus::ok;
+  Cleaner cleaner{p, columns};
+  const int threads = p.n_rows * p.n_columns < kParallelValues ? 1 : n_threads;
+  parallel_for(n_blocks, threads, &Cleaner::run, &cleaner);
+  return DecodeStatus::ok;
 }
 
 }  // namespace NEUROKERN_ISA

@@ -1,4 +1,5 @@
 // Decoding on the GPU: half the bytes cross the bus if values come as the file has them and are scaled here.
+#include <cmath>
 #include <cstdint>
 
 #include "common/launch.cuh"
@@ -36,7 +37,8 @@ __global__ void decode_values(DecodeResident p) {
   for (std::int64_t volume = blockIdx.y; volume < p.n_volumes; volume += gridDim.y) {
     for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < p.n_voxels;
          i += gridDim.x * std::int64_t{blockDim.x}) {
-      const std::int64_t at = p.positions != nullptr ? p.positions[i] : i;
+      std::int64_t at = p.positions != nullptr ? p.positions[i] : i;
+      if (at < 0 || at >= p.volume_values) at = 0;  // nothing is checked on the host: stay in bounds
       const float value = decoded_value<T>(p, volume * p.volume_values + at);
       const std::int64_t to = volume * p.out_stride + i;
       if (p.decoded == DecodedType::f32) {

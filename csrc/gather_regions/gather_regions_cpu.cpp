@@ -48,64 +48,117 @@ struct Row {
   std::int64_t bin;
 };
 
-// BERT-style masking in three loops, each without a wait: all draws; then the addresses, asked for as soon as
-// known, since other bins of the sample are often not in the cache; then the values.
-template <class Element, bool kStream>
-inline void write_replaced(const MaskRegions& p, const Chunk& chunk, const Row<Element>& row,
-                           const std::uint8_t* codes) {
-  alignas(64) Element values[kChunk];
-  const Element* sources[kChunk];
-  std::uint16_t units[kChunk];
-  Shown shown;
-  const Replacements& r = chunk.replacements;
-  const int n = shown.draw(r, codes, chunk.count, static_cast<std::uint32_t>(row.bin));
-  const Element* sample = static_cast<const Element*>(p.x) + chunk.b * p.x_stride_sample + chunk.first;
-  const std::int64_t n_bins = bins_of(p, chunk.b);
-  for (int i = 0; i < n; ++i) {
-    const int place = shown.places[i];
-    units[i] = r.units[place];
-    sources[i] = sample + source_bin(shown.words[place], n_bins) * p.x_stride_bin + units[i];
-    __builtin_prefetch(sources[i]);
-  }
-  Element* inputs = kStream ? values : row.inputs;
-  select_entries<Element, false>(row.x, shown.codes, static_cast<Element>(p.fill), chunk.count, inputs);
-  for (int i = 0; i < n; ++i) inputs[units[i]] = *sources[i];
-  if (kStream) copy_entries<Element, kStream>(values, chunk.count, row.inputs);
-}
-
-template <class Element, bool kStream>
-inline void write_by_code(const MaskRegions& p, const Chunk& chunk, const Row<Element>& row) {
-  alignas(64) std::uint8_t drawn[kChunk];
-  const std::uint8_t* codes = chunk.codes;
-  if (chunk.draws_entries) {
-    draw_hits(chunk.entries, static_cast<std::uint32_t>(row.bin), p.thresholds[kRandom], codes, drawn);
-    codes = drawn;
-  }
-  if (chunk.replaces) {
-    write_replaced<Element, kStream>(p, chunk, row, codes);
-  } else {
-    select_entries<Element, kStream>(row.x, codes, static_cast<Element>(p.fill), chunk.count, row.inputs);
-  }
-  select_targets<kStream>(codes, chunk.count, row.targets);
-}
-
-template <class Element, bool kStream>
-void write_row(const MaskRegions& p, const Chunk& chunk, std::int64_t bin) {
+template <class Element>
+inline Row<Element> row_of(const MaskRegions& p, const Chunk& chunk, std::int64_t bin) {
   const std::int64_t b = chunk.b;
-  const Row<Element> row{
+  return {
       static_cast<const Element*>(p.x) + b * p.x_stride_sample + bin * p.x_stride_bin + chunk.first,
       static_cast<Element*>(p.inputs) + b * p.inputs_stride_sample + bin * p.inputs_stride_bin + chunk.first,
       p.target_mask + (b * p.n_bins + bin) * p.n_units + chunk.first, bin};
-  switch (p.bin_states[b * p.n_bins + bin]) {
-    case kAllShown:
-      copy_entries<Element, kStream>(row.x, chunk.count, row.inputs);
-      return fill_entries<std::uint8_t, kStream>(0, chunk.count, row.targets);
-    case kAllTargets:
-      fill_entries<Element, kStream>(static_cast<Element>(p.fill), chunk.count, row.inputs);
-      return fill_entries<std::uint8_t, kStream>(1, chunk.count, row.targets);
-    default:
-      return write_by_code<Element, kStream>(p, chunk, row);
+}
+
+template <class Element, bool kStream>
+inline void write_shown(const Chunk& chunk, const Row<Element>& row) {
+  copy_entries<Element, kStream>(row.x, chunk.count, row.inputs);
+  fill_entries<std::uint8_t, kStream>(0, chunk.count, row.targets);
+}
+
+// The codes of a row in which they decide; `drawn` is room for those that are the row's own.
+inline const std::uint8_t* codes_of(const MaskRegions& p, const Chunk& chunk, std::int64_t bin,
+                                    std::uint8_t* drawn) {
+  if (!chunk.draws_entries) return chunk.codes;
+  draw_hits(chunk.entries, static_cast<std::uint32_t>(bin), p.thresholds[kRandom], chunk.codes, drawn);
+  return drawn;
+}
+
+template <class Element, bool kStream>
+inline void write_row(const MaskRegions& p, const Chunk& chunk, const Row<Element>& row) {
+  alignas(64) std::uint8_t drawn[kChunk];
+  const auto fill = static_cast<Element>(p.fill);
+  const std::uint8_t state = p.bin_states[chunk.b * p.n_bins + row.bin];
+  if (state == kAllShown) return write_shown<Element, kStream>(chunk, row);
+  if (state == kAllTargets) {
+    fill_entries<Element, kStream>(fill, chunk.count, row.inputs);
+    return fill_entries<std::uint8_t, kStream>(1, chunk.count, row.targets);
   }
+  const std::uint8_t* codes = codes_of(p, chunk, row.bin, drawn);
+  select_entries<Element, kStream>(row.x, codes, OneValue<Element>{fill}, chunk.count, row.inputs);
+  select_targets<kStream>(codes, chunk.count, row.targets);
+}
+
+// ---- BERT-style replacement
+
+// A row between its draws and its inputs.
+template <class Element>
+struct Replaced {
+  Row<Element> row;
+  int n;  // entries with a value from elsewhere
+  const Element* sources[kChunk];
+  std::uint16_t units[kChunk];
+  alignas(64) std::uint8_t codes[kChunk];
+};
+
+// Draws a row, writes its targets, and asks for the values that it takes from other bins.
+template <class Element, bool kStream>
+inline void draw_row(const MaskRegions& p, const Chunk& chunk, const Row<Element>& row,
+                     Replaced<Element>& replaced) {
+  alignas(64) std::uint8_t drawn[kChunk];
+  std::uint16_t places[kChunk + kMaskBlock];
+  std::uint32_t words[kChunk];
+  const Replacements& r = chunk.replacements;
+  const std::uint8_t* codes = codes_of(p, chunk, row.bin, drawn);
+  const int n = draw_replacements(r, codes, chunk.count, static_cast<std::uint32_t>(row.bin), replaced.codes,
+                                  places, words);
+  const Element* sample = static_cast<const Element*>(p.x) + chunk.b * p.x_stride_sample + chunk.first;
+  const std::int64_t n_bins = bins_of(p, chunk.b), stride = p.x_stride_bin;
+  for (int i = 0; i < n; ++i) {
+    replaced.units[i] = r.units[places[i]];
+    replaced.sources[i] = sample + source_bin(words[places[i]], n_bins) * stride + replaced.units[i];
+    __builtin_prefetch(replaced.sources[i]);
+  }
+  replaced.row = row;
+  replaced.n = n;
+  select_targets<kStream>(codes, chunk.count, row.targets);
+}
+
+// `hidden` holds what hidden entries become, and again at the end.
+template <class Element, bool kStream>
+inline void write_replaced(const Chunk& chunk, const Replaced<Element>& replaced, Element fill,
+                           Element* hidden) {
+  for (int i = 0; i < replaced.n; ++i) hidden[replaced.units[i]] = *replaced.sources[i];
+  select_entries<Element, kStream>(replaced.row.x, replaced.codes, RowOfValues<Element>{hidden}, chunk.count,
+                                   replaced.row.inputs);
+  for (int i = 0; i < replaced.n; ++i) hidden[replaced.units[i]] = fill;
+}
+
+// A row is written after the next one's draws: by then the values of other bins, which are often not in the
+// cache, have come.
+template <class Element, bool kStream>
+inline void write_replaced_rows(const MaskRegions& p, const Chunk& chunk, std::int64_t begin,
+                                std::int64_t end) {
+  const auto fill = static_cast<Element>(p.fill);
+  alignas(64) Element hidden[kChunk];
+  fill_entries<Element, false>(fill, chunk.count, hidden);
+  Replaced<Element> rows[2];
+  int n_drawn = 0;
+  for (std::int64_t bin = begin; bin < end; ++bin) {
+    const Row<Element> row = row_of<Element>(p, chunk, bin);
+    if (p.bin_states[chunk.b * p.n_bins + bin] == kAllShown) {
+      write_shown<Element, kStream>(chunk, row);
+      continue;
+    }
+    draw_row<Element, kStream>(p, chunk, row, rows[n_drawn % 2]);
+    if (n_drawn > 0) write_replaced<Element, kStream>(chunk, rows[(n_drawn - 1) % 2], fill, hidden);
+    ++n_drawn;
+  }
+  if (n_drawn > 0) write_replaced<Element, kStream>(chunk, rows[(n_drawn - 1) % 2], fill, hidden);
+}
+
+template <class Element, bool kStream>
+void write_chunk(const MaskRegions& p, const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+  if (chunk.replaces) return write_replaced_rows<Element, kStream>(p, chunk, begin, end);
+  for (std::int64_t bin = begin; bin < end; ++bin)
+    write_row<Element, kStream>(p, chunk, row_of<Element>(p, chunk, bin));
 }
 
 struct Write {
@@ -121,11 +174,11 @@ void write_bins(void* context, std::int64_t task) {
   const std::int64_t b = task / write.tasks_per_sample,
                      begin = task % write.tasks_per_sample * write.bins_per_task;
   const std::int64_t end = begin + write.bins_per_task < p.n_bins ? begin + write.bins_per_task : p.n_bins;
-  const auto write_one = write.stream ? write_row<Element, true> : write_row<Element, false>;
+  const auto write_some = write.stream ? write_chunk<Element, true> : write_chunk<Element, false>;
   Chunk chunk;
   for (std::int64_t first = 0; first < p.n_units; first += kChunk) {
     prepare_chunk(p, b, first, chunk);
-    for (std::int64_t bin = begin; bin < end; ++bin) write_one(p, chunk, bin);
+    write_some(p, chunk, begin, end);
   }
   if (write.stream) finish_streaming();
 }

@@ -13,6 +13,12 @@ constexpr std::int64_t kTileItems = 2048;  // groups of a block: 8 a thread, so 
 constexpr std::int64_t kFullGrid = 1024;   // blocks that fill a large GPU
 constexpr std::int64_t kSharedBytes = 32 << 10;  // of codes: 6 blocks still fit a multiprocessor
 
+// Blocks for so many tiles; beyond a fair number of them each block takes several.
+unsigned blocks_for(std::int64_t n_tiles) {
+  constexpr std::int64_t kMaxBlocks = 4 * kFullGrid;
+  return static_cast<unsigned>(n_tiles < 1 ? 1 : (n_tiles < kMaxBlocks ? n_tiles : kMaxBlocks));
+}
+
 std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 bool is_multiple(std::int64_t number, std::int64_t of) { return number % of == 0; }
@@ -82,7 +88,7 @@ void launch_mask(const MaskRegions& p, void* stream) {
   const MaskTiling t = tile_batch(p, plan, code_per_entry);
   const int bytes = t.pitch * (code_per_entry ? 1 + t.bins : 1);
   const auto kernel = mask_entries<kSize, kAccess>;
-  NK_LAUNCH_SHARED(kernel, grid_size(t.n_tiles, 1), kMaskThreads, bytes, stream, p, t, plan);
+  NK_LAUNCH_SHARED(kernel, blocks_for(t.n_tiles), kMaskThreads, bytes, stream, p, t, plan);
 }
 
 template <int kSize>
@@ -124,7 +130,7 @@ struct LaunchGather {
     using Element = typename ElementOf<kSize>::Type;
     const std::int64_t n_tiles = ceil_divide(p.n_rows, kLanes) * ceil_divide(p.n_bins, kRowTileBins);
     if (n_tiles == 0) return;
-    NK_LAUNCH(gather_rows<Element>, grid_size(n_tiles, 1), kRowThreads, stream, p, n_tiles);
+    NK_LAUNCH(gather_rows<Element>, blocks_for(n_tiles), kRowThreads, stream, p, n_tiles);
   }
 };
 
@@ -135,7 +141,7 @@ struct LaunchScatter {
     const std::int64_t n_tiles =
         p.n_samples * ceil_divide(p.n_units, kLanes) * ceil_divide(p.n_bins, kRowTileBins);
     if (n_tiles == 0) return;
-    NK_LAUNCH(scatter_rows<Element>, grid_size(n_tiles, 1), kRowThreads, stream, p, n_tiles);
+    NK_LAUNCH(scatter_rows<Element>, blocks_for(n_tiles), kRowThreads, stream, p, n_tiles);
   }
 };
 
@@ -147,7 +153,7 @@ void mask_regions_cuda(const MaskRegions& problem, void* stream) {
     p.fill |= p.fill << bits;  // entries are masked in words
   if (p.n_samples * p.n_bins * p.n_units == 0) return;
   if (p.best_ranks != nullptr)
-    NK_LAUNCH(rank_regions, grid_size(!p.choose_per_sample && same_regions(p) ? 1 : p.n_samples, 1),
+    NK_LAUNCH(rank_regions, blocks_for(!p.choose_per_sample && same_regions(p) ? 1 : p.n_samples),
               kMaskThreads, stream, p);
   launch_by_size<LaunchMask>(p, stream);
 }
@@ -162,13 +168,17 @@ std::int64_t target_chunks(std::int64_t n_samples, std::int64_t sample_cells) {
 
 void count_targets_cuda(const PackTargets& p, void* stream) {
   const std::int64_t chunks = target_chunks(p.n_samples, p.sample_cells);
-  if (chunks > 0) NK_LAUNCH(count_chunks, grid_size(chunks, 1), kChunkThreads, stream, p, chunks);
+  if (chunks > 0) NK_LAUNCH(count_chunks, blocks_for(chunks), kChunkThreads, stream, p, chunks);
   NK_LAUNCH(sum_chunks, 1, kSumThreads, stream, p, chunks);
 }
 
 void write_targets_cuda(const PackTargets& p, void* stream) {
   const std::int64_t chunks = target_chunks(p.n_samples, p.sample_cells);
-  if (p.capacity > 0) NK_LAUNCH(write_chunks, grid_size(chunks, 1), kChunkThreads, stream, p, chunks);
+  if (p.capacity == 0) return;
+  const std::int64_t ends =
+      ceil_divide(p.capacity, kChunkCells);  // the -1 behind the last target may be many
+  const unsigned blocks = blocks_for(chunks > ends ? chunks : ends);
+  NK_LAUNCH(write_chunks, blocks, kChunkThreads, stream, p, chunks);
 }
 
 }  // namespace neurokern

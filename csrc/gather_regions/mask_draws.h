@@ -142,37 +142,32 @@ inline void prepare_replacements(const MaskRegions& p, std::int64_t b, std::int6
   prepare_quads(p, b, kStageReplace, quads, n, r.table);
 }
 
-// The targets of a row that are shown after all.
-struct Shown {
-  alignas(64) std::uint8_t codes[kChunk];     // of the row: kShown where a target is shown
-  std::uint16_t places[kChunk + kMaskBlock];  // of listed entries with another bin's value
-  std::uint32_t words[kChunk];                // of listed entries
-
-  // Returns the number of places.
-  inline int draw(const Replacements& r, const std::uint8_t* row_codes, std::int64_t count,
-                  std::uint32_t bin) {
-    alignas(64) std::uint8_t others[kChunk], shown[kChunk + kVectorBytes];
-    const std::uint8_t* listed = r.every_quad ? row_codes : r.codes;
-    draw_words(r.table, bin, [&](int pair, const PhiloxWords(&drawn)[4]) __attribute__((always_inline)) {
-      const int at = pair * kVectorBytes;
-      const MaskBytes code = load_bytes(listed + at);
-      const MaskBytes flags = (MaskBytes)(code == kTarget) & ~flag_at_most(drawn, kReplaceZeroBelow - 1);
-      store_bytes(others + at, flags & flag_at_most(drawn, kReplaceOtherBelow - 1));
-      store_bytes(r.every_quad ? codes + at : shown + at, r.every_quad ? code & ~flags : flags);
-      __builtin_memcpy(words + at, drawn, sizeof drawn);
-    });
-    if (!r.every_quad) {
-      for (int vector = 0; vector * kVectorBytes < count; ++vector) {
-        const MaskBytes code = load_bytes(row_codes + vector * kVectorBytes);
-        const MaskBytes flags = order_quads(load_bytes(shown + 4 * r.first_listed[vector]), r.order[vector]);
-        store_bytes(codes + vector * kVectorBytes, code & ~(flags & (MaskBytes)(code == kTarget)));
-      }
-    }
-    const int end = r.table.n_pairs * kVectorBytes, n_flags = rounded_up(end, kMaskBlock);
-    __builtin_memset(others + end, 0, static_cast<std::size_t>(n_flags - end));
-    return list_flags(others, n_flags / kMaskBlock, places);
+// Draws for the targets of a row: `shown` gets the row's codes, kShown where a target is shown as it is;
+// `places` the listed entries that get another bin's value, and `words` what is drawn for those. Returns the
+// number of places.
+inline int draw_replacements(const Replacements& r, const std::uint8_t* codes, std::int64_t count,
+                             std::uint32_t bin, std::uint8_t* shown, std::uint16_t* places,
+                             std::uint32_t* words) {
+  alignas(64) std::uint8_t others[kChunk], kept[kChunk + kVectorBytes];
+  const std::uint8_t* listed = r.every_quad ? codes : r.codes;
+  draw_words(r.table, bin, [&](int pair, const PhiloxWords(&drawn)[4]) __attribute__((always_inline)) {
+    const int at = pair * kVectorBytes;
+    const MaskBytes code = load_bytes(listed + at), targets = (MaskBytes)(code == kTarget);
+    const MaskBytes below = flag_at_most(drawn, kReplaceOtherBelow - 1);
+    store_bytes(others + at, targets & below & ~flag_at_most(drawn, kReplaceZeroBelow - 1));
+    store_bytes(r.every_quad ? shown + at : kept + at, r.every_quad ? code & ~(targets & ~below) : ~below);
+    __builtin_memcpy(words + at, drawn, sizeof drawn);
+  });
+  for (int at = 0; !r.every_quad && at < count; at += kVectorBytes) {
+    const int vector = at / kVectorBytes;
+    const MaskBytes code = load_bytes(codes + at);
+    const MaskBytes flags = order_quads(load_bytes(kept + 4 * r.first_listed[vector]), r.order[vector]);
+    store_bytes(shown + at, code & ~(flags & (MaskBytes)(code == kTarget)));
   }
-};
+  const int end = r.table.n_pairs * kVectorBytes, n_flags = rounded_up(end, kMaskBlock);
+  __builtin_memset(others + end, 0, static_cast<std::size_t>(n_flags - end));
+  return list_flags(others, n_flags / kMaskBlock, places);
+}
 
 }  // namespace
 }  // namespace NEUROKERN_ISA

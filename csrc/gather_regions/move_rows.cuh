@@ -65,7 +65,6 @@ __global__ void __launch_bounds__(kRowThreads) gather_rows(RegionRows p, std::in
       auto* out = static_cast<Element*>(p.rows) + (first_row + row) * p.n_bins + first_bin;
       for (int bin = lane; bin < n_bins; bin += kLanes) out[bin] = entries[bin * (kLanes + 1) + row];
     }
-    __syncthreads();
   }
 }
 

@@ -113,7 +113,6 @@ __global__ void __launch_bounds__(kChunkThreads) write_chunks(PackTargets p, std
     const std::int64_t cell = chunk.sample * p.sample_cells + chunk.first;
     for (int i = static_cast<int>(threadIdx.x); i < place.total && i < room; i += kChunkThreads)
       p.index[start + i] = cell + cells[i];
-    __syncthreads();
   }
   const std::int64_t step = std::int64_t{gridDim.x} * kChunkThreads;
   std::int64_t i = p.cu_seqlens[p.n_samples] + std::int64_t{blockIdx.x} * kChunkThreads + threadIdx.x;

@@ -45,15 +45,35 @@ inline std::int64_t head_of(const Element* to, std::int64_t count) {
   return head < count ? head : count;
 }
 
-// inputs[i] = fill where hidden, else x[i]; `inputs` may be x itself.
-template <class Element, bool kStream>
-inline void select_entries(const Element* x, const std::uint8_t* codes, Element fill, std::int64_t count,
+// What hidden entries become: one value, or a row of them.
+template <class Element>
+struct OneValue {
+  typedef Element Vector __attribute__((vector_size(kVectorBytes)));
+  Element value;
+  Element at(std::int64_t) const { return value; }
+  Vector vector_at(std::int64_t) const { return Vector{} + value; }
+};
+
+template <class Element>
+struct RowOfValues {
+  typedef Element Vector __attribute__((vector_size(kVectorBytes)));
+  const Element* values;
+  Element at(std::int64_t i) const { return values[i]; }
+  Vector vector_at(std::int64_t i) const {
+    Vector loaded;
+    __builtin_memcpy(&loaded, values + i, sizeof loaded);
+    return loaded;
+  }
+};
+
+// inputs[i] = fill.at(i) where hidden, else x[i]; `inputs` may be x itself.
+template <class Element, bool kStream, class Fill>
+inline void select_entries(const Element* x, const std::uint8_t* codes, Fill fill, std::int64_t count,
                            Element* inputs) {
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Element));
   typedef Element Vector __attribute__((vector_size(kVectorBytes)));
   typedef std::int8_t Codes __attribute__((vector_size(kLanes)));
-  const Vector filled = Vector{} + fill;
-  const auto select = [&](std::int64_t i) { inputs[i] = codes[i] & kHiddenBit ? fill : x[i]; };
+  const auto select = [&](std::int64_t i) { inputs[i] = codes[i] & kHiddenBit ? fill.at(i) : x[i]; };
   std::int64_t i = 0;
   for (const std::int64_t head = head_of<Element, kStream>(inputs, count); i < head; ++i) select(i);
   for (; i + kLanes <= count; i += kLanes) {
@@ -62,7 +82,7 @@ inline void select_entries(const Element* x, const std::uint8_t* codes, Element 
     __builtin_memcpy(&entries, x + i, sizeof entries);
     __builtin_memcpy(&row, codes + i, sizeof row);
     const Vector hidden = __builtin_convertvector(row < 0, Vector);  // -1 widens to all ones
-    entries = (entries & ~hidden) | (filled & hidden);
+    entries = (entries & ~hidden) | (fill.vector_at(i) & hidden);
     store_vector<kStream>(inputs + i, &entries);
   }
   for (; i < count; ++i) select(i);

@@ -66,6 +66,9 @@ class GzipIndex:
     @staticmethod
     def from_bytes(bytes: bytes) -> GzipIndex: ...
 
+class ParcelRuns:
+    def __init__(self, *, lengths: int, parcels: int, sizes: int, n_runs: int, n_parcels: int) -> None: ...
+
 class MappedFile:
     address: int
     descriptor: int
@@ -99,9 +102,21 @@ class NiftiHeader:
 def advise_huge_pages(address: int, bytes: int) -> None: ...
 def best_isa() -> str: ...
 def bin_spikes(problem: BinSpikes, n_threads: int) -> tuple[int, int, int, int]: ...
+def clean_columns(
+    *,
+    values: int,
+    basis: int,
+    n_rows: int,
+    n_columns: int,
+    stride: int,
+    n_basis: int,
+    standardize: bool,
+    n_threads: int,
+) -> None: ...
 def count_targets(arguments: dict[str, Any], n_threads: int) -> None: ...
 def decode_gzip(
     volumes: DecodeVolumes,
+    parcels: ParcelRuns | None,
     descriptor: int,
     file_bytes: int,
     first: int,
@@ -111,6 +126,7 @@ def decode_gzip(
 ) -> GzipIndex | None: ...
 def decode_gzip_indexed(
     volumes: DecodeVolumes,
+    parcels: ParcelRuns | None,
     descriptor: int,
     file_bytes: int,
     first: int,
@@ -118,7 +134,7 @@ def decode_gzip_indexed(
     index: GzipIndex,
     n_threads: int,
 ) -> None: ...
-def decode_volumes(volumes: DecodeVolumes, n_threads: int) -> None: ...
+def decode_volumes(volumes: DecodeVolumes, parcels: ParcelRuns | None, n_threads: int) -> None: ...
 def index_mask(
     mask: int, n_x: int, n_y: int, n_z: int, run_starts: int, run_lengths: int, order: int
 ) -> None: ...

@@ -29,6 +29,8 @@ def describe_environment() -> dict[str, Any]:
         ``cpu`` : dict with ``isa`` in use, ``available`` levels and ``NEUROKERN_ISA``, or an ``error``;
         ``cuda`` : dict with ``built`` and, where the module is built, ``archs``, ``runtime``, ``driver``,
         ``devices`` (list of str);
+        ``backends`` : dict of "cpu" and "cuda" to the names of the backends that ops can run there, the one
+        that they take by themselves first;
         ``threads`` : dict with ``cpus`` this process may use and ``torch``.
     """
     return {
@@ -38,6 +40,7 @@ def describe_environment() -> dict[str, Any]:
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cpu": _cpu(),
         "cuda": _cuda(),
+        "backends": _backends(),
         "threads": {"cpus": _cpu_count(), "torch": _torch_threads()},
     }
 
@@ -87,6 +90,20 @@ def _cuda() -> dict[str, Any]:
     }
 
 
+def _backends() -> dict[str, list[str]]:
+    """Which kernels could run, given tensors on a device; whether there is a GPU is another matter."""
+    has_torch = _torch() is not None
+    has_triton = has_torch and importlib.util.find_spec("triton") is not None
+    reference = ["reference"] if has_torch else []
+    interpreted = has_triton and os.environ.get("TRITON_INTERPRET") == "1"
+    on_cpu = ["native"] if importlib.util.find_spec("neurokern._core") is not None else []
+    on_cuda = ["native"] if has_torch and importlib.util.find_spec("neurokern._cuda") is not None else []
+    return {
+        "cpu": on_cpu + ["triton"] * interpreted + reference,
+        "cuda": on_cuda + ["triton"] * has_triton + reference,
+    }
+
+
 def _cuda_version(number: int) -> str | None:
     return f"{number // 1000}.{number % 1000 // 10}" if number else None
 
@@ -126,6 +143,8 @@ def format_environment(facts: dict[str, Any]) -> str:
             ("instruction set", f"{cpu['isa']} (this CPU offers {', '.join(cpu['available'])}{forced})")
         )
     rows += _cuda_rows(cuda)
+    for device, title in (("cpu", "backends, CPU"), ("cuda", "backends, GPU")):
+        rows.append((title, ", ".join(facts["backends"][device]) or "none"))
     torch_threads = "torch not installed" if threads["torch"] is None else f"torch uses {threads['torch']}"
     rows.append(("threads", f"{threads['cpus']} CPUs for this process; {torch_threads}"))
     width = max(len(name) for name, _ in rows)
@@ -134,7 +153,7 @@ def format_environment(facts: dict[str, Any]) -> str:
 
 def _cuda_rows(cuda: dict[str, Any]) -> list[tuple[str, str]]:
     if not cuda["built"]:
-        return [("CUDA module", "not built (ops on CUDA tensors use torch)")]
+        return [("CUDA module", "not built")]
     if "error" in cuda:
         return [("CUDA module", f"built, does not load: {cuda['error']}")]
     devices = "; ".join(cuda["devices"]) or "none found"

@@ -8,6 +8,8 @@
 
 #define NEUROKERN_EMULATE_CUDA
 
+#include <math.h>  // CUDA has its functions in the global namespace
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,31 +13,52 @@ from cuda_emulation.build import emulated_module
 
 from neurokern.ops import _library
 
-RUBBISH, GUARD = 0xA5, 0x5C  # what fresh memory holds, and the bytes around it
+RUBBISH = 0xA5  # what fresh memory holds
 ALIGNMENT = 256  # as a GPU's allocator aligns
 
 
-class DeviceMemory:
-    """Hands out arrays full of rubbish, and notices writes just before and behind them."""
+def bytes_of(array: Any) -> tuple[int, int]:
+    """Return the address of an array's first element, and the bytes from the lowest to the highest."""
+    if isinstance(array, np.ndarray):
+        size, first, strides = array.itemsize, array.ctypes.data, array.strides
+    else:
+        size, first = array.element_size(), array.data_ptr()
+        strides = tuple(stride * size for stride in array.stride())
+    if 0 in array.shape:
+        return first, 0
+    spans = [(length - 1) * stride for length, stride in zip(array.shape, strides, strict=True)]
+    lowest = first + sum(span for span in spans if span < 0)
+    return lowest, size + sum(abs(span) for span in spans)
 
-    def __init__(self) -> None:
-        # The last ones: those of the call that is checked.
-        self.blocks: deque[tuple[weakref.ref[np.ndarray], int, int]] = deque(maxlen=32)
+
+class DeviceMemory:
+    """Hands out arrays full of rubbish, and tells the checks what memory a call may touch."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        # Arrays that nothing was written to before the next call, by address.
+        self.fresh: dict[int, weakref.ref[np.ndarray]] = {}
 
     def allocate(self, n_bytes: int) -> np.ndarray:
-        """Return uninitialised bytes with guards around them."""
-        block = np.full(n_bytes + 3 * ALIGNMENT, GUARD, np.uint8)
-        start = 2 * ALIGNMENT - block.ctypes.data % ALIGNMENT
-        block[start : start + n_bytes] = RUBBISH
-        self.blocks.append((weakref.ref(block), start, start + n_bytes))
+        """Return uninitialised bytes, aligned as by a GPU's allocator."""
+        block = np.full(n_bytes + ALIGNMENT, RUBBISH, np.uint8)
+        start = -block.ctypes.data % ALIGNMENT
+        self.fresh[block.ctypes.data + start] = weakref.ref(block)
         return block[start : start + n_bytes]
 
-    def check(self) -> None:
-        """Raise if a guard has been written to."""
-        for reference, start, stop in self.blocks:
-            block = reference()
-            if block is not None and (block[:start].min() != GUARD or block[stop:].min() != GUARD):
-                raise AssertionError(f"a kernel wrote outside of an array of {stop - start} bytes")
+    def address(self, array: Any) -> int:
+        """Stand in for ``_library.address``."""
+        if array is None:
+            return 0
+        lowest, n_bytes = bytes_of(array)
+        is_fresh = self.fresh.get(lowest, lambda: None)() is not None
+        self.module.add_array(lowest, n_bytes, is_fresh)
+        return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data_ptr())
+
+    def forget(self) -> None:
+        """End a call: the caller may write to what is left of its arrays."""
+        self.fresh.clear()
+        self.module.forget_arrays()
 
     def new_array(self, like: Any, shape: tuple[int, ...], dtype: Any, fill: float | None = None) -> Any:
         """Stand in for ``_library.new_array``."""
@@ -53,40 +73,26 @@ class DeviceMemory:
             array = self.allocate(n_bytes).view(dtype).reshape(shape)
         if fill is not None:
             array[...] = fill
+            self.fresh.pop(bytes_of(array)[0], None)
         return array
-
-
-class CheckedModule:
-    """The emulated CUDA module; after each call the guards of all memory must be whole."""
-
-    def __init__(self, memory: DeviceMemory) -> None:
-        self.module, self.memory = emulated_module(), memory
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self.module, name)
-        if isinstance(attribute, type):
-            return attribute
-
-        def call(*arguments: Any) -> Any:
-            result = attribute(*arguments)
-            self.memory.check()
-            return result
-
-        return call
 
 
 @contextlib.contextmanager
 def emulated_gpu() -> Iterator[None]:
     """Let numpy arrays and CPU tensors count as a GPU's."""
-    memory = DeviceMemory()
-    module = CheckedModule(memory)
+    module = emulated_module()
+    memory = DeviceMemory(module)
 
     @contextlib.contextmanager
     def gpu_module(array: Any) -> Iterator[tuple[Any, int]]:
-        yield module, 0
+        try:
+            yield module, 0
+        finally:
+            memory.forget()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_library, "runs_on_gpu", lambda array: True)
         patch.setattr(_library, "gpu_module", gpu_module)
         patch.setattr(_library, "new_array", memory.new_array)
+        patch.setattr(_library, "address", memory.address)
         yield

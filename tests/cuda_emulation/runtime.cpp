@@ -7,6 +7,8 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "checker.h"
+
 namespace cuda_emulation {
 
 Coordinates now;
@@ -115,6 +117,7 @@ void run_block(const Launch& launch, unsigned number) {
   block.n_started = block.n_returned = block.n_at_barrier = block.n_true = 0;
   block.ready.clear();
   start_shared(launch.shared_bytes);
+  start_block_order(number, n_threads);
   while (block.n_returned < n_threads) {
     const bool unstarted = block.n_started < n_threads;
     if (!block.ready.empty()) {
@@ -171,6 +174,8 @@ std::string thread_name(unsigned thread) {
          text(block.threads[thread].index, now.block_size);
 }
 
+bool on_a_stack(const void* address) { return fibers().holds(address); }
+
 void fail(const std::string& message) {
   error = message;
   for (;;) fibers().suspend();  // it is never resumed
@@ -188,6 +193,7 @@ int wait_for_block(Barrier kind, bool predicate, Place place) {
                              : kind == Barrier::all ? n == block.threads.size()
                                                     : static_cast<int>(n);
       block.n_at_barrier = block.n_true = 0;
+      order_block();
       for (unsigned t = 0; t < block.threads.size(); ++t) release(t);
     }
   }
@@ -227,6 +233,7 @@ std::uint64_t meet(Meeting kind, unsigned mask, std::uint64_t bits, int source, 
     votes |= std::uint64_t{other.bits != 0} << l;
   }
   if (complete) {
+    if (kind == Meeting::sync) order_lanes(first, mask);  // shuffles and votes order no memory
     for (unsigned l = 0; l < kWarp; ++l) {
       if (!(mask >> l & 1)) continue;
       Thread& other = block.threads[first + l];
@@ -248,6 +255,7 @@ void run(const Launch& launch, void (*thread)(void*), void* call) {
   thread_call = call;
   error.clear();
   prepare_block(launch);
+  start_launch_order(block.threads.size());
   in_kernel = true;
   for (const unsigned number : shuffled(std::size_t{launch.grid.x} * launch.grid.y * launch.grid.z)) {
     run_block(launch, number);
@@ -258,7 +266,5 @@ void run(const Launch& launch, void (*thread)(void*), void* call) {
   fibers().abandon();
   throw std::runtime_error("cuda_emulation: " + std::string(launch.kernel) + ": " + error);
 }
-
-void atomic_access(void*, std::size_t, void*) {}
 
 }  // namespace cuda_emulation

@@ -58,6 +58,9 @@ std::string thread_name(unsigned thread);  // "block 3, thread 17"
 void start_shared(std::size_t dynamic_bytes);  // for a new block
 const std::vector<SharedArray>& shared_arrays();
 
+bool on_a_stack(const void* address);
+bool in_shared_memory(const void* address);
+
 // An even number in [0, n).
 unsigned draw(unsigned n);
 

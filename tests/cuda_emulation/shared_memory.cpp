@@ -46,6 +46,11 @@ void* static_shared(const void* declaration, std::size_t bytes, const char* name
 
 void* dynamic_shared() { return arrays.front().first; }
 
+bool in_shared_memory(const void* address) {
+  const auto* byte = static_cast<const unsigned char*>(address);
+  return byte >= memory && byte < memory + sizeof memory;
+}
+
 const std::vector<SharedArray>& shared_arrays() { return arrays; }
 
 }  // namespace cuda_emulation

@@ -101,6 +101,7 @@ void try_one(int round) {
   p.integer_times = std::is_same_v<T, std::int64_t>;
   p.wide_units = sizeof(U) == 8;
   p.n_spikes = draw(0, 1) ? draw(0, 40) : draw(0, 900);
+  if (draw(0, 200) == 0) p.n_spikes = draw(60000, 150000);  // more than 16-bit counters can take
   p.n_units = draw(0, 3) ? draw(1, 60) : draw(0, 5000);
   p.n_bins = draw(1, 80);
   p.n_windows = draw(0, 1) ? 1 : draw(1, 5);

@@ -220,6 +220,7 @@ def misaligned(array):
     return copy
 
 
+@pytest.mark.cpu_only  # a GPU's tensors are aligned to their elements, and its loads must be
 @pytest.mark.parametrize("windows", [None, np.array([0.5, 3.0])])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_misaligned_arrays_count_alike(windows, shuffled):

@@ -25,7 +25,7 @@ def test_opcheck_passes():
     nk.bin_spikes(*spikes(20), 0.1, 1.0)  # registers
     times, units = spikes(20)
     grid = (0.1, 0.0, 10, 0.0, 1e-9, False)
-    rules = (None, False, False, "gaussian", 0.1)
+    rules = (None, False, False, "gaussian", 0.1, None)
     windows = torch.tensor([0.0, 5.0], dtype=torch.float64)
     for starts in (None, windows):
         for ids, train_ends in ((units, None), (None, torch.arange(9, 21))):

@@ -116,6 +116,7 @@ def test_ratio_zero_hides_no_target_and_ratio_one_hides_all(scheme, device):
         assert torch.equal(none.inputs, x)
 
 
+@pytest.mark.many_launches
 def test_a_ratio_for_each_scheme():
     x = counts(2, 4000, 8)
     batch = mask(x, ["temporal", "causal"], ratio={"causal": 0.6})

@@ -141,16 +141,66 @@ def test_the_gpu_gives_the_bits_of_the_cpu(scheme, n_units, dtype, replacement):
     assert torch.equal(there.region.cpu(), here.region)
 
 
+def everything(x, regions, room):
+    """Mask, index and move a batch; with room given, its shapes depend on no value on the device."""
+    options = {"region_choice": "sample", "return_index": True, "max_targets": room}
+    batch = mask_regions(x, regions, "intra-region", seed=0, **options)
+    index = region_index(regions, batch.region, n_samples=len(x), n_rows=room, max_rows=room)
+    rows, _ = gather_regions(x, index)
+    block, _ = gather_regions(x, index, padded=True)
+    back = scatter_regions(rows, index), scatter_regions(block, index)
+    return batch.inputs, batch.target_mask, batch.region, batch.index, batch.cu_seqlens, rows, block, *back
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_nothing_waits_for_the_device():
     x, regions = counts(device="cuda"), six_regions(device="cuda")
-    index = region_index(regions, 2, n_samples=4)
-    mask_regions(x, regions, "intra-region", seed=0)
+    everything(x, regions, 60)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        batch = mask_regions(x, regions, "intra-region", seed=0)
-        rows, _ = gather_regions(x, index)
-        back = scatter_regions(rows, index)
+        there = everything(x, regions, 60)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert batch.inputs.shape == back.shape == x.shape
+    for on_gpu, on_cpu in zip(there, everything(x.cpu(), regions.cpu(), 60), strict=True):
+        assert torch.equal(on_gpu.cpu(), on_cpu)
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_all_ops_on_new_data():
+    x, regions = counts(device="cuda"), six_regions(device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # warm up, as capturing asks for
+        everything(x, regions, 60)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = everything(x, regions, 60)
+    for shift in (1, 2):
+        x.copy_(counts(device="cuda") + shift)
+        graph.replay()
+        expected = everything(counts() + shift, six_regions(), 60)
+        for on_gpu, on_cpu in zip(captured, expected, strict=True):
+            assert torch.equal(on_gpu.cpu(), on_cpu)
+
+
+@pytest.mark.gpu
+def test_kernels_run_on_the_current_stream():
+    x, regions = counts(64, 100, 800, "cuda"), six_regions(800, "cuda")
+    expected = mask_regions(x, regions, "inter-region", seed=0).inputs
+    late = torch.zeros_like(x)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)  # on another stream the op would not wait, and read zeros
+        late.copy_(x)
+        masked = mask_regions(late, regions, "inter-region", seed=0).inputs
+    stream.synchronize()
+    assert torch.equal(masked, expected)
+
+
+@pytest.mark.slow
+def test_everything_with_given_room_compiles_into_one_graph(device):
+    x, regions = counts(device=device), six_regions(device=device)
+    compiled = torch.compile(everything, fullgraph=True)
+    for ours, eager in zip(compiled(x, regions, 60), everything(x, regions, 60), strict=True):
+        assert torch.equal(ours, eager)

@@ -1,4 +1,4 @@
-"""Spike data: recordings and binned sessions, windows, splits, and ragged batches for PyTorch.
+"""Brain data: spike recordings and binned sessions, BIDS folders, windows, splits, batches for PyTorch.
 
 Structure first, extraction second: a recording holds spike times and tables; windows say where to look;
 counts are made when they are read. A name loads its module when it is first used, so that loading and
@@ -11,6 +11,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 _HOME_OF = {
+    "BIDSDataset": "bids",
+    "BIDSRun": "bids",
+    "BIDSIndex": "bids_index",
+    "FMRIWindows": "fmri_windows",
     "BinnedSession": "binned",
     "bin_windows": "binned",
     "load_binned_npz": "binned_npz",
@@ -32,7 +36,11 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "BIDSDataset",
+    "BIDSIndex",
+    "BIDSRun",
     "BinnedSession",
+    "FMRIWindows",
     "SessionBatchSampler",
     "SpikeBatch",
     "SpikeRecording",
@@ -55,8 +63,11 @@ __all__ = [
 if TYPE_CHECKING:
     from neurokern.datasets.alf import load_alf
     from neurokern.datasets.batch import SpikeBatch, collate_spikes
+    from neurokern.datasets.bids import BIDSDataset, BIDSRun
+    from neurokern.datasets.bids_index import BIDSIndex
     from neurokern.datasets.binned import BinnedSession, bin_windows
     from neurokern.datasets.binned_npz import load_binned_npz
+    from neurokern.datasets.fmri_windows import FMRIWindows
     from neurokern.datasets.load import load_recording
     from neurokern.datasets.npz import load_npz
     from neurokern.datasets.recording import SpikeRecording

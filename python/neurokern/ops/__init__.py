@@ -1,7 +1,15 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops.bin_spikes import bin_spikes
-from neurokern.ops.decode_nifti import NiftiFile, NiftiFormatError, NiftiHeader, VoxelMask, decode_nifti
+from neurokern.ops.decode_nifti import (
+    NiftiFile,
+    NiftiFormatError,
+    NiftiHeader,
+    ParcelAtlas,
+    VoxelMask,
+    decode_nifti,
+    decode_voxels,
+)
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 
@@ -10,10 +18,12 @@ __all__ = [
     "NiftiFile",
     "NiftiFormatError",
     "NiftiHeader",
+    "ParcelAtlas",
     "RegionIndex",
     "VoxelMask",
     "bin_spikes",
     "decode_nifti",
+    "decode_voxels",
     "gather_regions",
     "mask_regions",
     "region_index",

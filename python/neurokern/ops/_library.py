@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import os
 import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -28,19 +29,22 @@ else:
 
 __all__ = [
     "address",
+    "as_tensor",
     "choose_backend",
     "core",
     "cuda",
+    "device_type",
     "gpu_module",
     "new_array",
     "register",
     "runs_on_gpu",
     "thread_count",
     "torch",
+    "triton_kernels",
 ]
 
 core = _core
-BACKENDS = ("native", "reference")
+BACKENDS = ("native", "triton", "reference")
 
 
 @functools.cache
@@ -94,25 +98,71 @@ def address(array: Any) -> int:
 
 
 def choose_backend(function: str, device_type: str, backend: str | None) -> str:
-    """Return "native" or "reference" for a tensor on ``device_type``; ``backend`` forces one.
+    """Return "native", "triton" or "reference" for an array on ``device_type``; ``backend`` forces one.
 
-    Native kernels exist for the CPU and, where the CUDA module was built, for CUDA. Other devices, and CUDA
-    without the module, take the torch reference.
+    C++ kernels exist for the CPU and, where the CUDA module was built, for CUDA. On a GPU without it Triton's
+    kernels run if Triton is installed, else the torch reference, which also serves all other devices.
     """
-    if backend is not None:
-        if backend not in BACKENDS:
-            raise ValueError(f"{function}: backend must be None, 'native' or 'reference', got {backend!r}")
-        if backend == "native" and device_type not in ("cpu", "cuda", "meta"):
-            raise ValueError(f"{function}: no native kernel for {device_type!r}; use backend='reference'")
-        return backend
-    if device_type in ("cpu", "meta"):  # of meta tensors the op gives the shapes
-        return "native"
-    return "native" if device_type == "cuda" and _cuda_built() else "reference"
+    if backend is None:
+        if device_type in ("cpu", "meta"):  # of meta tensors the op gives the shapes
+            return "native"
+        if device_type != "cuda":
+            return "reference"
+        return "native" if _cuda_built() else "triton" if _triton_installed() else "reference"
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"{function}: backend must be None, 'native', 'triton' or 'reference', got {backend!r}"
+        )
+    if backend == "native" and device_type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{function}: no native kernel for {device_type!r}; use backend='reference'")
+    if backend == "triton" and device_type != "meta":
+        _check_triton(function, device_type)
+    return backend
+
+
+def _check_triton(function: str, device_type: str) -> None:
+    if torch is None or not _triton_installed():
+        missing = "torch" if torch is None else "triton"
+        raise RuntimeError(
+            f"{function}: backend='triton' needs {missing}, which is not installed; "
+            "pip install 'neurokern[triton]', or leave backend out"
+        )
+    if device_type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"{function}: backend='triton' needs arrays on a GPU, got arrays on the CPU; leave backend out, "
+            "or set TRITON_INTERPRET=1 before Python starts to run Triton's (slow) interpreter"
+        )
+    if device_type not in ("cpu", "cuda"):
+        raise ValueError(f"{function}: no Triton kernel for {device_type!r}; use backend='reference'")
+
+
+def device_type(array: Any) -> str:
+    """Return the kind of device that holds a tensor or numpy array."""
+    return str(array.device.type) if torch is not None and isinstance(array, torch.Tensor) else "cpu"
+
+
+def as_tensor(array: Any) -> Any:
+    """Return a numpy array as the tensor that shares its memory; Triton's interpreter reads tensors alone."""
+    if not isinstance(array, np.ndarray):
+        return array
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def triton_kernels(op: str) -> types.ModuleType:
+    """Return the module with an op's Triton kernels, loaded at first use."""
+    return importlib.import_module(f"neurokern.ops._triton.{op}")
 
 
 @functools.cache
 def _cuda_built() -> bool:
-    return importlib.util.find_spec("neurokern._cuda") is not None
+    """Whether CUDA C++ kernels can run: they are built, and torch's GPUs are not those of ROCm."""
+    hip = torch is not None and torch.version.hip is not None
+    return not hip and importlib.util.find_spec("neurokern._cuda") is not None
+
+
+@functools.cache
+def _triton_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def thread_count() -> int:

@@ -140,6 +140,12 @@ def _mask_into(x: Any, inputs: Any, arrays: tuple[Any, Any, Any, Any], settings:
     if n_samples * n_bins * n_units == 0:
         return target_mask, _library.new_array(x, (n_samples,), "int64", fill=-1)
     region = _library.new_array(x, (n_samples,), "int64")
+    if _library.choose_backend("mask_regions", _library.device_type(x), settings[-1]) == "triton":
+        tensors = tuple(map(_library.as_tensor, (x, inputs, target_mask, region)))
+        tables = tuple(map(_library.as_tensor, arrays))
+        fill = _fill_bits(settings[-2], x.dtype)
+        _library.triton_kernels("mask_regions").mask_into(*tensors, tables, settings, fill)
+        return target_mask, region
     if _library.runs_on_gpu(x):
         scratch = _rank_scratch(x, arrays, settings)
         arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)

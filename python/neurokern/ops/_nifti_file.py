@@ -13,11 +13,11 @@ from neurokern import _core
 from neurokern.ops import _gzip_cache, _library
 from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError, NiftiHeader, check_decodable, header_of
 from neurokern.ops._nifti_mask import VoxelMask
+from neurokern.ops._nifti_resident import DECODED_TYPES
 
 HEADER_BYTES = 540
 GZIP_MAGIC = b"\x1f\x8b"
 MOST_SEEK_POINTS = 256  # of 32 KiB each
-DECODED_TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 RAW = 3
 
 
@@ -114,16 +114,36 @@ class NiftiFile:
         volumes = out.reshape(h.n_volumes, *h.shape)
         return np.moveaxis(volumes, 0, -1) if h.has_time else volumes[0]
 
-    def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int) -> None:
+    def read_raw(self, mask: VoxelMask, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return the mask's voxels unscaled, in this machine's byte order: (trs, voxels) of the file's type.
+
+        Half the bytes of float32 for int16: to be kept, or copied to a GPU and decoded there by
+        :func:`~neurokern.ops.decode_voxels`, with ``header.in_memory``.
+        """
+        header = self.header
+        check_decodable(self.path, header)
+        mask.check_fits("mask", header.shape, header.affine)
+        stop = header.n_volumes if stop is None else stop
+        if not 0 <= start <= stop <= header.n_volumes:
+            raise ValueError(
+                f"read_raw: start and stop must lie in order within the {header.n_volumes} volumes, got "
+                f"{start} and {stop}"
+            )
+        out = np.empty((stop - start, mask.n_voxels), dtype=header.dtype)
+        if len(out):
+            self.decode_into(out, mask, start, RAW)
+        return out
+
+    def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any = None) -> None:
         """Decode the mask's voxels from volume ``start`` on into ``out``, (volumes, voxels); checked."""
         if not self._file.is_unchanged():
             raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
         try:
             if self.is_compressed:
-                self._decode_compressed(out, mask, start, decoded)
+                self._decode_compressed(out, mask, start, decoded, parcels)
             else:
                 volumes = self._volumes(out, mask, decoded, self._file.address, start)
-                _core.decode_volumes(volumes, _library.thread_count())
+                _core.decode_volumes(volumes, parcels, _library.thread_count())
         except ValueError as error:
             raise NiftiFormatError(f"{self._values_path}: {error}") from None
 
@@ -150,7 +170,7 @@ class NiftiFile:
             decoded=decoded,
         )
 
-    def _decode_compressed(self, out: Any, mask: VoxelMask, start: int, decoded: int) -> None:
+    def _decode_compressed(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any) -> None:
         h, file = self.header, self._file
         volumes = self._volumes(out, mask, decoded, 0, 0)
         place = (file.descriptor, file.size, start, h.n_volumes)
@@ -158,10 +178,10 @@ class NiftiFile:
         whole = out.shape[0] == h.n_volumes
         index = self._find_index()
         if index is not None and not (whole and threads == 1):
-            _core.decode_gzip_indexed(volumes, *place, index, threads)
+            _core.decode_gzip_indexed(volumes, parcels, *place, index, threads)
             return
         spacing = 0 if index is not None else self._spacing()
-        made = _core.decode_gzip(volumes, *place, spacing, threads)
+        made = _core.decode_gzip(volumes, parcels, *place, spacing, threads)
         if made is not None:
             self._index = made
             if self._cache:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,11 @@ class NiftiHeader:
     def swapped(self) -> bool:
         """Whether bytes have to be turned on this machine."""
         return self.byte_order != _NATIVE
+
+    @property
+    def in_memory(self) -> NiftiHeader:
+        """The header of values that were brought into this machine's byte order."""
+        return replace(self, byte_order=_NATIVE)
 
     @property
     def n_voxels(self) -> int:

@@ -158,6 +158,11 @@ def _scatter_on_gpu(rows: Tensor, index: Index, max_rows: int | None) -> Tensor:
 # ---- the registered ops
 
 
+def _by_triton(direction: str, array: Tensor, index: Index, max_rows: int | None) -> Tensor:
+    moved: Tensor = getattr(_library.triton_kernels("gather_regions"), direction)(array, index, max_rows)
+    return moved
+
+
 def _gather(
     x: Tensor,
     samples: Tensor,
@@ -168,9 +173,11 @@ def _gather(
     backend: str | None,
 ) -> Tensor:
     index = (samples, units, rows, cu_seqlens)
-    native = _library.choose_backend("gather_regions", x.device.type, backend) == "native"
-    if not native or x.element_size() > 8:
+    chosen = _library.choose_backend("gather_regions", x.device.type, backend)
+    if chosen == "reference" or x.element_size() > 8:
         return _gather_reference(x, index, max_rows)
+    if chosen == "triton":
+        return _by_triton("gather", x, index, max_rows)
     return (_gather_on_gpu if _library.runs_on_gpu(x) else _gather_on_cpu)(x, index, max_rows)
 
 
@@ -184,9 +191,11 @@ def _scatter(
     backend: str | None,
 ) -> Tensor:
     index = (samples, units, rows, cu_seqlens)
-    native = _library.choose_backend("scatter_regions", values.device.type, backend) == "native"
-    if not native or values.element_size() > 8:
+    chosen = _library.choose_backend("scatter_regions", values.device.type, backend)
+    if chosen == "reference" or values.element_size() > 8:
         return _scatter_reference(values, index, max_rows)
+    if chosen == "triton":
+        return _by_triton("scatter", values, index, max_rows)
     return (_scatter_on_gpu if _library.runs_on_gpu(values) else _scatter_on_cpu)(values, index, max_rows)
 
 

@@ -30,6 +30,7 @@ class Rules(NamedTuple):
     saturate: bool
     smoothing: str | None
     smoothing_width: float  # seconds
+    backend: str | None
 
 
 def problem_of(
@@ -173,11 +174,30 @@ def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
     with _library.gpu_module(counts) as (module, stream):
         problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, None)
         module.bin_spikes(problem, _library.address(totals), _library.address(report), stream)
+    _look_at(report, spikes, count_type, n_units, rules)
+    return report[:3].sum()
+
+
+def count_by_triton(
+    spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules
+) -> Any:
+    """As :func:`count_on_gpu`, by Triton's kernels."""
+    if _library.device_type(counts) == "cpu":  # interpreted, so looking costs nothing
+        check_values(spikes, n_units)
+    kernels = _library.triton_kernels("bin_spikes")
+    tensors = Spikes(*map(_library.as_tensor, spikes))
+    report = kernels.count(tensors, _library.as_tensor(counts), count_type, n_units, grid, rules)
+    _look_at(report, spikes, count_type, n_units, rules)
+    dropped = report[:3].sum()
+    return int(dropped) if isinstance(counts, np.ndarray) else dropped
+
+
+def _look_at(report: Any, spikes: Spikes, count_type: str, n_units: int, rules: Rules) -> None:
+    """Wait for a GPU's report if an error may have to be raised."""
     may_overflow = not rules.saturate and len(spikes.times) > largest_count(count_type, rules.smoothing)
     if rules.strict or may_overflow:
-        _, unknown, _, largest, _ = report.tolist()
+        _, unknown, _, largest, *_ = report.tolist()
         check_report(unknown, largest, spikes, count_type, n_units, rules)
-    return report[:3].sum()
 
 
 def _is_integer(times: Any) -> bool:

@@ -29,9 +29,18 @@ def pack_targets(target_mask: Array, max_targets: int | None, backend: str | Non
 def _pack_array(
     target_mask: NDArray[np.bool_], max_targets: int | None, backend: str | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    if _library.choose_backend("mask_regions", "cpu", backend) == "reference":
+    chosen = _library.choose_backend("mask_regions", "cpu", backend)
+    if chosen == "reference":
         return _reference_array(target_mask, max_targets)
+    if chosen == "triton":
+        index, cu_seqlens = _pack_by_triton(_library.as_tensor(target_mask), max_targets)
+        return index.numpy(), cu_seqlens.numpy()
     return _pack_native(target_mask, max_targets)
+
+
+def _pack_by_triton(target_mask: Tensor, max_targets: int | None) -> tuple[Tensor, Tensor]:
+    index, cu_seqlens = _library.triton_kernels("gather_regions").pack_targets(target_mask, max_targets)
+    return index, cu_seqlens
 
 
 def _pack_native(target_mask: Any, max_targets: int | None) -> tuple[Any, Any]:
@@ -100,7 +109,10 @@ def positions_of(chosen: Tensor, capacity: int) -> Tensor:
 
 
 def _pack(target_mask: Tensor, max_targets: int | None, backend: str | None) -> tuple[Tensor, Tensor]:
-    if _library.choose_backend("mask_regions", target_mask.device.type, backend) == "reference":
+    chosen = _library.choose_backend("mask_regions", target_mask.device.type, backend)
+    if chosen == "triton":
+        return _pack_by_triton(target_mask, max_targets)
+    if chosen == "reference":
         return _reference(target_mask, max_targets)
     return _pack_native(target_mask, max_targets)
 

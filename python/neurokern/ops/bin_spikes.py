@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from neurokern._check import check_choice, check_finite, check_integer, check_positive
 from neurokern.ops import _library
 from neurokern.ops import _spike_arrays as arrays
-from neurokern.ops._spike_calls import Rules, Spikes, count_on_cpu, count_on_gpu
+from neurokern.ops._spike_calls import Rules, Spikes, count_by_triton, count_on_cpu, count_on_gpu
 from neurokern.ops._spike_grid import Grid, bin_of_last, count_bins
 from neurokern.ops._spike_reference import bin_spikes_reference, count_by_reference
 from neurokern.ops._spike_smoothing import check_smoothing
@@ -125,7 +125,7 @@ def bin_spikes(
     return_dropped : bool, default False
         Also return how many spikes were not counted, whatever the reason; with ``windows``, how many inside a
         window had no column, once per window.
-    backend : {"native", "reference"}, optional
+    backend : {"native", "triton", "reference"}, optional
         Default: the compiled kernel of the device that holds ``times``.
 
     Returns
@@ -197,13 +197,13 @@ def bin_spikes(
         dtype = "float32" if out is None else out.dtype
     count_type = arrays.dtype_name(dtype)
     smoothing, width = check_smoothing(smoothing, smoothing_width, bin_size, count_type)
-    rules = Rules(sorted, strict, overflow == "saturate", smoothing, width)
+    rules = Rules(sorted, strict, overflow == "saturate", smoothing, width, backend)
     shape = (grid.n_bins, n_units) if starts is None else (len(starts), grid.n_bins, n_units)
     if out is None:
         arrays.check_room(shape, count_type, times)
     else:
         arrays.check_out(out, shape, count_type, spikes)
-    counts, dropped = _dispatch(spikes, shape, count_type, grid, rules, out, backend)
+    counts, dropped = _dispatch(spikes, shape, count_type, grid, rules, out)
     return (counts, dropped) if return_dropped else counts
 
 
@@ -290,11 +290,10 @@ def _dispatch(
     grid: Grid,
     rules: Rules,
     out: Any,
-    backend: str | None,
 ) -> tuple[Any, Any]:
     tensors = arrays.is_tensor(spikes.times)
-    device = spikes.times.device.type if tensors else "cpu"
-    by_reference = _library.choose_backend("bin_spikes", device, backend) == "reference"
+    device = _library.device_type(spikes.times)
+    by_reference = _library.choose_backend("bin_spikes", device, rules.backend) == "reference"
     if by_reference or not tensors:
         counts = arrays.allocate(shape, count_type, spikes.times) if out is None else out
         count = count_by_reference if by_reference else _kernel_for(spikes, rules)
@@ -310,7 +309,8 @@ def _dispatch(
 _ARGUMENTS = (
     "Tensor times, Tensor? units, Tensor? starts, Tensor? edges, Tensor? unit_map, Tensor? train_ends, "
     "float bin_size, float start, SymInt n_bins, float sfreq, float edge_tolerance, bool closed_last, "
-    "SymInt n_units, bool? sorted, bool strict, bool saturate, str? smoothing, float smoothing_width"
+    "SymInt n_units, bool? sorted, bool strict, bool saturate, str? smoothing, float smoothing_width, "
+    "str? backend"
 )
 _N_SPIKES, _N_GRID = len(Spikes._fields), len(Grid._fields)
 
@@ -327,10 +327,12 @@ def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
 
 def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
     """Return the kernel of the device, or the reference where it knows nothing of trains and smoothing."""
-    if not _library.runs_on_gpu(spikes.times):
-        return count_on_cpu
-    known = spikes.train_ends is None and rules.smoothing is None
-    return count_on_gpu if known else count_by_reference
+    device, on_gpu = _library.device_type(spikes.times), _library.runs_on_gpu(spikes.times)
+    if _library.choose_backend("bin_spikes", device, rules.backend) == "triton":
+        return count_by_triton
+    if on_gpu and (spikes.train_ends is not None or rules.smoothing is not None):
+        return count_by_reference
+    return count_on_gpu if on_gpu else count_on_cpu
 
 
 def _count_into(*arguments: Any) -> torch.Tensor:

@@ -7,26 +7,46 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurokern._check import check_integer, check_memory
+from neurokern._check import check_integer, check_memory, check_positive
 from neurokern.ops import _library
 from neurokern.ops._library import torch
+from neurokern.ops._nifti_clean import check_confounds, clean_rows, make_basis
 from neurokern.ops._nifti_file import DECODED_TYPES, NiftiFile
 from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
 from neurokern.ops._nifti_mask import VoxelMask
+from neurokern.ops._nifti_parcels import ParcelAtlas
+from neurokern.ops._nifti_resident import decode_voxels
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
-__all__ = ["NiftiFile", "NiftiFormatError", "NiftiHeader", "VoxelMask", "decode_nifti"]
+__all__ = [
+    "NiftiFile",
+    "NiftiFormatError",
+    "NiftiHeader",
+    "ParcelAtlas",
+    "VoxelMask",
+    "decode_nifti",
+    "decode_voxels",
+]
+
+_VOLUMES_AT_ONCE = 32  # of a weighted atlas
 
 
 def decode_nifti(
     image: str | os.PathLike[str] | NiftiFile,
     mask: Any = None,
     *,
+    labels: Any = None,
     start: int = 0,
     stop: int | None = None,
+    detrend: bool | str = False,
+    standardize: bool = False,
+    confounds: Any = None,
+    high_pass: float | None = None,
+    tr: float | None = None,
     dtype: Any = None,
+    device: Any = None,
     out: Array | None = None,
 ) -> Array:
     """Decode volumes of a NIfTI image in one pass: bytes, byte order, scale, mask.
@@ -41,17 +61,35 @@ def decode_nifti(
     mask : VoxelMask, array, tensor, path or nibabel image of shape (x, y, z), optional
         Voxels to decode, in the order of numpy's ``volume[mask]`` (and so of nilearn's). A mask with an
         affine must have that of the image. Without a mask all voxels are decoded.
+    labels : ParcelAtlas, array, tensor, path or nibabel image, optional
+        Mean signals of parcels instead: whole numbers (x, y, z), or weights (x, y, z, parcels). Columns are
+        the parcels in ascending order of their numbers. Not with ``mask``.
     start, stop : int, default 0 and all
         Volumes (TRs) ``start`` ... ``stop - 1``.
+    detrend : bool or {"linear", "cosine"}, default False
+        Remove mean and slope (True), or mean and all cosines slower than ``high_pass``.
+    standardize : bool, default False
+        Remove the mean and divide by the standard deviation (of a sample: n - 1). A voxel without any
+        variance becomes 0, one with NaN becomes NaN.
+    confounds : array of shape (trs, n), optional
+        Signals to be projected out, with the trends at once, so that none brings another back.
+    high_pass : float, optional
+        Cut-off in Hz of ``detrend="cosine"``.
+    tr : float, optional
+        Seconds between volumes for ``high_pass``; default the header's. Sidecars know better.
     dtype : torch or numpy dtype, default float32
         float32, float16 or bfloat16 (torch), or float32 or float16 (numpy); which of the two decides what is
         returned. Without torch installed the default is numpy's.
+    device : torch.device or str, optional
+        Where the result shall lie. Voxels of a mask go to a GPU as the file has them, from pinned memory and
+        in pieces, and are decoded there, while the next piece is read.
     out : tensor or array, optional
-        Written and returned; rows may be apart, voxels must be next to each other.
+        On the CPU; written and returned; rows may be apart, voxels must be next to each other.
 
     Returns
     -------
-    values : (trs, voxels), or (trs, x, y, z) without a mask
+    values : (trs, voxels) or (trs, parcels), or (trs, x, y, z) without either
+        Detrending, standardizing and confounds refer to the decoded window alone.
 
     Raises
     ------
@@ -71,16 +109,116 @@ def decode_nifti(
     file = image if isinstance(image, NiftiFile) else NiftiFile(image)
     header = file.header
     check_decodable(file.path, header)
-    voxels = _voxels_of(mask, header)
     start, stop = _window(start, stop, header)
-    shape: tuple[int, ...] = (stop - start, voxels.n_voxels)
+    atlas = _atlas_of(labels, mask, header)
+    voxels = atlas.mask if atlas is not None else _voxels_of(mask, header)
+    basis = _basis(detrend, standardize, confounds, high_pass, tr, start, stop, header)
+    whole = mask is None and atlas is None
+    shape = (stop - start, voxels.n_voxels if atlas is None else atlas.n_parcels)
     name = _dtype_name(dtype, out)
-    rows = _allocate(shape, name, dtype) if out is None else _check_out(out, mask is None, shape, header)
-    if rows.shape[0]:
-        file.decode_into(rows, voxels, start, DECODED_TYPES[name])
+    if device is not None and torch.device(device).type != "cpu":
+        return _decode_to(device, file, voxels, start, shape, name, whole, atlas, basis, standardize, out)
+    rows = _allocate(shape, name, dtype) if out is None else _check_out(out, whole, shape, header)
+    # Cleaning and parcels are computed in float32; other types are rounded at the end.
+    values = rows if name == "float32" or (atlas is None and basis is None) else _float_rows(rows)
+    if shape[0]:
+        if atlas is None:
+            file.decode_into(values, voxels, start, DECODED_TYPES[name if values is rows else "float32"])
+        elif atlas.weights is None:
+            file.decode_into(values, voxels, start, DECODED_TYPES["float32"], atlas.native())
+        else:
+            _decode_weighted(file, atlas, atlas.weights, start, values)
+        if basis is not None:
+            clean_rows(values, basis, standardize)
+    if values is not rows:
+        rows[...] = values
     if out is not None:
         return out
-    return rows if mask is not None else rows.reshape(shape[0], *header.shape)
+    return rows.reshape(shape[0], *header.shape) if whole else rows
+
+
+def _decode_to(
+    device: Any,
+    file: NiftiFile,
+    voxels: VoxelMask,
+    start: int,
+    shape: tuple[int, ...],
+    name: str,
+    whole: bool,
+    atlas: ParcelAtlas | None,
+    basis: Any,
+    standardize: bool,
+    out: Any,
+) -> Any:
+    """Return the values on a device, decoded there."""
+    if out is not None:
+        raise ValueError("decode_nifti: give device or out, not both; out says where the result lies")
+    if atlas is not None or basis is not None:
+        raise ValueError(
+            "decode_nifti: device must be left out with labels, detrend, standardize and confounds, which "
+            "are computed on the CPU; move the result with .to(device)"
+        )
+    pieces = []
+    for first in range(0, shape[0], _VOLUMES_AT_ONCE):
+        n = min(_VOLUMES_AT_ONCE, shape[0] - first)
+        raw = torch.from_numpy(file.read_raw(voxels, start + first, start + first + n)).pin_memory()
+        raw = raw.to(device, non_blocking=True)
+        pieces.append(decode_voxels(raw, file.header.in_memory, dtype=getattr(torch, name)))
+    values = torch.cat(pieces) if pieces else torch.empty(shape, dtype=getattr(torch, name), device=device)
+    return values.reshape(shape[0], *file.header.shape) if whole else values
+
+
+def _atlas_of(labels: Any, mask: Any, header: NiftiHeader) -> ParcelAtlas | None:
+    if labels is None:
+        return None
+    if mask is not None:
+        raise ValueError("decode_nifti: give mask or labels, not both; set labels outside of the mask to 0")
+    atlas = labels if isinstance(labels, ParcelAtlas) else ParcelAtlas(labels)
+    atlas.mask.check_fits("labels", header.shape, header.affine)
+    return atlas
+
+
+def _decode_weighted(file: NiftiFile, atlas: ParcelAtlas, weights: Any, start: int, out: Any) -> None:
+    """Weighted means, a few volumes at a time, so that the voxels of a run are never held together."""
+    block = np.empty((min(_VOLUMES_AT_ONCE, out.shape[0]), atlas.mask.n_voxels), dtype=np.float32)
+    shares = weights / atlas.sizes.astype(np.float32)
+    for first in range(0, out.shape[0], len(block)):
+        n = min(len(block), out.shape[0] - first)
+        file.decode_into(block[:n], atlas.mask, start + first, DECODED_TYPES["float32"])
+        means = block[:n] @ shares
+        out[first : first + n] = means if isinstance(out, np.ndarray) else torch.from_numpy(means)
+
+
+def _basis(
+    detrend: bool | str,
+    standardize: bool,
+    confounds: Any,
+    high_pass: float | None,
+    tr: float | None,
+    start: int,
+    stop: int,
+    header: NiftiHeader,
+) -> Any:
+    if detrend not in (False, True, "linear", "cosine"):
+        raise ValueError(f"decode_nifti: detrend must be a bool, 'linear' or 'cosine', got {detrend!r}")
+    if (detrend == "cosine") != (high_pass is not None):
+        raise ValueError(
+            "decode_nifti: high_pass must be given, in Hz, with detrend='cosine' and only with it, got "
+            f"{high_pass} with detrend={detrend!r}"
+        )
+    seconds = header.tr if tr is None else check_positive("decode_nifti", "tr", tr)
+    if high_pass is not None:
+        check_positive("decode_nifti", "high_pass", high_pass)
+        if seconds is None:
+            raise ValueError("decode_nifti: tr must be given for high_pass, the header holds none")
+    columns = check_confounds(confounds, start, stop, header.n_volumes)
+    return make_basis(stop - start, detrend, columns, standardize, high_pass, seconds)
+
+
+def _float_rows(rows: Any) -> Any:
+    if isinstance(rows, np.ndarray):
+        return np.empty(rows.shape, dtype=np.float32)
+    return torch.empty(rows.shape, dtype=torch.float32)
 
 
 def _voxels_of(mask: Any, header: NiftiHeader) -> VoxelMask:

@@ -203,8 +203,8 @@ def gather_regions(
         From :func:`region_index`, for the same numbers of samples and units, on the device of ``x``.
     padded : bool, default False
         Return a block per sample instead of packed rows.
-    backend : {None, "native", "reference"}, default None
-        On the CPU both are PyTorch's own indexing, which reads and writes at the speed of the memory already.
+    backend : {None, "native", "triton", "reference"}, default None
+        On the CPU "native" is PyTorch's own indexing, which reads and writes at the speed of the memory.
 
     Returns
     -------
@@ -254,7 +254,7 @@ def scatter_regions(values: Array, index: RegionIndex, *, backend: str | None = 
         Packed or padded rows; what a padded block holds outside of the mask is not read.
     index : RegionIndex
         The index of the batch.
-    backend : {None, "native", "reference"}, default None
+    backend : {None, "native", "triton", "reference"}, default None
         As in :func:`gather_regions`.
 
     Returns

@@ -127,8 +127,9 @@ def mask_regions(
     max_targets : int, optional
         Size of ``index``, whatever the draws: -1 beyond the true number of targets, and targets beyond this
         size left out. Nothing waits for a GPU then, so that a CUDA graph or ``torch.compile`` can hold it.
-    backend : {None, "native", "reference"}, default None
-        None runs the compiled kernel of the device that holds ``x`` where there is one.
+    backend : {None, "native", "triton", "reference"}, default None
+        None runs the compiled kernel of the device that holds ``x`` where there is one; on a GPU without it
+        Triton's, if Triton is installed.
 
     Returns
     -------

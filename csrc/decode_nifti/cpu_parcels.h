@@ -1,0 +1,119 @@
+// From woven elements to means over parcels.
+// Part of decode_nifti_cpu.cpp, compiled once per instruction set: no STL, nothing with external linkage.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "decode_nifti/cpu_shuffle.h"
+#include "decode_nifti/decode_nifti_body.h"
+
+namespace neurokern {
+namespace NEUROKERN_ISA {
+namespace {
+
+// Sums of a run: integers while they are exact, whatever the order; else doubles, in the order of the file.
+template <typename Type>
+struct RunSum {
+  using Number = double;
+};
+template <>
+struct RunSum<std::uint8_t> {
+  using Number = std::int32_t;
+};
+template <>
+struct RunSum<std::int8_t> {
+  using Number = std::int32_t;
+};
+template <>
+struct RunSum<std::uint16_t> {
+  using Number = std::uint32_t;  // 65536 voxels of 65535 fit
+};
+template <>
+struct RunSum<std::int16_t> {
+  using Number = std::int32_t;
+};
+
+template <typename Bits, int kVolumes>
+struct Parcels {
+  using L = Layout<Bits, kVolumes>;
+  using Element = typename L::Element;
+  static constexpr int kElementBytes = 16;  // runs are short: what counts is how often one ends
+
+  const ParcelRuns* runs = nullptr;
+  double* sums = nullptr;  // (n_parcels, kVolumes)
+
+  bool allocate(const ParcelRuns* parcels) {
+    runs = parcels;
+    sums =
+        static_cast<double*>(malloc(static_cast<std::size_t>(runs->n_parcels) * kVolumes * sizeof(double)));
+    return sums != nullptr;
+  }
+  void release() { free(sums); }
+
+  void write(const DecodeVolumes& p, Element* elements, std::int64_t volume) {
+    if (p.swapped) swap_elements(elements, p.n_voxels);
+    memset(sums, 0, static_cast<std::size_t>(runs->n_parcels) * kVolumes * sizeof(double));
+    add(p.type, elements);
+    for (int k = 0; k < kVolumes && volume + k < p.n_volumes; ++k) {
+      float* out = static_cast<float*>(p.out) + (volume + k) * p.out_stride;
+      for (std::int64_t i = 0; i < runs->n_parcels; ++i)
+        out[i] = scaled_in_double(sums[i * kVolumes + k] / runs->sizes[i], p.slope, p.inter);
+    }
+  }
+
+ private:
+  static void swap_elements(Element* elements, std::int64_t n) {
+    constexpr std::int64_t kElements = kRegisterBytes / static_cast<std::int64_t>(sizeof(Element));
+    for (std::int64_t i = 0; i < n; i += kElements) {  // the buffer has room for a whole register
+      typename L::Vector v;
+      memcpy(&v, elements + i, sizeof v);
+      v = swap_bytes<sizeof(Bits)>(v);
+      memcpy(elements + i, &v, sizeof v);
+    }
+  }
+
+  void add(VoxelType type, const Element* elements) {
+    if constexpr (sizeof(Bits) == 1) {
+      return type == VoxelType::u8 ? add_runs<std::uint8_t>(elements) : add_runs<std::int8_t>(elements);
+    } else if constexpr (sizeof(Bits) == 2) {
+      return type == VoxelType::u16 ? add_runs<std::uint16_t>(elements) : add_runs<std::int16_t>(elements);
+    } else if constexpr (sizeof(Bits) == 4) {
+      return type == VoxelType::u32   ? add_runs<std::uint32_t>(elements)
+             : type == VoxelType::i32 ? add_runs<std::int32_t>(elements)
+                                      : add_runs<float>(elements);
+    } else {
+      return type == VoxelType::u64   ? add_runs<std::uint64_t>(elements)
+             : type == VoxelType::i64 ? add_runs<std::int64_t>(elements)
+                                      : add_runs<double>(elements);
+    }
+  }
+
+  template <typename Type>
+  void add_runs(const Element* elements) {
+    using Number = typename RunSum<Type>::Number;
+    typedef Type Values __attribute__((vector_size(sizeof(Type) * kVolumes)));
+    typedef Number Numbers __attribute__((vector_size(sizeof(Number) * kVolumes)));
+    typedef double Doubles __attribute__((vector_size(sizeof(double) * kVolumes)));
+    for (std::int64_t run = 0; run < runs->n_runs; ++run) {
+      const std::int64_t n = runs->lengths[run];
+      Numbers sum = {};
+      for (std::int64_t i = 0; i < n; ++i) {
+        Values values;
+        memcpy(&values, elements + i, sizeof values);
+        sum += __builtin_convertvector(values, Numbers);
+      }
+      elements += n;
+      double* to = sums + std::int64_t{runs->parcels[run]} * kVolumes;
+      Doubles total;
+      memcpy(&total, to, sizeof total);
+      total += __builtin_convertvector(sum, Doubles);
+      memcpy(to, &total, sizeof total);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace NEUROKERN_ISA
+}  // namespace neurokern

@@ -1,0 +1,228 @@
+"""Runs of a BIDS folder, chosen by their entities; signals come from extractors."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from neurokern.datasets.bids_index import ENTITIES, BIDSIndex
+
+if TYPE_CHECKING:
+    from neurokern.datasets.fmri_windows import FMRIExtractor, FMRIWindows
+
+_SUFFIX = {"func": "bold"}
+_IMAGES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class BIDSRun:
+    """One run: where its image lies, who and what it is of.
+
+    Attributes
+    ----------
+    path : Path
+        The image.
+    entities : dict
+        Entities of its name, by full name: ``{"subject": "01", "task": "rest"}``.
+    metadata : dict
+        Fields of its sidecars, inherited ones included.
+    events : DataFrame or None
+        ``onset`` and ``duration`` in seconds from the first volume, and whatever else the table has.
+    confounds : DataFrame or None
+        Table of confounds of a preprocessed run, a row per volume.
+    """
+
+    path: Path
+    entities: dict[str, str]
+    metadata: dict[str, Any]
+    events: pd.DataFrame | None
+    confounds: pd.DataFrame | None
+
+    @property
+    def repetition_time(self) -> float:
+        """Seconds between volumes by the sidecar, which is to be believed before the image's header."""
+        value = self.metadata.get("RepetitionTime")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or value <= 0
+        ):
+            raise ValueError(
+                f"{self.path}: RepetitionTime must be a positive number of seconds in a sidecar (.json), got "
+                f"{value!r}"
+            )
+        if value > 100:
+            raise ValueError(
+                f"{self.path}: RepetitionTime must be in seconds, got {value}; is it in milliseconds?"
+            )
+        return float(value)
+
+
+class BIDSDataset:
+    """Runs of a BIDS folder: structure without signals.
+
+    Parameters
+    ----------
+    root_dir : path
+        A BIDS folder, raw or a derivative such as fMRIPrep's.
+    modality : {"func"}
+        Kind of data.
+    derivatives : bool, optional
+        Take images below ``derivatives`` instead of raw ones. Default: if ``space`` or ``description`` is
+        asked for, which raw images do not have.
+    **entities : str, int or list of them
+        What to take, by the entities' full names: ``subject=["01", "02"], task="rest", run=1, space="T1w"``.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per run: ``path`` and its entities.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError
+        If no run fits; the message lists what there is.
+    TypeError
+        If an entity's name is unknown.
+
+    Examples
+    --------
+    >>> from neurokern.extractors import FMRIVoxelExtractor
+    >>> brain = BIDSDataset("ds000001", task="rest")  # doctest: +SKIP
+    >>> windows = brain.with_extractor(FMRIVoxelExtractor(mask="mask.nii.gz"), length=16)  # doctest: +SKIP
+    >>> windows[0]["signal"].shape  # doctest: +SKIP
+    torch.Size([16, 150000])
+    """
+
+    def __init__(
+        self,
+        root_dir: str | os.PathLike[str],
+        modality: str = "func",
+        *,
+        derivatives: bool | None = None,
+        **entities: Any,
+    ) -> None:
+        if modality not in _SUFFIX:
+            raise ValueError(f"BIDSDataset: modality must be one of {sorted(_SUFFIX)}, got {modality!r}")
+        self.modality = modality
+        self.index = BIDSIndex(root_dir)
+        files = self.index.files
+        if len(files):
+            chosen = files["datatype"].eq(modality) & files["suffix"].eq(_SUFFIX[modality])
+            files = files[chosen & files["extension"].isin(_IMAGES)]
+            from_derivatives = (
+                "space" in entities or "description" in entities if derivatives is None else derivatives
+            )
+            raw = files["derivative"].isna()
+            # A derivative's own folder holds no other derivatives: its images are what is asked for.
+            files = files[raw] if not from_derivatives or raw.all() else files[~raw]
+        self.table = _choose(self.index.root, files, entities)
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self.index.root
+
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        """Return a line that names no subject."""
+        return f"BIDSDataset({self.root.name!r}, {self.modality}: {len(self)} runs)"
+
+    def run(self, i: int) -> BIDSRun:
+        """Return run ``i`` with its metadata and tables, read now."""
+        row = self.table.iloc[i]
+        path = row["path"]
+        entities = {
+            name: row[name] for name in self.table.columns if name in _NAMES and row[name] is not None
+        }
+        return BIDSRun(
+            path,
+            entities,
+            self.index.metadata(path),
+            self.index.table(path, "events"),
+            self._confounds(entities),
+        )
+
+    def with_extractor(self, extractor: FMRIExtractor, **windows: Any) -> FMRIWindows:
+        """Return the dataset with signals: windows of every run.
+
+        Parameters
+        ----------
+        extractor : object of :mod:`neurokern.extractors`
+            What to take out of a run: voxels, parcels, volumes.
+        **windows
+            Length and place of the windows, see :class:`~neurokern.datasets.FMRIWindows`; whole runs without.
+
+        Returns
+        -------
+        FMRIWindows
+            A map-style PyTorch dataset.
+        """
+        from neurokern.datasets.fmri_windows import FMRIWindows
+
+        return FMRIWindows([self.run(i) for i in range(len(self))], extractor, **windows)
+
+    def _confounds(self, entities: dict[str, str]) -> pd.DataFrame | None:
+        files = self.index.files
+        fits = files["suffix"].isin(["timeseries", "regressors"]) & files["extension"].eq(".tsv")
+        for name in ("subject", "session", "task", "acquisition", "run"):
+            if name in files:
+                fits &= files[name].isna() if entities.get(name) is None else files[name].eq(entities[name])
+        if "description" in files:
+            fits &= files["description"].eq("confounds")
+        found = files[fits]
+        if not len(found):
+            return None
+        from neurokern.datasets.bids_index import read_tsv
+
+        return read_tsv(found.iloc[0]["path"])
+
+
+_NAMES = set(ENTITIES.values())
+
+
+def _choose(root: Path, files: pd.DataFrame, entities: dict[str, Any]) -> pd.DataFrame:
+    unknown = sorted(set(entities) - _NAMES)
+    if unknown:
+        short = {full: key for key, full in ENTITIES.items()}
+        known = ", ".join(name for name in short if name in ("subject", "session", "task", "run", "space"))
+        raise TypeError(
+            f"BIDSDataset: entities go by their full names ({known}, ...), got {', '.join(unknown)}"
+        )
+    found = files
+    for name, wanted in entities.items():
+        if wanted is None or not len(found):
+            continue
+        values = found[name] if name in found else pd.Series([None] * len(found), index=found.index)
+        options = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
+        found = found[values.map(lambda value, options=options, name=name: _fits(name, value, options))]
+    if not len(found):
+        there = {n: sorted({str(v) for v in files[n] if v is not None}) for n in files if n in _NAMES}
+        asked = ", ".join(f"{n}={v!r}" for n, v in entities.items()) or "any"
+        raise ValueError(
+            f"BIDSDataset: no run in {root} fits {asked}; there are {len(files)} runs with {there}"
+        )
+    present = [c for c in found if c in ("path", *_NAMES) and found[c].notna().any()]
+    return found[present].reset_index(drop=True)
+
+
+def _fits(name: str, value: Any, options: Any) -> bool:
+    key = {full: short for short, full in ENTITIES.items()}[name]
+    for option in options:
+        text = str(option).removeprefix(f"{key}-")
+        if value is not None and (
+            value == text or (value.isdigit() and text.isdigit() and int(value) == int(text))
+        ):
+            return True
+    return False

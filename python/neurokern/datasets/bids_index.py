@@ -1,0 +1,194 @@
+"""What lies in a BIDS folder: one row per file with its entities, and the metadata that it inherits.
+
+Names and inheritance follow the Brain Imaging Data Structure (Gorgolewski et al. 2016,
+doi:10.1038/sdata.2016.44).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+# key in a file's name -> the entity's full name
+ENTITIES = {
+    "sub": "subject",
+    "ses": "session",
+    "sample": "sample",
+    "task": "task",
+    "tracksys": "tracksys",
+    "acq": "acquisition",
+    "ce": "ceagent",
+    "trc": "tracer",
+    "stain": "staining",
+    "rec": "reconstruction",
+    "dir": "direction",
+    "run": "run",
+    "mod": "modality",
+    "echo": "echo",
+    "flip": "flip",
+    "inv": "inversion",
+    "mt": "mtransfer",
+    "part": "part",
+    "proc": "processing",
+    "hemi": "hemisphere",
+    "space": "space",
+    "split": "split",
+    "recording": "recording",
+    "chunk": "chunk",
+    "seg": "segmentation",
+    "res": "resolution",
+    "den": "density",
+    "label": "label",
+    "desc": "description",
+}
+_PART = re.compile(r"([a-zA-Z0-9]+)-([a-zA-Z0-9+]+)")
+_SKIPPED = {"sourcedata", "code", ".git", ".datalad", "stimuli"}
+
+
+@dataclass(frozen=True)
+class BIDSName:
+    """A file's name taken apart: ``sub-01_task-rest_bold.nii.gz``."""
+
+    entities: dict[str, str]
+    suffix: str
+    extension: str
+
+    @classmethod
+    def parse(cls, name: str) -> BIDSName | None:
+        """Return the parts, or None if the name is not of this form."""
+        stem, dot, extension = name.partition(".")
+        *pairs, suffix = stem.split("_")
+        if not dot or not suffix or "-" in suffix:
+            return None
+        entities = {}
+        for pair in pairs:
+            match = _PART.fullmatch(pair)
+            if match is None:
+                return None
+            entities[ENTITIES.get(match[1], match[1])] = match[2]
+        return cls(entities, suffix, dot + extension)
+
+
+@dataclass
+class _Sidecars:
+    """Metadata files by folder; a file inherits from its own folder and those above."""
+
+    root: Path
+    by_folder: dict[Path, list[tuple[BIDSName, Path]]] = field(default_factory=dict)
+
+    def add(self, path: Path, name: BIDSName) -> None:
+        self.by_folder.setdefault(path.parent, []).append((name, path))
+
+    def of(self, path: Path, suffix: str, extension: str) -> list[Path]:
+        """Return those that apply to a file, the most general first."""
+        name = BIDSName.parse(path.name)
+        if name is None:
+            return []
+        found = []
+        folders = [path.parent, *path.parent.parents]
+        for folder in reversed(folders[: folders.index(self.root) + 1]):
+            fitting = [
+                (len(other.entities), other_path)
+                for other, other_path in self.by_folder.get(folder, [])
+                if (other.suffix, other.extension) == (suffix, extension)
+                and other.entities.items() <= name.entities.items()
+            ]
+            found += [other_path for _, other_path in sorted(fitting)]
+        return found
+
+
+class BIDSIndex:
+    """The files of a BIDS folder; reads names and small tables, never signals.
+
+    Parameters
+    ----------
+    root : path
+        Folder with ``sub-*`` folders, raw or a derivative.
+
+    Attributes
+    ----------
+    root : Path
+    files : DataFrame
+        A row per data file: ``path``, ``datatype`` (such as ``"func"``), ``suffix``, ``extension``,
+        ``derivative`` (name of the folder below ``derivatives``, or None) and a column for every entity that
+        occurs, by its full name; None where a file has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute()
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"BIDSIndex: root must be a folder, {self.root} does not exist")
+        self._sidecars = _Sidecars(self.root)
+        rows = []
+        for path in _walk(self.root):
+            name = BIDSName.parse(path.name)
+            if name is None:
+                continue
+            if name.extension in (".json", ".tsv"):
+                self._sidecars.add(path, name)
+            if name.extension != ".json" and "subject" in name.entities:
+                rows.append(self._row(path, name))
+        self.files = pd.DataFrame(rows).astype(object)
+        self.files = self.files.where(self.files.notna(), None)
+
+    def _row(self, path: Path, name: BIDSName) -> dict[str, Any]:
+        parts = path.relative_to(self.root).parts
+        derivative = parts[1] if parts[0] == "derivatives" and len(parts) > 2 else None
+        fixed = {"path": path, "datatype": parts[-2], "suffix": name.suffix, "extension": name.extension}
+        return {**fixed, "derivative": derivative, **name.entities}
+
+    def metadata(self, path: Path) -> dict[str, Any]:
+        """Return the metadata of a file: its sidecars' fields, the nearest file deciding."""
+        name = BIDSName.parse(path.name)
+        fields: dict[str, Any] = {}
+        for sidecar in self._sidecars.of(path, name.suffix if name else "", ".json"):
+            fields |= _read_json(sidecar)
+        return fields
+
+    def table(self, path: Path, suffix: str) -> pd.DataFrame | None:
+        """Return the nearest table of this suffix for a file, or None: ``"events"`` for instance."""
+        tables = self._sidecars.of(path, suffix, ".tsv")
+        return read_tsv(tables[-1]) if tables else None
+
+
+def read_tsv(path: Path) -> pd.DataFrame:
+    """Return a table with ``n/a`` as NaN; a byte order mark and any line ends are read over."""
+    try:
+        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=True, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be a table with tabs, in UTF-8: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must hold an object of fields, got {type(fields).__name__}")
+    return fields
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield files in the order of their names; linked folders are not entered, so that no loop is."""
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in _SKIPPED:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)

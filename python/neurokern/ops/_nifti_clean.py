@@ -1,0 +1,90 @@
+"""Drifts and confounds of a run, as one orthonormal basis, and their removal from every voxel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurokern.ops import _library
+
+_RANK = 1e-7  # singular values below this share of the largest are rounding
+
+
+def make_basis(
+    n_volumes: int,
+    detrend: bool | str,
+    confounds: Any,
+    standardize: bool,
+    high_pass: float | None,
+    tr: float | None,
+) -> NDArray[np.float32] | None:
+    """Return orthonormal rows (k, trs) that span what is to be removed, constant first; None for nothing.
+
+    ``confounds`` are (trs, k), checked. Directions that are sums of others are left out.
+    """
+    if not (detrend or standardize or confounds is not None):
+        return None
+    columns = [np.ones(n_volumes)]
+    time = np.arange(n_volumes)
+    if detrend in (True, "linear"):
+        columns.append(time - time.mean())
+    if detrend == "cosine":
+        assert high_pass is not None
+        assert tr is not None
+        # As SPM: all cosines slower than the cut-off; the k-th has k half periods in the run.
+        n_cosines = int(np.floor(2 * n_volumes * tr * high_pass))
+        columns += [
+            np.cos(np.pi * (time + 0.5) * k / n_volumes) for k in range(1, min(n_cosines, n_volumes - 1) + 1)
+        ]
+    if confounds is not None:
+        columns += list(np.asarray(confounds, dtype=np.float64).T)
+    matrix = np.column_stack(columns)
+    # Without the constant first: confounds of large mean would hide among their own rounding.
+    rest = matrix[:, 1:] - matrix[:, 1:].mean(axis=0)
+    length = np.linalg.norm(rest, axis=0)
+    rest = rest[:, length > _RANK * np.abs(matrix[:, 1:]).max(axis=0, initial=0)]
+    rest = rest / np.linalg.norm(rest, axis=0)
+    if rest.shape[1]:
+        directions, strength, _ = np.linalg.svd(rest, full_matrices=False)
+        rest = directions[:, strength > _RANK * strength[0]]
+    constant = np.full((n_volumes, 1), 1 / np.sqrt(n_volumes))
+    return np.ascontiguousarray(np.hstack([constant, rest]).T, dtype=np.float32)
+
+
+def check_confounds(confounds: Any, start: int, stop: int, n_volumes: int) -> NDArray[np.float64] | None:
+    """Return the confounds' rows of the window, or raise."""
+    if confounds is None:
+        return None
+    values = np.asarray(confounds, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or values.shape[0] not in (n_volumes, stop - start):
+        raise ValueError(
+            f"decode_nifti: confounds must have the shape ({n_volumes}, n), a row for each volume, got "
+            f"{values.shape}"
+        )
+    values = values[start:stop] if values.shape[0] == n_volumes else values
+    if not np.isfinite(values).all():
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=0)).tolist()
+        raise ValueError(
+            f"decode_nifti: confounds must be finite, got NaN or infinity in columns {bad}; derivatives have "
+            "no first "
+            "row: fill it, with 0 for instance"
+        )
+    return values
+
+
+def clean_rows(rows: Any, basis: NDArray[np.float32], standardize: bool) -> None:
+    """Remove the basis from float32 rows (trs, n) in place; bring what is left to variance 1 if asked."""
+    is_array = isinstance(rows, np.ndarray)
+    _library.core.clean_columns(
+        values=rows.ctypes.data if is_array else rows.data_ptr(),
+        basis=basis.ctypes.data,
+        n_rows=rows.shape[0],
+        n_columns=rows.shape[1],
+        stride=rows.strides[0] // rows.itemsize if is_array else rows.stride(0),
+        n_basis=len(basis),
+        standardize=standardize,
+        n_threads=_library.thread_count(),
+    )

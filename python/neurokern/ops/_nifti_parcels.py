@@ -1,0 +1,105 @@
+"""Parcels of voxels, prepared once: a label image, or the weights of a probabilistic atlas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurokern import _core
+from neurokern.ops._nifti_mask import VoxelMask, read_image
+
+LONGEST_RUN = 65536  # kernels add a run in 32 bits
+
+
+class ParcelAtlas:
+    """Parcels whose mean signal is wanted.
+
+    Parameters
+    ----------
+    labels : array, tensor, path or nibabel image
+        Whole numbers of shape (x, y, z): 0 is outside, every other number a parcel. Or weights of shape
+        (x, y, z, parcels), not negative: the signal of a parcel is the weighted mean.
+    affine : array of shape (4, 4), optional
+        Voxel-to-millimeter matrix of an array; files and images bring theirs.
+
+    Attributes
+    ----------
+    labels : int64 array of shape (n_parcels,)
+        Number of each parcel, ascending, as the columns of the result; of weights 0, 1, ...
+    n_parcels : int
+    sizes : float64 array of shape (n_parcels,)
+        Voxels of each parcel, or sum of its weights.
+    mask : VoxelMask
+        The voxels of any parcel.
+
+    Raises
+    ------
+    ValueError
+        If labels are not whole or negative, weights are negative or of no voxel, or the image is empty.
+    """
+
+    def __init__(self, labels: Any, affine: Any = None) -> None:
+        values, own_affine = read_image("labels", labels)
+        affine = own_affine if affine is None else affine
+        if values.ndim not in (3, 4):
+            raise ValueError(
+                f"labels must have the shape (x, y, z) or (x, y, z, parcels), got {values.shape}"
+            )
+        self.weights: NDArray[np.float32] | None = None
+        if values.ndim == 4 and values.shape[3] > 1:
+            self._take_weights(values, affine)
+        else:
+            self._take_labels(values.reshape(values.shape[:3]), affine)
+
+    @property
+    def n_parcels(self) -> int:
+        """Number of parcels."""
+        return len(self.labels)
+
+    def _take_labels(self, values: NDArray[Any], affine: Any) -> None:
+        numbers = values.astype(np.int64) if values.dtype.kind == "f" else values
+        if values.dtype.kind == "f" and not np.array_equal(numbers, values):
+            raise ValueError("labels must be whole numbers, got fractions; is this a map of weights?")
+        if numbers.dtype.kind == "i" and numbers.min(initial=0) < 0:
+            raise ValueError(f"labels must not be negative, got {numbers.min()}")
+        self.mask = VoxelMask(numbers != 0, affine)
+        in_file = numbers.ravel(order="F")
+        in_file = in_file[in_file != 0]
+        self.labels, parcels = np.unique(in_file, return_inverse=True)
+        self.labels = self.labels.astype(np.int64)
+        self.sizes = np.bincount(parcels, minlength=len(self.labels)).astype(np.float64)
+        starts = np.flatnonzero(np.diff(parcels, prepend=-1))
+        ends = np.append(starts[1:], len(parcels))
+        pieces = -(-(ends - starts) // LONGEST_RUN)
+        if pieces.max(initial=1) > 1:
+            within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            starts = np.repeat(starts, pieces) + within * LONGEST_RUN
+            ends = np.append(starts[1:], len(parcels))
+        self.run_lengths = (ends - starts).astype(np.int32)
+        self.run_parcels = parcels[starts].astype(np.int32)
+
+    def _take_weights(self, values: NDArray[Any], affine: Any) -> None:
+        weights = np.nan_to_num(values.astype(np.float32))
+        if weights.min(initial=0) < 0:
+            raise ValueError(f"labels as weights must not be negative, got {weights.min()}")
+        inside = weights.any(axis=3)
+        self.mask = VoxelMask(inside, affine)
+        self.weights = weights[inside]
+        self.labels = np.arange(weights.shape[3])
+        self.sizes = self.weights.sum(axis=0, dtype=np.float64)
+        if (self.sizes == 0).any():
+            raise ValueError(
+                f"labels as weights must have a voxel in every map, got none in {np.argmin(self.sizes)}"
+            )
+
+    def native(self) -> Any:
+        """Return what the kernel takes; it lives as long as the atlas."""
+        return _core.ParcelRuns(
+            lengths=self.run_lengths.ctypes.data,
+            parcels=self.run_parcels.ctypes.data,
+            sizes=self.sizes.ctypes.data,
+            n_runs=len(self.run_lengths),
+            n_parcels=self.n_parcels,
+        )
