@@ -51,9 +51,25 @@ struct BinSpikesReport {
 
 NK_DECLARE_KERNEL(void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report))
 
-// On the GPU the report is five int64 on the device, the last of which is scratch. `totals` is (n_windows *
-// n_bins * n_units,) int32 scratch; it may be `counts` itself if count_type is i32. Everything goes on
-// `stream`; nothing is allocated, nothing waits.
-void bin_spikes_cuda(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, void* stream);
+// On the GPU: how large the parts are that the work is cut into. The tests make them small, so that small
+// problems have many.
+struct CudaLimits {
+  std::int64_t tile_cells =
+      24448;  // 16-bit counters of a block: its 48 KiB of shared memory less what else is there
+  std::int64_t wanted_items = 1056;     // parts of the output, 8 for each multiprocessor of an H100
+  std::int64_t heavy_spikes = 1 << 17;  // more than these in one part are shared by many blocks
+  std::int64_t heavy_slots = 128;       // such parts
+  std::int64_t buckets = 2048;          // that unsorted spikes are shared out to
+  std::int64_t shares = 1024;           // of the spikes, each shared out by one block
+  std::int64_t smooth_chunk = 1024;     // rows that a thread smooths exponentially, ...
+  std::int64_t smooth_warm_up = 8192;   // ... and at most so many before them
+};
+
+std::int64_t bin_spikes_cuda_workspace(const BinSpikes& p, const CudaLimits& limits);  // bytes
+
+// `report` is four int64 on the device, as in BinSpikesReport without the last; `workspace` is scratch,
+// aligned to 256 bytes. Everything goes on `stream`; nothing is allocated, nothing waits.
+void bin_spikes_cuda(const BinSpikes& p, const CudaLimits& limits, void* workspace, std::int64_t* report,
+                     void* stream);
 
 }  // namespace neurokern

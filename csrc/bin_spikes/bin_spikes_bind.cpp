@@ -69,15 +69,32 @@ void bind_bin_spikes(py::module_& m) {
           py::arg("train_ends"), py::arg("n_trains"), py::arg("smoothing"), py::arg("weights"),
           py::arg("n_weights"));
 #if defined(NEUROKERN_CUDA_MODULE)
+  py::class_<CudaLimits>(m, "CudaLimits", py::module_local(),
+                         "How large the parts are that a GPU's work is cut into; for tests.")
+      .def(py::init([](const py::kwargs& changes) {
+        CudaLimits limits;
+        const py::object self = py::cast(&limits, py::return_value_policy::reference);
+        for (const auto& [name, value] : changes) py::setattr(self, name, value);
+        return limits;
+      }))
+      .def_readwrite("tile_cells", &CudaLimits::tile_cells)
+      .def_readwrite("wanted_items", &CudaLimits::wanted_items)
+      .def_readwrite("heavy_spikes", &CudaLimits::heavy_spikes)
+      .def_readwrite("heavy_slots", &CudaLimits::heavy_slots)
+      .def_readwrite("buckets", &CudaLimits::buckets)
+      .def_readwrite("shares", &CudaLimits::shares)
+      .def_readwrite("smooth_chunk", &CudaLimits::smooth_chunk)
+      .def_readwrite("smooth_warm_up", &CudaLimits::smooth_warm_up);
+  m.def("bin_spikes_workspace", &bin_spikes_cuda_workspace, py::arg("problem"), py::arg("limits"),
+        "Bytes of scratch memory that bin_spikes needs.");
   m.def(
       "bin_spikes",
-      [](const BinSpikes& p, std::uintptr_t totals, std::uintptr_t report, std::uintptr_t stream) {
-        if (p.train_ends != nullptr || p.smoothing != Smoothing::none)
-          throw std::invalid_argument("bin_spikes: no CUDA kernel for train_ends and smoothing");
-        bin_spikes_cuda(p, pointer<std::int32_t>(totals), pointer<std::int64_t>(report),
+      [](const BinSpikes& p, const CudaLimits& limits, std::uintptr_t workspace, std::uintptr_t report,
+         std::uintptr_t stream) {
+        bin_spikes_cuda(p, limits, pointer<void>(workspace), pointer<std::int64_t>(report),
                         pointer<void>(stream));
       },
-      py::arg("problem"), py::arg("totals"), py::arg("report"), py::arg("stream"));
+      py::arg("problem"), py::arg("limits"), py::arg("workspace"), py::arg("report"), py::arg("stream"));
 #else
   m.def(
       "bin_spikes",

@@ -108,6 +108,23 @@ NK_HD std::int64_t column_of(const BinSpikes& p, std::int64_t id) {
   return column >= 0 && column < p.n_units ? column : kUnmapped;
 }
 
+NK_HD int element_size(CountType type) {
+  switch (type) {
+    case CountType::u8:
+      return 1;
+    case CountType::i16:
+    case CountType::u16:
+    case CountType::f16:
+    case CountType::bf16:
+      return 2;
+    case CountType::i32:
+    case CountType::f32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
 // ---- Smoothing. Gaussian: y = weights[0] * x[b], then y = smooth_tap(y, weights[k], x[b - k], x[b + k]) for
 // k = 1, 2, ...; x is 0 outside the window. Causal exponential: y = smooth_step(a, 1 - a, y, x[b]) from y = 0
 // on. Every product and sum is rounded to float32 (no fma), so that all devices give the same bits.

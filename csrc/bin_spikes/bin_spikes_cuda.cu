@@ -1,196 +1,142 @@
-// Counting on the GPU. Counts are integers added by atomics, so that neither the order of the spikes nor that
-// of the threads shows in the result. Kernels follow each other on the stream; none waits for the host:
-//   clear_totals     totals and report to zero
-//   check_order      are the spikes sorted? (only with windows)
-//   count_by_window  sorted spikes: a block of threads per window
-//   count_by_spike   one window, or unsorted spikes: a thread per spike
-//   convert_totals   to the output type, saturating, and the largest count
+// Counting on the GPU. Counts are integers added in shared memory, so that neither the order of the spikes
+// nor that of the threads shows in the result, and each element of the output is written once. Kernels follow
+// each other on the stream; none waits for the host. Those that the data make needless read a flag and leave.
+//   begin, check_order   several windows: are the spikes sorted?
+//   find_ranges          where the spikes of each range of rows lie, by search
+//   count_items          a block of threads counts and stores a range of rows
+//   count_heavy          ranges with very many spikes, by all blocks
+//   size_buckets, fill_buckets, count_items, count_heavy   one window, unsorted spikes or trains
+//   store_heavy          what count_heavy counted
+//   smooth_gaussian, smooth_exponential, repair_exponential
 
 #include <cstdint>
 
 #include "bin_spikes/bin_spikes.h"
-#include "bin_spikes/bin_spikes_body.h"
+#include "bin_spikes/cuda_plan.h"
+#include "bin_spikes/cuda_smooth.cuh"
+#include "bin_spikes/cuda_sorted.cuh"
+#include "bin_spikes/cuda_trains.cuh"
+#include "bin_spikes/cuda_unsorted.cuh"
 #include "common/launch.cuh"
 
 namespace neurokern {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr unsigned kMaxBlocks = 4096;  // kernels stride over the rest
+constexpr unsigned kMaxBlocks = 1u << 16;    // kernels stride over the rest
+constexpr unsigned kStreamingBlocks = 1056;  // eight for each multiprocessor of an H100
+constexpr unsigned kHeavyBlocks = 264;       // two: each adds a whole tile to global memory
 
-// Where the numbers of the report lie; the last is scratch.
-enum ReportSlot { kOutsideSlot, kUnknownSlot, kUnmappedSlot, kLargestSlot, kDisorderedSlot };
+unsigned blocks_for(std::int64_t n_items, int per_block, unsigned most) {
+  const unsigned blocks = grid_size(n_items, per_block);
+  return blocks < most ? blocks : most;
+}
 
-// What a thread saw of spikes that were not counted; atomics only where there were any.
-struct Uncounted {
-  std::int64_t outside = 0, unknown = 0, unmapped = 0;
-
-  __device__ static void add(std::int64_t* slot, std::int64_t value) {
-    if (value != 0)
-      atomicAdd(reinterpret_cast<unsigned long long*>(slot), static_cast<unsigned long long>(value));
-  }
-  __device__ void add_to(std::int64_t* report) const {
-    add(&report[kOutsideSlot], outside);
-    add(&report[kUnknownSlot], unknown);
-    add(&report[kUnmappedSlot], unmapped);
-  }
-};
-
-__device__ std::int64_t first_item() { return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
-__device__ std::int64_t item_stride() { return std::int64_t{gridDim.x} * blockDim.x; }
-
-__global__ void clear_totals(std::int32_t* totals, std::int64_t n_cells, std::int64_t* report) {
-  if (first_item() < 5) report[first_item()] = 0;
-  for (std::int64_t i = first_item(); i < n_cells; i += item_stride()) totals[i] = 0;
+template <typename Source>
+void count_by(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  const std::size_t bytes = static_cast<std::size_t>(plan.tile_words) * sizeof(std::uint32_t);
+  NK_LAUNCH_SHARED(count_items<Source>, blocks_for(plan.n_items, 1, kMaxBlocks), kThreads, bytes, stream, p,
+                   plan, report);
+  if (plan.n_slots > 0)
+    NK_LAUNCH_SHARED(count_heavy<Source>, kHeavyBlocks, kThreads, bytes, stream, p, plan, report);
 }
 
 template <typename T>
-__global__ void check_order(BinSpikes p, std::int64_t* report) {
-  const T* times = static_cast<const T*>(p.times);
-  for (std::int64_t i = first_item(); i + 1 < p.n_spikes; i += item_stride())
-    if (!(times[i] <= times[i + 1]))
-      atomicOr(reinterpret_cast<unsigned long long*>(&report[kDisorderedSlot]), 1ull);
-}
-
-__device__ std::int64_t unit_id(const BinSpikes& p, std::int64_t i) {
-  return p.wide_units ? static_cast<const std::int64_t*>(p.units)[i]
-                      : static_cast<const std::int32_t*>(p.units)[i];
+void check_before(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  NK_LAUNCH(begin, 1, kThreads, stream, p, plan, report);
+  if (plan.checks_before)
+    NK_LAUNCH(check_order<T>, blocks_for(p.n_spikes, kThreads, kStreamingBlocks), kThreads, stream, p, plan);
 }
 
 template <typename T>
-__device__ void count_spike(const BinSpikes& p, std::int32_t* totals, Uncounted& uncounted,
-                            std::int64_t window, std::int64_t i) {
-  const T start = window_start(p, window, T{});
-  const std::int64_t bin = usable_start(start) ? bin_of(p, start, static_cast<const T*>(p.times)[i]) : -1;
-  if (bin < 0) {
-    uncounted.outside += p.starts == nullptr;
+void count_in_order(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  if (plan.checks_before || plan.scans_all || p.train_ends != nullptr)
+    check_before<T>(p, plan, report, stream);
+  if (!plan.scans_all && p.train_ends == nullptr) {
+    const std::int64_t n_ends = p.n_windows * (plan.row_items + 1);
+    NK_LAUNCH(find_ranges<T>, blocks_for(n_ends * 32, kThreads, kMaxBlocks), kThreads, stream, p, plan,
+              report, !plan.checks_before);
+  }
+  if (p.train_ends == nullptr) return count_by<Spikes<T, Ids::units>>(p, plan, report, stream);
+  if (!plan.scans_all) count_by<Trains<T>>(p, plan, report, stream);
+  if (plan.scans_all || plan.checks_before) count_by<Spikes<T, Ids::trains>>(p, plan, report, stream);
+}
+
+template <typename T>
+void count_partitioned(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  const std::size_t n_buckets = static_cast<std::size_t>(plan.n_buckets);
+  const unsigned n_shares = static_cast<unsigned>(plan.n_shares);
+  NK_LAUNCH_SHARED(size_buckets<T>, n_shares, kThreads, n_buckets * sizeof(std::uint32_t), stream, p, plan,
+                   report);
+  const auto fill = p.train_ends == nullptr ? fill_buckets<T, Ids::units> : fill_buckets<T, Ids::trains>;
+  NK_LAUNCH_SHARED(fill, n_shares, kThreads, n_buckets * (sizeof(std::int64_t) + sizeof(std::uint32_t)),
+                   stream, p, plan, report);
+  count_by<Keys>(p, plan, report, stream);
+}
+
+template <typename T>
+void count_all(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  if (plan.only_partitions) {
+    NK_LAUNCH(begin, 1, kThreads, stream, p, plan, report);
+  } else {
+    count_in_order<T>(p, plan, report, stream);
+  }
+  if (plan.may_partition) count_partitioned<T>(p, plan, report, stream);
+  if (plan.n_slots > 0)
+    NK_LAUNCH(store_heavy, static_cast<unsigned>(plan.n_slots) * kBlocksPerSlot, kThreads, stream, p, plan,
+              report);
+}
+
+void count(const BinSpikes& p, const CountPlan& plan, std::int64_t* report, void* stream) {
+  if (plan.n_items == 0) {
+    NK_LAUNCH(begin, 1, kThreads, stream, p, plan, report);
+  } else if (p.integer_times) {
+    count_all<std::int64_t>(p, plan, report, stream);
+  } else {
+    count_all<double>(p, plan, report, stream);
+  }
+}
+
+void smooth(const BinSpikes& p, const SmoothPlan& plan, void* stream) {
+  const std::int64_t n_columns = p.n_windows * p.n_units;
+  if (p.smoothing == Smoothing::exponential) {
+    NK_LAUNCH(smooth_exponential, blocks_for(n_columns * plan.n_chunks, kThreads, kMaxBlocks), kThreads,
+              stream, p, plan);
+    if (plan.n_chunks > 1)
+      NK_LAUNCH(repair_exponential, blocks_for(n_columns, 32, kMaxBlocks), 32, stream, p, plan);
     return;
   }
-  const std::int64_t column = column_of(p, unit_id(p, i));
-  if (column >= 0) {
-    atomicAdd(&totals[(window * p.n_bins + bin) * p.n_units + column], 1);
-  } else if (column == kUnknown) {
-    ++uncounted.unknown;
+  const std::int64_t taps = least(p.n_weights, p.n_bins);  // those further out meet nothing but zeros
+  const std::int64_t tiles = parts(p.n_bins, kRowsOfBlock) * parts(p.n_units, kColumns) * p.n_windows;
+  const unsigned blocks = blocks_for(tiles, 1, kMaxBlocks);
+  if (taps <= kMostTapsShared) {
+    const std::int64_t cells = (kRowsOfBlock + 2 * (taps - 1)) * kColumns;
+    NK_LAUNCH_SHARED(smooth_gaussian<true>, blocks, kThreads, static_cast<std::size_t>(cells) * sizeof(float),
+                     stream, p, plan, taps);
   } else {
-    ++uncounted.unmapped;
+    NK_LAUNCH(smooth_gaussian<false>, blocks, kThreads, stream, p, plan, taps);
   }
-}
-
-// One window, or spikes in any order: every spike meets every window.
-template <typename T>
-__global__ void count_by_spike(BinSpikes p, std::int32_t* totals, std::int64_t* report) {
-  if (p.starts != nullptr && report[kDisorderedSlot] == 0) return;
-  Uncounted uncounted;
-  for (std::int64_t i = first_item(); i < p.n_spikes; i += item_stride())
-    for (std::int64_t window = 0; window < p.n_windows; ++window)
-      count_spike<T>(p, totals, uncounted, window, i);
-  uncounted.add_to(report);
-}
-
-template <typename T>
-__device__ std::int64_t first_at_least(const T* times, std::int64_t n, T value) {
-  std::int64_t low = 0, high = n;
-  while (low < high) {
-    const std::int64_t middle = low + (high - low) / 2;
-    if (times[middle] < value) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
-// Sorted spikes: a block takes a window and strides over its spikes.
-template <typename T>
-__global__ void count_by_window(BinSpikes p, std::int32_t* totals, std::int64_t* report) {
-  if (report[kDisorderedSlot] != 0) return;
-  Uncounted uncounted;
-  const T* times = static_cast<const T*>(p.times);
-  for (std::int64_t window = blockIdx.x; window < p.n_windows; window += gridDim.x) {
-    const T start = window_start(p, window, T{});
-    if (!usable_start(start)) continue;
-    const T limit = bin_limit(p, start, p.n_bins);
-    std::int64_t i = first_at_least(times, p.n_spikes, bin_edge(p, start, 0)) + threadIdx.x;
-    for (; i < p.n_spikes && times[i] < limit; i += blockDim.x)
-      count_spike<T>(p, totals, uncounted, window, i);
-  }
-  uncounted.add_to(report);
-}
-
-template <typename Out>
-__device__ void store(const BinSpikes& p, std::int64_t i, std::int32_t count) {
-  static_cast<Out*>(p.counts)[i] = static_cast<Out>(count);
-}
-
-__global__ void convert_totals(BinSpikes p, const std::int32_t* totals, std::int64_t* report) {
-  const std::int64_t n_cells = p.n_windows * p.n_bins * p.n_units;
-  std::int64_t largest = 0;
-  for (std::int64_t i = first_item(); i < n_cells; i += item_stride()) {
-    const std::int32_t total = totals[i];
-    largest = largest < total ? total : largest;
-    const std::int32_t count = total < p.largest_exact ? total : static_cast<std::int32_t>(p.largest_exact);
-    switch (p.count_type) {
-      case CountType::u8:
-        store<std::uint8_t>(p, i, count);
-        break;
-      case CountType::i16:
-      case CountType::u16:
-        store<std::uint16_t>(p, i, count);
-        break;
-      case CountType::i32:
-        store<std::int32_t>(p, i, count);
-        break;
-      case CountType::i64:
-        store<std::int64_t>(p, i, count);
-        break;
-      case CountType::f16:
-        store<std::uint16_t>(p, i, half_bits(static_cast<std::uint32_t>(count)));
-        break;
-      case CountType::bf16:
-        store<std::uint16_t>(p, i, bfloat16_bits(static_cast<std::uint32_t>(count)));
-        break;
-      case CountType::f32:
-        store<float>(p, i, count);
-        break;
-      case CountType::f64:
-        store<double>(p, i, count);
-        break;
-    }
-  }
-  if (largest > 0) {
-    atomicMax(reinterpret_cast<unsigned long long*>(&report[kLargestSlot]),
-              static_cast<unsigned long long>(largest));
-  }
-}
-
-unsigned blocks_for(std::int64_t n_items) {
-  const unsigned blocks = grid_size(n_items, kThreads);
-  return blocks < kMaxBlocks ? blocks : kMaxBlocks;
-}
-
-template <typename T>
-void count_all(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, void* stream) {
-  if (p.starts != nullptr) {
-    NK_LAUNCH(check_order<T>, blocks_for(p.n_spikes), kThreads, stream, p, report);
-    const unsigned blocks = grid_size(p.n_windows, 1);
-    NK_LAUNCH(count_by_window<T>, blocks < kMaxBlocks ? blocks : kMaxBlocks, kThreads, stream, p, totals,
-              report);
-  }
-  NK_LAUNCH(count_by_spike<T>, blocks_for(p.n_spikes), kThreads, stream, p, totals, report);
 }
 
 }  // namespace
 
-void bin_spikes_cuda(const BinSpikes& p, std::int32_t* totals, std::int64_t* report, void* stream) {
-  const std::int64_t n_cells = p.n_windows * p.n_bins * p.n_units;
-  NK_LAUNCH(clear_totals, blocks_for(n_cells), kThreads, stream, totals, n_cells, report);
-  if (p.integer_times) {
-    count_all<std::int64_t>(p, totals, report, stream);
-  } else {
-    count_all<double>(p, totals, report, stream);
-  }
-  NK_LAUNCH(convert_totals, blocks_for(n_cells), kThreads, stream, p, totals, report);
+std::int64_t bin_spikes_cuda_workspace(const BinSpikes& p, const CudaLimits& limits) {
+  Workspace workspace(nullptr);
+  make_plan(p, limits, workspace);
+  make_smooth_plan(p, limits, workspace);
+  return workspace.bytes();
+}
+
+void bin_spikes_cuda(const BinSpikes& p, const CudaLimits& limits, void* memory, std::int64_t* report,
+                     void* stream) {
+  Workspace workspace(memory);
+  const CountPlan plan = make_plan(p, limits, workspace);
+  const SmoothPlan smooth_plan = make_smooth_plan(p, limits, workspace);
+  if (p.smoothing == Smoothing::none) return count(p, plan, report, stream);
+  BinSpikes counted = p;
+  counted.counts = smooth_plan.counts;
+  counted.count_type = CountType::f32;
+  count(counted, plan, report, stream);
+  if (p.n_windows * p.n_bins * p.n_units > 0) smooth(p, smooth_plan, stream);
 }
 
 }  // namespace neurokern

@@ -77,7 +77,7 @@ struct Buckets {
       units[place] = all_units[i];
       __builtin_prefetch(times + place + 8, 1);
       __builtin_prefetch(units + place + 16, 1);
-      chains.advance(bucket, place, used[bucket]);
+      chains.advance_if(used[bucket], bucket, place);
     }
     return true;
   }

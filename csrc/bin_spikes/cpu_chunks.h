@@ -50,9 +50,13 @@ struct Chains {
     previous[n_chunks] = before;
     next[chain] = kChunk * n_chunks++;
   }
-  // After an item was written at `place`, the chain's next; if it is not kept, the next one will overwrite
-  // it.
-  inline __attribute__((always_inline)) void advance(int64_t chain, int64_t place, bool kept = true) {
+  // After an item was written at `place`, the chain's next.
+  inline __attribute__((always_inline)) void advance(int64_t chain, int64_t place) {
+    next[chain] = ++place;
+    if (__builtin_expect(place % kChunk == 0, 0)) open_chunk(chain, place / kChunk - 1);
+  }
+  // The same if the item is kept; else the chain's next item overwrites it.
+  inline __attribute__((always_inline)) void advance_if(bool kept, int64_t chain, int64_t place) {
     const int64_t then = place + kept;
     next[chain] = then;
     if (__builtin_expect(((place ^ then) & kChunk) != 0, 0)) open_chunk(chain, place / kChunk);

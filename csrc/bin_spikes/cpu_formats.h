@@ -139,23 +139,6 @@ uint32_t convert_cells(Count* cells, void* out, int64_t n, uint32_t limit, bool 
   return largest;
 }
 
-int64_t element_size(CountType type) {
-  switch (type) {
-    case CountType::u8:
-      return 1;
-    case CountType::i16:
-    case CountType::u16:
-    case CountType::f16:
-    case CountType::bf16:
-      return 2;
-    case CountType::i32:
-    case CountType::f32:
-      return 4;
-    default:
-      return 8;
-  }
-}
-
 template <typename Count>
 uint32_t convert_block(const BinSpikes& p, Count* cells, void* out, int64_t n, bool stream) {
   const uint32_t limit = p.largest_exact > 0x7FFFFFFF ? 0x7FFFFFFF : static_cast<uint32_t>(p.largest_exact);

@@ -17,26 +17,16 @@ namespace NEUROKERN_ISA {
 namespace {
 
 constexpr int64_t kTileCells =
-    204800;  // counters of a tile, 400 KiB of L2: with half of it, trains have too few spikes
+    204800;  // counters of a tile, 400 KiB of L2: with half of it, trains have few spikes in it
 constexpr int64_t kTrainsAhead = 6;  // whose spikes are on their way
 
-// One bit for each of kGroup rows that lies in [0, rows).
-inline __attribute__((always_inline)) uint32_t rows_inside(const int32_t row[kGroup], uint32_t rows) {
-  uint32_t bits = 0;
-  for (int i = 0; i < kGroup; i += kCells) {
-    const Cells inside = reinterpret_cast<Cells>(load<Cells>(row + i) < rows);
-#if defined(__AVX512F__)
-    bits |= static_cast<uint32_t>(_mm512_movepi32_mask(reinterpret_cast<__m512i>(inside))) << i;
-#elif defined(__AVX__)
-    bits |= static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(inside))) << i;
-#elif defined(__SSE2__)
-    bits |= static_cast<uint32_t>(_mm_movemask_ps(reinterpret_cast<__m128>(inside))) << i;
-#else
-    for (int j = 0; j < kCells; ++j) bits |= (inside[j] & 1u) << (i + j);
-#endif
-  }
-  return bits;
-}
+// Up to kGroup spikes of one train.
+struct TrainGroup {
+  int64_t first;
+  uint32_t column, lanes;
+};
+constexpr int64_t kGroups =
+    256;  // listed before they are counted: a list has no branch that depends on spikes
 
 // Where each train stands, and the counters of a tile: narrow ones until a train has too many spikes for
 // them.
@@ -82,34 +72,50 @@ struct TrainRows {
     return begin + first_at_least(times + begin, n, value);
   }
 
-  // Counts a train's spikes of the tile from spike i on, at cells[row * n_units]; returns the first behind
-  // it, or -1 if they are out of order. A spike from before the tile stops the train, which shows at the end.
-  template <typename Count>
-  int64_t count(Count* cells, int64_t trash, int64_t row, int64_t rows, int64_t i, int64_t end) const {
-    if (!quotient.usable) return count_by_edges(cells, row, rows, i, end);
-    while (i + kGroup <= p.n_spikes && i < end) {
-      I32 r[kParts];
-      rows_of_group(p, quotient, times + i, row, rows, r);
-      alignas(64) int32_t own[kGroup];
-      memcpy(own, r, sizeof own);
-      uint32_t inside = rows_inside(own, static_cast<uint32_t>(rows));
-      if (end - i < kGroup) inside &= (1u << (end - i)) - 1;
-      if (inside == 0) return i;
-      alignas(64) uint32_t cell[kGroup];
-      for (int j = 0; j < kGroup; j += kCells) {
-        const Cells at = load<Cells>(own + j) * static_cast<uint32_t>(p.n_units);
-        memcpy(cell + j, &at, sizeof at);
-      }
-      if (__builtin_expect(inside == 0xFFFF, 1)) {
-        for (int j = 0; j < kGroup; ++j) ++cells[cell[j]];
-        i += kGroup;
-        continue;
-      }
-      if ((inside & (inside + 1)) != 0) return -1;
-      for (int j = 0; j < kGroup; ++j) ++cells[inside >> j & 1 ? cell[j] : trash + j];
-      return i + __builtin_popcount(inside);
+  // The first spike from i on that lies at or beyond the limit; NaN does.
+  int64_t first_beyond(int64_t i, int64_t end, T limit) const {
+    typedef T Times __attribute__((vector_size(8 * kLanes)));
+    for (; i + kGroup <= end; i += kGroup) {
+      I64 below = ~I64{};
+      for (int j = 0; j < kGroup; j += kLanes) below &= load<Times>(times + i + j) < limit;
+      if (any_negative(~below)) break;
     }
-    return count_by_edges(cells, row, rows, i, end);
+    while (i < end && times[i] < limit) ++i;
+    return i;
+  }
+
+  // Counts listed groups. False if some spike lies outside of the tile: its train is not sorted.
+  template <typename Count>
+  bool count_groups(const TrainGroup* groups, int64_t n, Count* cells, int64_t beyond, int64_t row,
+                    int64_t rows) const {
+    Cells missed{};
+    const uint32_t n_units = static_cast<uint32_t>(p.n_units), n_rows = static_cast<uint32_t>(rows);
+    for (int64_t g = 0; g < n; ++g) {
+      I32 r[kParts];
+      rows_of_group(p, quotient, times + groups[g].first, row, rows, r);
+      alignas(64) uint32_t cell[kGroup];
+      for (int part = 0; part < kParts; ++part) {
+        const U32 own = reinterpret_cast<U32>(r[part]);
+        U32 lane;
+        for (int j = 0; j < kLanes; ++j) lane[j] = static_cast<uint32_t>(part * kLanes + j);
+        const U32 inside = reinterpret_cast<U32>(own < n_rows),
+                  mine = reinterpret_cast<U32>(lane < groups[g].lanes);
+        const U32 at = own * n_units + groups[g].column, trash = lane + static_cast<uint32_t>(beyond);
+        missed_part(missed, mine & ~inside, part);
+        const U32 to = (at & inside & mine) | (trash & ~(inside & mine));
+        memcpy(cell + part * kLanes, &to, sizeof to);
+      }
+      for (int j = 0; j < kGroup; ++j) ++cells[cell[j]];
+    }
+    for (int j = 0; j < kCells; ++j)
+      if (missed[j] != 0) return false;
+    return true;
+  }
+  static inline __attribute__((always_inline)) void missed_part(Cells& missed, U32 part, int i) {
+    U32 half[2];
+    memcpy(half, &missed, sizeof missed);
+    half[i % 2] |= part;
+    memcpy(&missed, half, sizeof missed);
   }
 
   template <typename Count>
@@ -139,21 +145,33 @@ struct TrainRows {
   // False if the counters are too narrow, or some train is out of order.
   template <typename Count>
   bool count_tile(TrainCounters& to, Block<Count>& block, int64_t row, int64_t rows, Tally& tally) const {
+    const T limit = bin_limit(p, quotient.start, row + rows);
+    TrainGroup groups[kGroups];
+    int64_t n = 0;
+    const auto count_listed = [&] {
+      tally.disordered |= !count_groups(groups, n, block.cells, block.beyond(job.shape), row, rows);
+      n = 0;
+    };
     for (int64_t train = 0; train < p.n_trains; ++train) {
       prefetch(to, train + kTrainsAhead);
-      const int64_t column = column_of(p, train), end = end_of(train), from = to.at[train];
+      const int64_t column = column_of(p, train), end = end_of(train);
+      int64_t i = to.at[train];
+      const int64_t after = to.after[train] = first_beyond(i, end, limit);
       if (column < 0) {
-        to.after[train] =
-            from + first_at_least(times + from, end - from, bin_limit(p, quotient.start, row + rows));
-        (column == kUnknown ? tally.unknown : tally.unmapped) += to.after[train] - from;
+        (column == kUnknown ? tally.unknown : tally.unmapped) += after - i;
         continue;
       }
-      const int64_t trash = block.beyond(job.shape) - column;
-      to.after[train] = count(block.cells + column, trash, row, rows, from, end);
-      tally.disordered |= to.after[train] < 0;
-      if (tally.disordered || (sizeof(Count) == 2 && to.after[train] - from > UINT16_MAX)) return false;
+      if (sizeof(Count) == 2 && after - i > UINT16_MAX) return false;
+      for (; i < after && quotient.usable && i + kGroup <= p.n_spikes; i += kGroup) {
+        if (n == kGroups) count_listed();
+        groups[n++] = {i, static_cast<uint32_t>(column),
+                       static_cast<uint32_t>(after - i < kGroup ? after - i : kGroup)};
+      }
+      if (i < after) tally.disordered |= count_by_edges(block.cells + column, row, rows, i, after) != after;
+      if (tally.disordered) return false;
     }
-    return true;
+    count_listed();
+    return !tally.disordered;
   }
 
   void bin_tile(TrainCounters& to, int64_t window, int64_t row, int64_t rows, Tally& tally) const {

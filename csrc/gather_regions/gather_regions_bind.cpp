@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -33,8 +34,6 @@ MaskRegions mask_arguments(const py::dict& a) {
   p.unit_counts = pointer<const std::int64_t>(address("unit_counts"));
   p.bin_counts = pointer<const std::int64_t>(address("bin_counts"));
   p.schemes = pointer<const std::int64_t>(address("schemes"));
-  p.unit_codes = pointer<std::uint8_t>(address("unit_codes"));
-  p.bin_states = pointer<std::uint8_t>(address("bin_states"));
   p.best_ranks = pointer<std::uint64_t>(address("best_ranks"));
   std::tie(p.n_samples, p.n_bins, p.n_units) =
       a["shape"].cast<std::tuple<std::int64_t, std::int64_t, std::int64_t>>();
@@ -141,7 +140,7 @@ void check_regions(const MaskRegions& p) {
 }
 
 void mask_regions(const py::dict& arguments, int n_threads) {
-  const MaskRegions p = mask_arguments(arguments);
+  MaskRegions p = mask_arguments(arguments);
   check_counts("n_units", p.unit_counts, p.n_samples, p.n_units);
   check_counts("n_bins", p.bin_counts, p.n_samples, p.n_bins);
   if (check_schemes(p)) {
@@ -151,6 +150,11 @@ void mask_regions(const py::dict& arguments, int n_threads) {
           "\"inter-region\", got None");
     check_regions(p);
   }
+  const auto n_codes = static_cast<std::size_t>(p.n_samples * p.n_units);
+  const auto n_states = static_cast<std::size_t>(p.n_samples * p.n_bins);
+  const std::unique_ptr<std::uint8_t[]> scratch(new std::uint8_t[n_codes + n_states]);
+  p.unit_codes = scratch.get();
+  p.bin_states = scratch.get() + n_codes;
   const py::gil_scoped_release release;
   NK_DISPATCH(mask_regions_cpu, p, n_threads);
 }

@@ -12,6 +12,8 @@ torch = pytest.importorskip("torch")
 ndimage = pytest.importorskip("scipy.ndimage")
 signal = pytest.importorskip("scipy.signal")
 
+pytestmark = pytest.mark.usefixtures("device")
+
 KINDS = ["gaussian", "exponential"]
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 
@@ -164,6 +166,7 @@ def test_kernel_and_reference_give_the_same_bits(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("windows", [None, np.linspace(-1, 90, 17)])
+@pytest.mark.cpu_only
 def test_order_and_threads_change_no_bit(kind, windows):
     rng = np.random.default_rng(1)
     times, units = np.sort(rng.uniform(0, 100, 300_000)), rng.integers(0, 61, 300_000)
@@ -186,6 +189,7 @@ def test_order_and_threads_change_no_bit(kind, windows):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_units", [1, 16, 37, 1024, 5000])
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.cpu_only
 def test_large_outputs_streamed_past_the_caches_are_whole(n_units, kind, dtype):
     n_bins = (3 << 20) // n_units
     rng = np.random.default_rng(2)
@@ -242,6 +246,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("change", "error", "message"), REFUSALS)
+@pytest.mark.cpu_only
 def test_a_bad_argument_is_named_with_its_value(change, error, message):
     arguments = {"bin_size": 0.5, "duration": 1.0, **smooth("gaussian", 0.05)} | change
     with pytest.raises(error, match=f"^bin_spikes: {message}"):

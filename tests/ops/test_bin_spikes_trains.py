@@ -9,6 +9,8 @@ import neurokern as nk
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 @pytest.fixture(params=["numpy", "torch", "reference"])
 def bin_trains(request):
@@ -150,6 +152,7 @@ def test_trains_count_as_ids_written_out_do(
 
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize("windows", [None, np.linspace(-1, 99, 23)])
+@pytest.mark.cpu_only
 def test_the_same_counts_for_every_number_of_threads(windows, shuffled):
     times, ends, ids = trains(61, 300_000, 100.0)
     if shuffled:
@@ -208,12 +211,14 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("change", "error", "message"), REFUSALS)
 @pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.cpu_only
 def test_a_bad_argument_is_named_with_its_value(change, error, message, backend):
     arguments = {"bin_size": 0.5, "duration": 1.0, "units": None, "train_ends": [1, 3]} | change
     with pytest.raises(error, match=f"^bin_spikes: .*{message}"):
         nk.bin_spikes(np.array([0.1, 0.2, 0.3]), backend=backend, **arguments)
 
 
+@pytest.mark.cpu_only
 def test_train_ends_on_another_device_are_refused():
     ends = torch.empty(1, dtype=torch.int64, device="meta")
     with pytest.raises(ValueError, match="train_ends must be on the device of times, cpu, got meta"):
@@ -228,6 +233,7 @@ def test_unsigned_ends_as_hdf5_files_hold_them_are_read():
 # ---- Real recordings
 
 
+@pytest.mark.cpu_only
 def test_trains_of_a_real_nwb_file(shared_data):
     h5py = pytest.importorskip("h5py")
     with h5py.File(shared_data / "spikes" / "nwb" / "A8604-211122.nwb") as file:
@@ -239,6 +245,7 @@ def test_trains_of_a_real_nwb_file(shared_data):
         np.testing.assert_array_equal(counts[:, unit], np.histogram(train, edges)[0])
 
 
+@pytest.mark.cpu_only
 def test_trains_of_a_real_retina(shared_data):
     h5py = pytest.importorskip("h5py")
     with h5py.File(

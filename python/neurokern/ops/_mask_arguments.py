@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from neurokern._check import check_choice, check_fraction, check_integer, check_number
 from neurokern.ops._library import torch
-from neurokern.ops._mask_reference import REPLACE_FILL, REPLACE_RANDOM, SCHEMES
+from neurokern.ops._mask_reference import CAUSAL, REPLACE_FILL, REPLACE_RANDOM, SCHEMES, TEMPORAL
 from neurokern.ops._philox import threshold
 
 DEFAULT_RATIO = 0.3
@@ -92,17 +93,23 @@ def _integer_limits(x: Any, is_torch: bool) -> tuple[int, int]:
 
 
 def read_thresholds(ratio: float | Mapping[str, float], span: int) -> list[int]:
-    ratios = dict.fromkeys(SCHEMES, DEFAULT_RATIO)
+    ratios = [DEFAULT_RATIO] * len(SCHEMES)
     if isinstance(ratio, Mapping):
         for name, value in ratio.items():
             check_choice("mask_regions", "ratio's scheme", name, SCHEMES)
-            ratios[name] = check_fraction("mask_regions", f"ratio[{name!r}]", value)
+            ratios[SCHEMES.index(name)] = check_fraction("mask_regions", f"ratio[{name!r}]", value)
     else:
-        ratios = dict.fromkeys(SCHEMES, check_fraction("mask_regions", "ratio", ratio))
-    for name in ("temporal", "causal"):
-        if 0 < ratios[name] < 1:
-            ratios[name] = ratios[name] if span == 1 else 1 - (1 - ratios[name]) ** (1 / span)
-    return [threshold(ratios[name]) for name in SCHEMES]
+        ratios = [check_fraction("mask_regions", "ratio", ratio)] * len(SCHEMES)
+    return list(_thresholds(tuple(ratios), span))
+
+
+@functools.lru_cache(maxsize=64)  # a training run asks for the same ones at each step
+def _thresholds(ratios: tuple[float, ...], span: int) -> tuple[int, ...]:
+    def of_a_draw(scheme: int, ratio: float) -> float:
+        in_time = scheme in (TEMPORAL, CAUSAL) and span > 1 and 0 < ratio < 1
+        return 1 - (1 - ratio) ** (1 / span) if in_time else ratio
+
+    return tuple(threshold(of_a_draw(scheme, ratio)) for scheme, ratio in enumerate(ratios))
 
 
 def read_regions(regions: Any, x: Any) -> Any:
@@ -143,14 +150,16 @@ def _integers(name: str, values: Any, x: Any) -> Any:
         if array.dtype.kind not in "iu" and array.size:
             raise TypeError(f"mask_regions: {name} must be integers, got {array.dtype}")
         values = torch.from_numpy(array.astype(np.int64)).to(x.device)
-    if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
-        raise TypeError(f"mask_regions: {name} must be integers, got {values.dtype}")
+    dtype = values.dtype
+    if dtype != torch.int64 and (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool):
+        raise TypeError(f"mask_regions: {name} must be integers, got {dtype}")
     if values.device != x.device:
         raise ValueError(
             f"mask_regions: {name} must be on the device of x, {x.device}, got {values.device}; "
             f"use {name}.to(x.device)"
         )
-    return values.to(torch.int64).contiguous()
+    ready = dtype == torch.int64 and values.is_contiguous()  # cheaper than calls that do nothing
+    return values if ready else values.to(torch.int64).contiguous()
 
 
 def read_max_targets(max_targets: int | None, return_index: bool, x: Any) -> int | None:

@@ -50,7 +50,7 @@ def _arguments(
     region: Any,
     arrays: tuple[Any, Any, Any, Any],
     settings: Settings,
-    scratch: dict[str, Any],
+    best_ranks: Any = None,
 ) -> dict[str, Any]:
     """Name everything that the kernel takes; the caller keeps the arrays alive."""
     regions, n_units, n_bins, schemes = arrays
@@ -64,7 +64,7 @@ def _arguments(
         "unit_counts": _library.address(n_units),
         "bin_counts": _library.address(n_bins),
         "schemes": _library.address(schemes),
-        **{name: _library.address(scratch.get(name)) for name in ("unit_codes", "bin_states", "best_ranks")},
+        "best_ranks": _library.address(best_ranks),
         "shape": tuple(x.shape),
         "x_strides": _row_strides(x),
         "inputs_strides": _row_strides(inputs),
@@ -147,21 +147,17 @@ def _mask_into(x: Any, inputs: Any, arrays: tuple[Any, Any, Any, Any], settings:
         _library.triton_kernels("mask_regions").mask_into(*tensors, tables, settings, fill)
         return target_mask, region
     if _library.runs_on_gpu(x):
-        scratch = _rank_scratch(x, arrays, settings)
-        arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
+        best_ranks = _rank_scratch(x, arrays, settings)
+        arguments = _arguments(x, inputs, target_mask, region, arrays, settings, best_ranks)
         with _library.gpu_module(x) as (module, stream):
             module.mask_regions(arguments, stream)
         return target_mask, region
-    scratch = {
-        "unit_codes": _library.new_array(x, (n_samples, n_units), "uint8"),
-        "bin_states": _library.new_array(x, (n_samples, n_bins), "uint8"),
-    }
-    arguments = _arguments(x, inputs, target_mask, region, arrays, settings, scratch)
+    arguments = _arguments(x, inputs, target_mask, region, arrays, settings)
     _library.core.mask_regions(arguments, _library.thread_count())
     return target_mask, region
 
 
-def _rank_scratch(x: Any, arrays: tuple[Any, ...], settings: Settings) -> dict[str, Any]:
+def _rank_scratch(x: Any, arrays: tuple[Any, ...], settings: Settings) -> Any:
     """Room for the lowest draw per choice of a region, where a GPU chooses in a kernel of its own.
 
     Otherwise every block of the masking kernel looks at the units itself and makes the same choice, which
@@ -170,12 +166,12 @@ def _rank_scratch(x: Any, arrays: tuple[Any, ...], settings: Settings) -> dict[s
     regions, n_units, _, schemes = arrays
     drawn = schemes is not None or settings[0] in (INTRA_REGION, INTER_REGION)
     if regions is None or settings[4] >= 0 or not drawn:
-        return {}
+        return None
     rows_looked_at = 1 if settings[5] or (regions.ndim == 1 and n_units is None) else x.shape[0]
     if rows_looked_at * x.shape[2] <= _MAX_UNITS_OF_A_BLOCK:
-        return {}
+        return None
     n_choices = x.shape[0] if settings[5] else 1
-    return {"best_ranks": _library.new_array(x, (n_choices,), "int64", fill=-1)}
+    return _library.new_array(x, (n_choices,), "int64", fill=-1)
 
 
 # ---- torch

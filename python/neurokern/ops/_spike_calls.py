@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,10 @@ import numpy as np
 from neurokern.ops import _library
 from neurokern.ops._spike_grid import COUNT_TYPES, FAR_SAMPLE, Grid
 from neurokern.ops._spike_smoothing import SMOOTHINGS, largest_count, smoothing_weights
+
+# Fields of CudaLimits (csrc/bin_spikes/bin_spikes.h) beside their defaults: the tests make the parts small
+# that a GPU's work is cut into.
+cuda_limits: dict[str, int] = {}
 
 
 class Spikes(NamedTuple):
@@ -169,11 +174,14 @@ def count_on_cpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, gri
 
 def count_on_gpu(spikes: Spikes, counts: Any, count_type: str, n_units: int, grid: Grid, rules: Rules) -> Any:
     """As :func:`count_on_cpu`, on torch's current stream; waits only if an error may have to be raised."""
-    totals = counts if count_type == "int32" else _library.new_array(counts, tuple(counts.shape), "int32")
-    report = _library.new_array(counts, (5,), "int64")
+    report = _library.new_array(counts, (4,), "int64")
     with _library.gpu_module(counts) as (module, stream):
-        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, None)
-        module.bin_spikes(problem, _library.address(totals), _library.address(report), stream)
+        weights = _weights_beside(counts, rules, grid)
+        problem = problem_of(module, spikes, counts, count_type, n_units, grid, rules, weights)
+        limits = module.CudaLimits(**cuda_limits)
+        n_bytes = module.bin_spikes_workspace(problem, limits)
+        workspace = _library.new_array(counts, (n_bytes,), "uint8")
+        module.bin_spikes(problem, limits, _library.address(workspace), _library.address(report), stream)
     _look_at(report, spikes, count_type, n_units, rules)
     return report[:3].sum()
 
@@ -198,6 +206,20 @@ def _look_at(report: Any, spikes: Spikes, count_type: str, n_units: int, rules: 
     if rules.strict or may_overflow:
         _, unknown, _, largest, *_ = report.tolist()
         check_report(unknown, largest, spikes, count_type, n_units, rules)
+
+
+def _weights_beside(counts: Any, rules: Rules, grid: Grid) -> Any:
+    """Return the weights of the smoothing on the device of ``counts``."""
+    if rules.smoothing is None or isinstance(counts, np.ndarray) or counts.device.type == "cpu":
+        return weights_of(rules, grid)
+    return _weights_on(counts.device, rules.smoothing, rules.smoothing_width, grid.bin_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _weights_on(device: Any, smoothing: str, width: float, bin_size: float) -> Any:
+    """Copy weights to a GPU once: the copy waits for the device, and cannot be captured in a CUDA graph."""
+    weights = smoothing_weights(smoothing, width, bin_size)
+    return _library.torch.tensor(weights, device=device)
 
 
 def _is_integer(times: Any) -> bool:

@@ -140,8 +140,8 @@ def bin_spikes(
     ValueError, TypeError
         If an argument is out of its range or kind, lengths differ, ``strict`` finds an unknown id, or a count
         does not fit, or the counts do not fit into free memory. On a CUDA device the values of
-        ``windows``, ``edges`` and ``unit_map`` are not looked at, since that would wait for the device: a
-        window that starts at NaN holds zeros there.
+        ``windows``, ``edges``, ``unit_map`` and ``train_ends`` are not looked at, since that would wait for
+        the device: a window that starts at NaN holds zeros there.
 
     Notes
     -----
@@ -326,13 +326,11 @@ def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
 
 
 def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
-    """Return the kernel of the device, or the reference where it knows nothing of trains and smoothing."""
-    device, on_gpu = _library.device_type(spikes.times), _library.runs_on_gpu(spikes.times)
+    """Return the kernel of the device and the backend asked for."""
+    device = _library.device_type(spikes.times)
     if _library.choose_backend("bin_spikes", device, rules.backend) == "triton":
         return count_by_triton
-    if on_gpu and (spikes.train_ends is not None or rules.smoothing is not None):
-        return count_by_reference
-    return count_on_gpu if on_gpu else count_on_cpu
+    return count_on_gpu if _library.runs_on_gpu(spikes.times) else count_on_cpu
 
 
 def _count_into(*arguments: Any) -> torch.Tensor:
