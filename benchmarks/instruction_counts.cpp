@@ -63,13 +63,17 @@ void count_instructions(const std::string& name, Kernel&& kernel) {
 
 constexpr std::int64_t kSpikes = 400'000, kUnits = 500, kBins = 2400, kSamplesPerBin = 600;
 constexpr std::int64_t kTrials = 40, kTrialBins = 100;
+constexpr std::int64_t kRadius = 10;  // of a Gaussian of 50 ms
 
 struct Session {
   Array<std::int64_t> samples{kSpikes};
   Array<double> times{kSpikes}, shuffled_times{kSpikes}, starts{kTrials};
   Array<std::int32_t> units{kSpikes}, shuffled_units{kSpikes};
   Array<std::int64_t> unit_map{kUnits};
+  Array<double> train_times{kSpikes};
+  Array<std::int64_t> train_ends{kUnits};
   Array<float> counts{kBins * kUnits + kTrials * kTrialBins * kUnits};
+  Array<float> gaussian{kRadius + 1}, exponential{2};
 
   Session() {
     Generator random;
@@ -87,8 +91,19 @@ struct Session {
     }
     for (std::int64_t i = 0; i < kTrials; ++i)
       starts[i] = static_cast<double>(random.below((kBins - kTrialBins) * kSamplesPerBin)) / 30000;
+    sort_into_trains();
+    for (std::int64_t k = 0; k <= kRadius; ++k) gaussian[k] = 1.0f / static_cast<float>(2 + k * k);
+    exponential[0] = 0.67f;
+    exponential[1] = 1 - exponential[0];
     for (std::int64_t unit = 0; unit < kUnits; ++unit)
       unit_map[unit] = unit % 3 == 0 ? (unit * 77 % kUnits) / 3 : -1;
+  }
+
+  void sort_into_trains() {
+    Array<std::int64_t> next(kUnits + 1);
+    for (std::int64_t i = 0; i < kSpikes; ++i) ++next[units[i] + 1];
+    for (std::int64_t unit = 0; unit < kUnits; ++unit) train_ends[unit] = next[unit + 1] += next[unit];
+    for (std::int64_t i = 0; i < kSpikes; ++i) train_times[next[units[i]]++] = times[i];
   }
 
   BinSpikes problem(CountType type, std::int64_t largest_exact) const {
@@ -107,6 +122,13 @@ struct Session {
     p.width_denominator = 1;
     p.count_type = type;
     p.largest_exact = largest_exact;
+    return p;
+  }
+  BinSpikes as_trains(BinSpikes p) const {
+    p.times = train_times.data;
+    p.units = nullptr;
+    p.train_ends = train_ends.data;
+    p.n_trains = kUnits;
     return p;
   }
   BinSpikes to_u8() const { return problem(CountType::u8, 255); }
@@ -147,6 +169,16 @@ void count_bin_spikes(const std::string& isa, BinKernel kernel, const Session& s
   p.n_ids = kUnits;
   p.n_units = kUnits / 3 + 1;
   count("subset float32", p);
+
+  p = session.to_f32();
+  p.smoothing = Smoothing::gaussian;
+  p.weights = session.gaussian.data;
+  p.n_weights = session.gaussian.size;
+  count("Gaussian float32", p);
+  p.smoothing = Smoothing::exponential;
+  p.weights = session.exponential.data;
+  p.n_weights = session.exponential.size;
+  count("exponential float32", p);
 }
 
 // ---- mask_regions: 8 samples of 100 bins of 800 units, 20 regions
@@ -205,14 +237,37 @@ void count_mask_regions(const std::string& isa, MaskKernel kernel, const Batch& 
   }
 }
 
+using PackKernel = void (*)(const PackTargets&, int);
+
+void count_packing(const std::string& isa, PackKernel count, PackKernel write, const Batch& batch) {
+  Array<std::int64_t> index(batch.x.size);
+  Array<std::int32_t> cu_seqlens(kSamples + 1);
+  for (const int scheme : {kTemporal, kNeuron, kRandom}) {
+    isa_v2::mask_regions_cpu(batch.problem(scheme, kFill), 1);
+    PackTargets p{};
+    p.target_mask = batch.target_mask.data;
+    p.index = index.data;
+    p.cu_seqlens = cu_seqlens.data;
+    p.n_samples = kSamples;
+    p.sample_cells = kMaskBins * kMaskUnits;
+    p.capacity = index.size;
+    count_instructions(isa + " pack targets " + kSchemeNames[scheme], [&] {
+      count(p, 1);
+      write(p, 1);
+    });
+  }
+}
+
 }  // namespace
 
 int main() {
   const Session session;
   const Batch batch;
-  count_bin_spikes("v2", neurokern::isa_v2::bin_spikes_cpu, session);
-  count_bin_spikes("v3", neurokern::isa_v3::bin_spikes_cpu, session);
-  count_mask_regions("v2", neurokern::isa_v2::mask_regions_cpu, batch);
-  count_mask_regions("v3", neurokern::isa_v3::mask_regions_cpu, batch);
+  count_bin_spikes("v2", isa_v2::bin_spikes_cpu, session);
+  count_bin_spikes("v3", isa_v3::bin_spikes_cpu, session);
+  count_mask_regions("v2", isa_v2::mask_regions_cpu, batch);
+  count_mask_regions("v3", isa_v3::mask_regions_cpu, batch);
+  count_packing("v2", isa_v2::count_targets_cpu, isa_v2::write_targets_cpu, batch);
+  count_packing("v3", isa_v3::count_targets_cpu, isa_v3::write_targets_cpu, batch);
   return 0;
 }

@@ -168,15 +168,15 @@ def gather_regions_table(results: dict[str, list[Line]]) -> str:
 
 def reached(goal: Goal, results: dict[str, list[Line]]) -> Line | None:
     """Return the peer's line, on the largest input that has one; of several peers, the fastest."""
+    shorter = re.compile(re.escape(goal.workload) + r", [\d.]+ million spikes")
     found = []
     for workload, candidates in by_workload(results[goal.op]).items():
-        same = workload == goal.workload or re.fullmatch(
-            re.escape(goal.workload) + r", [\d.]+ million spikes", workload
-        )
-        if same:
-            found += [
-                p for p in peers_of(candidates) if goal.peer == BEST or p["candidate"].startswith(goal.peer)
-            ]
+        if workload != goal.workload and not shorter.fullmatch(workload):
+            continue
+        for line in peers_of(candidates):
+            name = line["candidate"]
+            if goal.peer in (BEST, name) or name.startswith(f"{goal.peer} ("):
+                found.append(line)
     return min(found, key=lambda line: line["ratio"], default=None)
 
 
@@ -188,7 +188,7 @@ def goals_table(results: dict[str, list[Line]]) -> str:
             continue
         peer = line["candidate"] if goal.peer != BEST else f"{BEST}: {line['candidate']}"
         peer = "share of a copy's speed" if peer == "copy" else peer
-        ratios = number(line["ratio"]), number(line["ratio_of_best"])
+        ratios = f"{line['ratio']:.3g}", f"{line['ratio_of_best']:.3g}"
         met = "yes" if line["ratio"] >= goal.at_least else "no"
         rows.append([goal.op, line["workload"], peer, f"{goal.at_least:g}", *ratios, met])
     return markdown("op | workload | peer | goal | ratio of medians | of best times | reached", rows)

@@ -5,13 +5,15 @@
     python -m pytest benchmarks/ops/bench_bin_spikes.py        # the same candidates under pytest-benchmark
 
 "differing" counts cells that disagree with integer arithmetic. Slow peers get a shorter session, on which we
-are timed again; such a workload's name ends with its number of spikes.
+are timed again; such a workload's name ends with its number of spikes. With NEUROKERN_ISA=v3 (or v2) the name
+says so too, and rows of other instruction sets stay in the file.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -46,7 +48,7 @@ def sizes(kind: str, full: int) -> list[int]:
     return sorted({full} | {min(peer.most, full) for peer in peers_of(kind)}, reverse=True)
 
 
-def run(workload: str, full: int, repeats: int, budget: float) -> list[harness.Row]:
+def run(workload: str, full: int, repeats: int, budget: float, only: str = "") -> list[harness.Row]:
     rows: list[harness.Row] = []
     pending = [full]
     while pending:
@@ -55,7 +57,10 @@ def run(workload: str, full: int, repeats: int, budget: float) -> list[harness.R
         if n_spikes == full:
             pending = sizes(problem.kind, full)[1:]
         calls = candidates(problem, n_spikes, full)
+        calls = {name: call for name, call in calls.items() if name == OURS or only in name}
         name = workload if n_spikes == full else f"{workload}, {n_spikes / 1e6:g} million spikes"
+        if os.environ.get("NEUROKERN_ISA"):
+            name += f", instruction set {os.environ['NEUROKERN_ISA']}"
         if len(calls) > 1 or n_spikes == full:
             options = {"items": problem.n_counted, "repeats": repeats, "budget": budget}
             rows += harness.compare(name, OURS, calls, problem.differing, traffic=problem.traffic, **options)
@@ -83,6 +88,7 @@ def test_speed(benchmark: Any, workload: str, candidate: str) -> None:
 def main() -> None:
     parser = harness.arguments(__doc__, repeats=9)
     parser.add_argument("--spikes", type=int, default=10_000_000)
+    parser.add_argument("--candidate", default="", help="only ours and those whose name contains this")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # elephant says for each train that it repaired an edge
@@ -91,7 +97,7 @@ def main() -> None:
     rows: list[harness.Row] = []
     for workload in WORKLOADS:
         if arguments.workload in workload:
-            new = run(workload, n_spikes, repeats, arguments.budget)
+            new = run(workload, n_spikes, repeats, arguments.budget, arguments.candidate)
             harness.report("bin_spikes", new, harness.machine_facts(PACKAGES), arguments.save)
             rows += new
 

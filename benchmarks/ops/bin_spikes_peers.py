@@ -24,7 +24,6 @@ PACKAGES = (
 )
 POINTS = ("session", "unsorted", "samples", "subset", "regions", "trains")
 SECONDS = ("session", "unsorted", "subset", "regions", "trains")  # float times only
-SLOW = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def bincount(p: Problem) -> Call:
     return lambda: np.bincount(p.cells(), minlength=p.n_cells).reshape(p.shape)
 
 
-@peer("np.add.at (torch_brain)", POINTS, most=SLOW)
+@peer("np.add.at (torch_brain)", POINTS)
 def add_at(p: Problem) -> Call:
     def run() -> np.ndarray:
         counts = np.zeros(p.shape, p.dtype)
@@ -80,12 +79,12 @@ def _unit_edges(p: Problem) -> np.ndarray:
     return np.arange(p.n_columns + 1) - 0.5
 
 
-@peer("np.histogram2d", POINTS, most=SLOW)
+@peer("np.histogram2d", POINTS)
 def histogram2d(p: Problem) -> Call:
     return lambda: np.histogram2d(*p.columns(), (p.edges, _unit_edges(p)))[0]
 
 
-@peer("np.histogramdd", POINTS, most=SLOW)
+@peer("np.histogramdd", POINTS)
 def histogramdd(p: Problem) -> Call:
     limits = ((0, p.edges[-1]), (-0.5, p.n_columns - 0.5))
     return lambda: np.histogramdd(np.stack(p.columns(), 1), p.shape, limits)[0]
@@ -169,7 +168,7 @@ def index_put(p: Problem) -> Call:
     return lambda: torch.zeros(p.shape, dtype=one.dtype).index_put_(points(), one, accumulate=True)
 
 
-@peer("torch.sparse_coo", POINTS, most=SLOW)
+@peer("torch.sparse_coo", POINTS)
 def sparse_coo(p: Problem) -> Call:
     points, ones = _torch_points(p), torch.ones(len(p.times), dtype=torch.float32)
 
@@ -330,7 +329,7 @@ def pynapple_group(p: Problem) -> Any:
     return nap.TsGroup(trains, time_support=nap.IntervalSet(0, p.duration))
 
 
-@peer("elephant (trains prebuilt)", ("session", "subset", "trains"), most=SLOW, needs="elephant")
+@peer("elephant (trains prebuilt)", ("session", "subset", "trains"), needs="elephant")
 def elephant_binned(p: Problem) -> Call:
     import quantities
     from elephant.conversion import BinnedSpikeTrain
@@ -339,7 +338,7 @@ def elephant_binned(p: Problem) -> Call:
     return lambda: BinnedSpikeTrain(trains, bin_size=width).to_array().T
 
 
-@peer("pynapple (group prebuilt)", ("session", "subset", "trains"), most=SLOW, needs="pynapple")
+@peer("pynapple (group prebuilt)", ("session", "subset", "trains"), needs="pynapple")
 def pynapple_count(p: Problem) -> Call:
     group = pynapple_group(p)
     return lambda: group.count(1 / RATE).values
@@ -376,7 +375,7 @@ def bincount_per_unit_rows(p: Problem) -> Call:
     return run
 
 
-@peer("np.histogram per unit", ("trains",), most=SLOW)
+@peer("np.histogram per unit", ("trains",))
 def histogram_per_unit(p: Problem) -> Call:
     out = np.empty(p.shape, p.dtype)
     first, edges = np.concatenate([[0], p.train_ends]), p.edges

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bin_spikes_peers import SLOW, Call, neo_trains, numba_loops, peer, pynapple_group
+from bin_spikes_peers import Call, neo_trains, numba_loops, peer, pynapple_group
 from bin_spikes_workloads import RATE, SMOOTHING_WIDTH, WINDOW_BINS, WINDOW_LENGTH, Problem
 
 WINDOWS = ("windows",)
@@ -86,7 +86,7 @@ def vectorised_bincount(p: Problem) -> Call:
     return run
 
 
-@peer("vectorised np.add.at", WINDOWS, most=SLOW)
+@peer("vectorised np.add.at", WINDOWS)
 def vectorised_add_at(p: Problem) -> Call:
     gather = _gather_windows(p)
 
@@ -116,7 +116,7 @@ def vectorised_torch(p: Problem) -> Call:
     return run
 
 
-@peer("np.histogram2d per window", WINDOWS, most=SLOW)
+@peer("np.histogram2d per window", WINDOWS)
 def histogram2d_per_window(p: Problem) -> Call:
     out, unit_edges = _output(p), np.arange(p.n_columns + 1) - 0.5
 
@@ -163,7 +163,7 @@ def numba_window_loop(p: Problem) -> Call:
     return run
 
 
-@peer("pynapple build_tensor (group prebuilt)", WINDOWS, most=SLOW, needs="pynapple")
+@peer("pynapple build_tensor (group prebuilt)", WINDOWS, needs="pynapple")
 def pynapple_tensor(p: Problem) -> Call:
     import pynapple as nap
 
@@ -217,13 +217,13 @@ def bincount_and_conv1d(p: Problem) -> Call:
     return run
 
 
-@peer("pynapple count + smooth (group prebuilt)", GAUSSIAN, most=SLOW, needs="pynapple")
+@peer("pynapple count + smooth (group prebuilt)", GAUSSIAN, needs="pynapple")
 def pynapple_smooth(p: Problem) -> Call:
     group = pynapple_group(p)
     return lambda: group.count(1 / RATE).smooth(SMOOTHING_WIDTH, size_factor=8).values
 
 
-@peer("elephant instantaneous_rate (trains prebuilt)", GAUSSIAN, most=SLOW // 2, needs="elephant")
+@peer("elephant instantaneous_rate (trains prebuilt)", GAUSSIAN, most=1_000_000, needs="elephant")
 def elephant_rate(p: Problem) -> Call:
     import quantities
     from elephant.kernels import GaussianKernel

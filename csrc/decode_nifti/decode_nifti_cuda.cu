@@ -1,6 +1,7 @@
 // Decoding on the GPU: half the bytes cross the bus if values come as the file has them and are scaled here.
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "common/launch.cuh"
 #include "decode_nifti/decode_nifti_body.h"

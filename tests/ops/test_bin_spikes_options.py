@@ -293,11 +293,12 @@ def test_an_out_in_the_memory_of_any_input_is_refused(name):
     assert apart.sum() == 2
 
 
-def test_an_out_that_cannot_be_written_is_refused():
+def test_an_out_that_cannot_be_written_or_lies_off_its_alignment_is_refused():
     out = np.zeros((2, 2), np.float32)
     out.flags.writeable = False
-    with pytest.raises(ValueError, match="writable"):
-        nk.bin_spikes(np.array([0.1, 0.2]), np.array([0, 1]), 0.5, 1.0, out=out)
+    for bad in (out, misaligned(np.zeros((2, 2), np.float32))):
+        with pytest.raises(ValueError, match="out must be contiguous, aligned and writable"):
+            nk.bin_spikes(np.array([0.1, 0.2]), np.array([0, 1]), 0.5, 1.0, out=bad)
 
 
 @pytest.mark.cpu_only

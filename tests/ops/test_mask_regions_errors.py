@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from mask_batches import counts, mask
+from mask_batches import counts, mask, six_regions
 
 from neurokern import mask_regions
 
@@ -145,3 +145,18 @@ def test_an_index_of_more_entries_than_int32_counts_is_refused():
     x = torch.zeros(1, 1, 1).expand(2**11, 2**10, 2**10)
     with pytest.raises(ValueError, match=r"x must have fewer than 2\*\*31 entries with return_index=True"):
         mask_regions(x, None, "neuron", seed=0, return_index=True)
+
+
+def test_an_array_off_its_alignment_is_masked_alike_but_not_in_place():
+    def misaligned(array):
+        copy = np.frombuffer(np.empty(array.nbytes + 1, np.uint8)[1:], array.dtype).reshape(array.shape)
+        copy[...] = array
+        assert not copy.flags.aligned
+        return copy
+
+    x, regions = counts().numpy(), six_regions().numpy()
+    expected = mask_regions(x, regions, "inter-region", seed=0)
+    found = mask_regions(misaligned(x), misaligned(regions), "inter-region", seed=0)
+    np.testing.assert_array_equal(found.inputs, expected.inputs)
+    with pytest.raises(ValueError, match="writeable and aligned with inplace"):
+        mask_regions(misaligned(x), regions, "neuron", seed=0, inplace=True)

@@ -143,7 +143,7 @@ def _integers(name: str, values: Any, x: Any) -> Any:
         array = np.asarray(values)
         if array.dtype.kind not in "iu" and array.size:
             raise TypeError(f"mask_regions: {name} must be integers, got {array.dtype}")
-        return np.ascontiguousarray(array, dtype=np.int64)
+        return np.require(array, np.int64, ["C_CONTIGUOUS", "ALIGNED"])
     if not isinstance(values, torch.Tensor):
         # By way of numpy, which reads columns of pandas and other byte orders.
         array = np.asarray(values)
@@ -185,8 +185,8 @@ def check_inplace(x: Any, is_torch: bool, kind: int) -> None:
         raise ValueError("mask_regions: replacement='random' reads other bins of x, so inplace must be False")
     if is_torch and x.requires_grad and torch.is_grad_enabled():
         raise ValueError("mask_regions: x must not require a gradient with inplace=True; use inplace=False")
-    if not is_torch and not x.flags.writeable:
-        raise ValueError("mask_regions: x must be writeable with inplace=True")
+    if not is_torch and not x.flags.behaved:
+        raise ValueError("mask_regions: x must be writeable and aligned with inplace=True")
     strides = x.stride() if is_torch else [s // x.itemsize for s in x.strides]
     rows, reach = [(strides[i], x.shape[i]) for i in (1, 0) if x.shape[i] > 1], x.shape[2]
     contiguous = x.shape[2] <= 1 or strides[2] == 1

@@ -127,8 +127,9 @@ def mask_array(
         if inplace:
             x[...] = inputs
         return x if inplace else inputs, plan.target, plan.region
-    if (x.shape[2] > 1 and x.strides[2] != x.itemsize) or any(s % x.itemsize for s in x.strides):
-        x = np.ascontiguousarray(x)
+    by_elements = x.flags.aligned and not any(s % x.itemsize for s in x.strides)
+    if not by_elements or (x.shape[2] > 1 and x.strides[2] != x.itemsize):
+        x = x.copy(order="C")
     inputs = x if inplace else _library.new_array(x, x.shape, x.dtype)
     return inputs, *_mask_into(x, inputs, arrays, settings)
 

@@ -77,10 +77,11 @@ def is_float(array: Any) -> bool:
 
 
 def convert(array: Any, dtype: str) -> Any:
-    """Contiguous and of this dtype; the array itself if it is so already."""
+    """Contiguous, aligned and of this dtype; the array itself if it is so already."""
     if is_tensor(array):
         return array.to(getattr(torch, dtype)).contiguous()
-    return np.ascontiguousarray(array, dtype=np.dtype(dtype))
+    array = np.ascontiguousarray(array, dtype=np.dtype(dtype))
+    return array if array.flags.aligned else array.copy()  # views into a file's bytes may not be
 
 
 def to_int64(name: str, array: Any) -> Any:
@@ -285,9 +286,10 @@ def check_out(out: Any, shape: tuple[int, ...], count_type: str, inputs: tuple[A
         raise ValueError(f"bin_spikes: out must have shape {shape}, got {tuple(out.shape)}")
     if _name_of(out.dtype) != count_type:
         raise ValueError(f"bin_spikes: out must have dtype {count_type}, got {out.dtype}")
-    contiguous = out.is_contiguous() if is_tensor(out) else out.flags.c_contiguous and out.flags.writeable
-    if not contiguous:
-        raise ValueError("bin_spikes: out must be contiguous and writable; pass a fresh array and copy")
+    if not (out.is_contiguous() if is_tensor(out) else out.flags.carray):
+        raise ValueError(
+            "bin_spikes: out must be contiguous, aligned and writable; pass a fresh array and copy"
+        )
     if is_tensor(out) and (out.requires_grad or times.requires_grad):
         raise ValueError("bin_spikes: out cannot take part in a gradient; detach times and out")
     if is_tensor(out) and torch.compiler.is_compiling():
