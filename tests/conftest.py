@@ -67,12 +67,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     devices: list[Any] = ["cpu"]
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
-    if not marks & {"cpu_only", "gpu"}:
+    if "gpu" in marks:
+        devices.append("triton")
+    elif "cpu_only" not in marks:
         devices.append("emulated")
         if is_interpreted(metafunc):
             devices.append("interpreted")
         if "device" in inspect.signature(metafunc.function).parameters:
-            devices.append(pytest.param("cuda", marks=pytest.mark.gpu))
+            devices += [pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "triton")]
     metafunc.parametrize("device", devices, indirect=True, scope="module")
 
 
@@ -81,21 +83,26 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the ops on one kind of device after the other, and return where tensors must lie for it.
 
     "cpu" runs the CPU's kernels; "emulated" the GPU path of the ops with the CUDA kernels compiled as C++
-    (tests/cuda_emulation), on tensors and numpy arrays of the CPU; "cuda" falls under the GPU rule.
+    (tests/cuda_emulation), and "interpreted" their Triton kernels, on tensors and numpy arrays of the CPU;
+    "cuda" and "triton", which has Triton kernels run on CUDA tensors, fall under the GPU rule.
     """
-    if request.param == "interpreted":
+    if request.param == "emulated":
+        from cuda_emulation.emulated import emulated_gpu
+
+        with emulated_gpu():
+            yield "cpu"
+    elif request.param == "interpreted":
         from triton_kernels.interpreted import interpreted_triton
 
         with interpreted_triton():
             yield "cpu"
-        return
-    if request.param != "emulated":
-        yield request.param
-        return
-    from cuda_emulation.emulated import emulated_gpu
+    elif request.param == "triton":
+        from triton_kernels.interpreted import triton_by_default
 
-    with emulated_gpu():
-        yield "cpu"
+        with triton_by_default("cuda"):
+            yield "cuda"
+    else:
+        yield request.param
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,4 +1,4 @@
-"""Puts the Triton kernels behind the ops, run by Triton's interpreter on numpy arrays and CPU tensors."""
+"""Puts the Triton kernels behind the ops: on a GPU, or run by Triton's interpreter on arrays of the CPU."""
 
 from __future__ import annotations
 
@@ -58,18 +58,27 @@ class CheckedKernels:
 
 
 @contextlib.contextmanager
-def interpreted_triton() -> Iterator[None]:
-    """Let ops that are not told otherwise run their Triton kernels, in memory that is watched."""
+def triton_by_default(on_device: str) -> Iterator[None]:
+    """Let ops that are not told otherwise run their Triton kernels on one kind of device."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
-    memory = GuardedMemory()
-    choose_backend, triton_kernels = _library.choose_backend, _library.triton_kernels
+    choose_backend = _library.choose_backend
 
     def choose(function: str, device_type: str, backend: str | None) -> str:
-        return choose_backend(function, device_type, backend or "triton")
+        by_default = "triton" if device_type == on_device else None
+        return choose_backend(function, device_type, backend or by_default)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_library, "choose_backend", choose)
+        yield
+
+
+@contextlib.contextmanager
+def interpreted_triton() -> Iterator[None]:
+    """Let ops that are not told otherwise run their Triton kernels, in memory that is watched."""
+    memory = GuardedMemory()
+    triton_kernels = _library.triton_kernels
+    with triton_by_default("cpu"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(_library, "triton_kernels", lambda op: CheckedKernels(triton_kernels(op), memory))
         patch.setattr(_library, "new_array", memory.new_array)
         yield
