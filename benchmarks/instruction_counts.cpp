@@ -179,6 +179,8 @@ void count_bin_spikes(const std::string& isa, BinKernel kernel, const Session& s
   p.weights = session.exponential.data;
   p.n_weights = session.exponential.size;
   count("exponential float32", p);
+  count("trains uint8", session.as_trains(session.to_u8()));
+  count("trains float32", session.as_trains(session.to_f32()));
 }
 
 // ---- mask_regions: 8 samples of 100 bins of 800 units, 20 regions

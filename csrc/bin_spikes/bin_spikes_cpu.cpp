@@ -10,6 +10,7 @@
 #include "bin_spikes/bin_spikes_body.h"
 #include "bin_spikes/cpu_blocks.h"
 #include "bin_spikes/cpu_buckets.h"
+#include "bin_spikes/cpu_ragged.h"
 #include "bin_spikes/cpu_sorted.h"
 #include "bin_spikes/cpu_unsorted.h"
 #include "common/thread_pool.h"
@@ -71,20 +72,27 @@ struct OrderCheck {
   }
 };
 
-template <typename T, typename U>
-Tally run_tasks(const Job& job, const Buckets<T, U>* buckets, int n_threads, int64_t work) {
-  const BinSpikes& p = job.p;
-  Tally tallies[kMaxTasks];
+// Runs a plan's tasks, as many as suit its work.
+template <typename AnyPlan>
+Tally run_plan(AnyPlan& plan, int n_threads, int64_t work) {
+  const BinSpikes& p = plan.job.p;
   const int64_t n_items = p.starts != nullptr ? p.n_windows : p.n_bins;
   const int threads = work < kParallelSpikes ? 1 : n_threads < kMaxThreads ? n_threads : kMaxThreads;
   // The causal exponential of one window is one chain.
   const bool chain = p.smoothing == Smoothing::exponential && p.n_windows == 1;
   const int64_t wanted = threads > 1 && !chain ? 4 * threads : 1;
-  Plan<T, U> plan{job, buckets, tallies, wanted < n_items ? wanted : n_items};
-  parallel_for(plan.n_tasks, threads, &Plan<T, U>::run, &plan);
+  plan.n_tasks = wanted < n_items ? wanted : n_items;
+  parallel_for(plan.n_tasks, threads, &AnyPlan::run, &plan);
   Tally total;
-  for (int64_t i = 0; i < plan.n_tasks; ++i) total.add(tallies[i]);
+  for (int64_t i = 0; i < plan.n_tasks; ++i) total.add(plan.tallies[i]);
   return total;
+}
+
+template <typename T, typename U>
+Tally run_tasks(const Job& job, const Buckets<T, U>* buckets, int n_threads, int64_t work) {
+  Tally tallies[kMaxTasks];
+  Plan<T, U> plan{job, buckets, tallies, 1};
+  return run_plan(plan, n_threads, work);
 }
 
 // unit_map as columns of blocks of this shape; null if there is none.
@@ -151,6 +159,32 @@ Tally bin_all(const BinSpikes& p, int n_threads) {
   return tally;
 }
 
+// Trains that are not sorted are counted as unsorted spikes with their ids written out.
+template <typename T>
+Tally bin_trains(const BinSpikes& p, int n_threads) {
+  const int64_t work = p.n_spikes + p.n_windows * p.n_bins * p.n_units / 8;
+  const bool look = p.starts != nullptr && p.order == SpikeOrder::unknown;
+  if (p.order != SpikeOrder::unsorted && (!look || trains_sorted<T>(p))) {
+    const Tally tally = with_job(p, kTileCells, [&](const Job& job) {
+      Tally tallies[kMaxTasks];
+      TrainPlan<T> plan{job, tallies, 1};
+      return run_plan(plan, n_threads, work);
+    });
+    if (!tally.disordered || tally.out_of_memory) return tally;
+  }
+  BinSpikes flat = p;
+  int32_t* ids = make_ids<T>(p);
+  flat.units = ids;
+  flat.wide_units = false;
+  flat.train_ends = nullptr;
+  flat.order = SpikeOrder::unsorted;
+  Tally tally;
+  tally.out_of_memory = ids == nullptr;
+  if (ids != nullptr) tally = bin_all<T, int32_t>(flat, n_threads);
+  free(ids);
+  return tally;
+}
+
 }  // namespace
 
 void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report) {
@@ -160,7 +194,9 @@ void bin_spikes_cpu(const BinSpikes& p, int n_threads, BinSpikesReport* report) 
     return;
   }
   const Tally tally =
-      p.integer_times
+      p.train_ends != nullptr
+          ? (p.integer_times ? bin_trains<int64_t>(p, n_threads) : bin_trains<double>(p, n_threads))
+      : p.integer_times
           ? (p.wide_units ? bin_all<int64_t, int64_t>(p, n_threads) : bin_all<int64_t, int32_t>(p, n_threads))
           : (p.wide_units ? bin_all<double, int64_t>(p, n_threads) : bin_all<double, int32_t>(p, n_threads));
   const int64_t outside = p.starts != nullptr ? 0 : p.n_spikes - tally.in_range;

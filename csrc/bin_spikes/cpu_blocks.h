@@ -70,7 +70,7 @@ struct Block {
   void clear(const Shape& shape) { memset(cells, 0, size(shape) * sizeof(Count)); }
   void release() { free(cells); }
 
-  static size_t size(const Shape& shape) { return static_cast<size_t>(beyond(shape)) + 1; }
+  static size_t size(const Shape& shape) { return static_cast<size_t>(beyond(shape)) + kGroup; }
   static int64_t beyond(const Shape& shape) { return 3 * shape.cells + 2 * kSpread; }
 
   // Sums and clears the counters of `rows` rows for ids that have no column.

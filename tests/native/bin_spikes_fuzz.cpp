@@ -147,6 +147,20 @@ void try_one(int round) {
   const bool sorted = std::is_sorted(times.begin(), times.end(), [](T a, T b) { return !(a >= b); });
   p.order = static_cast<SpikeOrder>(draw(0, 2));
 
+  // Sometimes trains, one after the other, in place of ids: sorted, or as they are.
+  std::vector<std::int64_t> ends;
+  if (draw(0, 3) == 0) ends.resize(static_cast<std::size_t>(draw(1, 70)));
+  for (std::int64_t& end : ends) end = draw(0, p.n_spikes);
+  std::sort(ends.begin(), ends.end());
+  if (!ends.empty()) ends.back() = p.n_spikes;
+  bool trains_sorted = true;
+  for (std::size_t u = 0, first = 0; u < ends.size(); first = static_cast<std::size_t>(ends[u++])) {
+    const auto from = times.begin() + static_cast<std::ptrdiff_t>(first), to = times.begin() + ends[u];
+    if (draw(0, 9) != 0) std::sort(from, to, [](T a, T b) { return a < b || (a == a && b != b); });
+    trains_sorted &= std::is_sorted(from, to, [](T a, T b) { return !(a >= b); });
+    for (auto i = first; i < static_cast<std::size_t>(ends[u]); ++i) units[i] = static_cast<U>(u);
+  }
+
   std::vector<std::int64_t> map(static_cast<std::size_t>(draw(0, 70)));
   for (std::int64_t& column : map) column = draw(-1, p.n_units);
   const auto times_copy = exact(times), starts_copy = exact(starts);
@@ -159,7 +173,10 @@ void try_one(int round) {
   }
   const auto edges_copy = exact(edges);
   p.times = times_copy.get();
-  p.units = units_copy.get();
+  const auto ends_copy = exact(ends);
+  p.units = ends.empty() ? units_copy.get() : nullptr;
+  p.train_ends = ends.empty() ? nullptr : ends_copy.get();
+  p.n_trains = static_cast<std::int64_t>(ends.size());
   p.starts = edges.empty() && draw(0, 1) ? starts_copy.get() : nullptr;
   if (p.starts == nullptr) p.n_windows = 1;
   p.edges = edges.empty() ? nullptr : edges_copy.get();
@@ -173,7 +190,8 @@ void try_one(int round) {
   p.counts = counts.get();
   BinSpikesReport report;
   NEUROKERN_ISA::bin_spikes_cpu(p, static_cast<int>(draw(1, 4)), &report);
-  if (p.order == SpikeOrder::claimed_sorted && !sorted) return;  // in bounds is all that is promised
+  if (p.order == SpikeOrder::claimed_sorted && !(ends.empty() ? sorted : trains_sorted))
+    return;  // in bounds is all that is promised
 
   std::vector<std::int64_t> expected(n_cells);
   for (std::int64_t w = 0; w < p.n_windows; ++w) {

@@ -89,6 +89,24 @@ def test_spikes_are_binned_with_the_bits_of_the_cpu(
     assert int(dropped_there) == int(dropped)
 
 
+@pytest.mark.parametrize("start", [0.0, 1e4])
+def test_bins_narrower_than_doubles_can_tell_apart_are_those_of_the_cpu(start):
+    times = start + torch.linspace(-1e-11, 6e-11, 200, dtype=torch.float64)
+    arguments = (times, torch.zeros(200, dtype=torch.int64), 1e-12, 5e-11)
+    expected = nk.bin_spikes(*arguments, start=start, edge_tolerance=0, n_units=1)
+    assert_same_bits(
+        nk.bin_spikes(*arguments, start=start, edge_tolerance=0, n_units=1, backend="triton"), expected
+    )
+
+
+def test_a_faded_exponential_is_zero_as_on_the_cpu():
+    arguments = (torch.tensor([0.05], dtype=torch.float64), torch.tensor([0]), 0.1, 60.0)
+    options = {"smoothing": "exponential", "smoothing_width": 0.2}
+    rates = nk.bin_spikes(*arguments, backend="triton", **options)
+    assert_same_bits(rates, nk.bin_spikes(*arguments, **options))
+    assert rates[-1].item() == 0
+
+
 @settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(0, 13), st.sampled_from([0, 1, 3, 65, 130])),

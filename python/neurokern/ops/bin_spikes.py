@@ -326,13 +326,11 @@ def _shape(starts: Any, grid: Grid, n_units: int) -> tuple[int, ...]:
 
 
 def _kernel_for(spikes: Spikes, rules: Rules) -> Callable[..., Any]:
-    """Return the kernel of the device, or the reference where it knows nothing of trains."""
+    """Return the kernel of the device and the backend asked for."""
     device = _library.device_type(spikes.times)
     if _library.choose_backend("bin_spikes", device, rules.backend) == "triton":
         return count_by_triton
-    if _library.runs_on_gpu(spikes.times):
-        return count_on_gpu
-    return count_on_cpu if spikes.train_ends is None else count_by_reference
+    return count_on_gpu if _library.runs_on_gpu(spikes.times) else count_on_cpu
 
 
 def _count_into(*arguments: Any) -> torch.Tensor:

@@ -32,6 +32,10 @@ def store_as(places, values, mask):
     kind = places.dtype.element_ty
     if values.dtype.is_int() and kind.is_floating() and kind.primitive_bitwidth < 32:
         values = values.to(tl.float32)
+    if kind == tl.bfloat16:  # rounded here, to nearest even: Triton's interpreter would cut
+        bits = values.to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
+        values = bits.to(tl.float32, bitcast=True)
     tl.store(places, values.to(kind), mask=mask)
 
 
