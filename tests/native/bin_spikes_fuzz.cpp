@@ -184,7 +184,7 @@ void try_one(int round) {
   p.n_ids = static_cast<std::int64_t>(map.size());
 
   const std::size_t n_cells = static_cast<std::size_t>(p.n_windows * p.n_bins * p.n_units);
-  const std::size_t size = static_cast<std::size_t>(NEUROKERN_ISA::element_size(p.count_type));
+  const std::size_t size = static_cast<std::size_t>(element_size(p.count_type));
   const std::unique_ptr<unsigned char[]> counts(new unsigned char[n_cells * size]);
   std::fill(counts.get(), counts.get() + n_cells * size, static_cast<unsigned char>(0xAB));
   p.counts = counts.get();
