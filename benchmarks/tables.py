@@ -8,6 +8,7 @@ same run: how many times longer the peer took. A test holds the page against the
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -32,6 +33,7 @@ class Goal(NamedTuple):
 
 
 BEST = "best peer"
+TAKE = "numpy memmap take, by volume"
 MASK_SCHEMES = ("temporal", "neuron", "intra-region", "inter-region", "random")
 GOALS = [
     Goal("bin_spikes", "session, uint8", "numba loop", 1.5),
@@ -51,6 +53,20 @@ GOALS = [
     *(Goal("mask_regions", f"{scheme}, random", "lean eager", 12) for scheme in MASK_SCHEMES),
     *(Goal("mask_regions", f"{scheme}, zero", "lean eager", 1.5) for scheme in MASK_SCHEMES),
     *(Goal("mask_regions", f"{scheme}, zero", "copy", 0.4) for scheme in MASK_SCHEMES),
+    Goal("decode_nifti", "whole run, fresh output", TAKE, 2.8),
+    Goal("decode_nifti", "whole run, fresh output", "nibabel get_fdata(float32)[mask]", 40),
+    Goal("decode_nifti", "whole run, handle and output kept", TAKE, 4.5),
+    *(
+        Goal("decode_nifti", f"whole run, {kind}", TAKE, 2.8)
+        for kind in ("40,000 voxels", "float32", "big-endian")
+    ),
+    Goal("decode_nifti", "windows of 16 volumes", TAKE, 4),
+    Goal("decode_nifti", "windows of 16 volumes", "nibabel dataobj slices", 45),
+    Goal("decode_nifti", "compressed, first pass", "isal + take", 0.85),
+    Goal("decode_nifti", "compressed, first pass", "nibabel get_fdata(float32)[mask]", 7),
+    Goal("decode_nifti", "400 parcel means", "scipy CSR on the memmap", 2.7),
+    Goal("decode_nifti", "mask, detrend, standardize", "torch closed form", 5),
+    Goal("decode_nifti", "mask, detrend, 24 confounds, standardize", "nilearn signal.clean", 6),
 ]
 
 
@@ -155,15 +171,15 @@ def mask_regions_table(results: dict[str, list[Line]]) -> str:
     return markdown(header, rows) + "\n\n" + machine(results["mask_regions"])
 
 
-def gather_regions_table(results: dict[str, list[Line]]) -> str:
+def times_table(op: str, results: dict[str, list[Line]]) -> str:
     rows = []
-    for workload, candidates in by_workload(results["gather_regions"]).items():
+    for workload, candidates in by_workload(results[op]).items():
         ours = next(line for line in candidates if line["candidate"] == OURS)
         times = [f"{ours['timing'][which] * 1e3:.2f}" for which in ("median", "best")]
         others = [line for line in candidates if line["candidate"] != OURS]
         rows.append([workload, *times, ", ".join(f"{o['candidate']} {number(o['ratio'])}" for o in others)])
     header = "workload | ms, median | best | time of each other form over ours"
-    return markdown(header, rows) + "\n\n" + machine(results["gather_regions"])
+    return markdown(header, rows) + "\n\n" + machine(results[op])
 
 
 def reached(goal: Goal, results: dict[str, list[Line]]) -> Line | None:
@@ -200,12 +216,19 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "bin_spikes": bin_spikes_table,
     "wrong cells": wrong_cells_table,
     "mask_regions": mask_regions_table,
-    "gather_regions": gather_regions_table,
+    "gather_regions": functools.partial(times_table, "gather_regions"),
+    "decode_nifti": functools.partial(times_table, "decode_nifti"),
 }
 
 
+MEASURED = ("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti")
+
+
 def load_results() -> dict[str, list[Line]]:
-    return {name: harness.load(name) for name in ("floors", "bin_spikes", "mask_regions", "gather_regions")}
+    return {
+        name: harness.load(name)
+        for name in ("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti")
+    }
 
 
 def fill(page: str, results: dict[str, list[Line]]) -> str:
