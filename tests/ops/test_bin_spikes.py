@@ -688,3 +688,8 @@ def test_an_argument_of_a_wrong_kind_is_a_type_error_that_names_it(bin_spikes, c
 def test_lists_of_unequal_length_are_no_times():
     with pytest.raises(TypeError, match="bin_spikes: times must be an array of numbers"):
         nk.bin_spikes([[0.1], [0.1, 0.2]], [0, 1], 0.05)
+
+
+def test_a_clock_too_slow_for_the_arithmetic_of_samples_is_refused():
+    with pytest.raises(ValueError, match="sfreq must be at least 1e-6 Hz, got 1e-07"):
+        nk.bin_spikes(np.array([0, 1]), np.array([0, 1]), 0.05, 0.15, sfreq=1e-7)

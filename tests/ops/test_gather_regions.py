@@ -278,3 +278,13 @@ def test_the_number_of_samples_is_a_whole_number_and_not_negative():
         region_index(torch.tensor([0, 0, 1]), 1, n_samples=-1)
     with pytest.raises(TypeError, match="n_samples must be an integer"):
         region_index(torch.tensor([0, 0, 1]), 1, n_samples="three")
+
+
+@pytest.mark.cpu_only
+def test_the_backend_of_numpy_arrays_is_checked_too():
+    index = region_index(np.array(CHOSEN))
+    x = np.ones((3, 2, 3))
+    with pytest.raises(ValueError, match="gather_regions: backend must be None, 'native'"):
+        gather_regions(x, index, backend="fast")
+    with pytest.raises(ValueError, match="scatter_regions: backend must be None, 'native'"):
+        scatter_regions(gather_regions(x, index).values, index, backend="fast")

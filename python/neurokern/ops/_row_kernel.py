@@ -43,8 +43,11 @@ def _true_rows(index: Index, max_rows: int | None) -> tuple[Any, Any, Any]:
     return samples[has_room], units[has_room], places[has_room]
 
 
-def gather_array(x: NDArray[Any], index: RegionIndex, max_rows: int | None) -> NDArray[Any]:
+def gather_array(
+    x: NDArray[Any], index: RegionIndex, max_rows: int | None, backend: str | None
+) -> NDArray[Any]:
     """Gather from a numpy array; rows that are not there are 0."""
+    _library.choose_backend("gather_regions", "cpu", backend)  # numpy's indexing serves all that it allows
     parts = (index.samples, index.units, index.rows, index.cu_seqlens)
     samples, units, places = _true_rows(parts, max_rows)
     n_rows = len(index.samples) if max_rows is None else x.shape[0] * max_rows
@@ -53,8 +56,11 @@ def gather_array(x: NDArray[Any], index: RegionIndex, max_rows: int | None) -> N
     return rows
 
 
-def scatter_array(rows: NDArray[Any], index: RegionIndex, max_rows: int | None) -> NDArray[Any]:
+def scatter_array(
+    rows: NDArray[Any], index: RegionIndex, max_rows: int | None, backend: str | None
+) -> NDArray[Any]:
     """Scatter rows of a numpy array; units without a row are 0."""
+    _library.choose_backend("scatter_regions", "cpu", backend)
     parts = (index.samples, index.units, index.rows, index.cu_seqlens)
     samples, units, places = _true_rows(parts, max_rows)
     x = np.zeros((index.n_samples, rows.shape[1], index.n_units), dtype=rows.dtype)

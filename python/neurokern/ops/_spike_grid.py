@@ -58,6 +58,8 @@ class Grid(NamedTuple):
         if not self.sfreq:
             return 1, 1
         numerator, denominator = width_in_samples(self.bin_size, self.sfreq)
+        if numerator == 0:
+            raise ValueError(f"bin_spikes: sfreq must be at least 1e-6 Hz, got {self.sfreq:g}")
         start = self.start * self.sfreq
         last = numerator * self.n_bins
         if not (abs(start) < FAR_SAMPLE and denominator < FAR_SAMPLE and last < FAR_SAMPLE):

@@ -237,7 +237,7 @@ def gather_regions(
         parts = (index.samples, index.units, index.rows, index.cu_seqlens)
         rows = torch.ops.neurokern.gather_regions(x, *parts, room, backend)
     else:
-        rows = _row_kernel.gather_array(x, index, room)
+        rows = _row_kernel.gather_array(x, index, room, backend)
     if not padded:
         return PackedRegions(rows, index.cu_seqlens)
     return PaddedRegions(rows.reshape(n_samples, max_rows, x.shape[1]), index.padding_mask)
@@ -279,7 +279,7 @@ def scatter_regions(values: Array, index: RegionIndex, *, backend: str | None = 
     room = None if is_packed else max_rows
     rows: Any = values if is_packed else values.reshape(n_samples * max_rows, values.shape[-1])
     if not is_torch:
-        return _row_kernel.scatter_array(rows, index, room)
+        return _row_kernel.scatter_array(rows, index, room, backend)
     parts = (index.samples, index.units, index.rows, index.cu_seqlens)
     return torch.ops.neurokern.scatter_regions(rows, *parts, room, backend)
 
