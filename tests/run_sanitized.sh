@@ -18,4 +18,4 @@ cmake --install $build --prefix $build/package > /dev/null
 libraries=$(for library in libasan.so libubsan.so libstdc++.so; do realpath "$(g++ -print-file-name=$library)"; done | tr '\n' ' ')
 LD_PRELOAD=${libraries% } ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   PYTHONMALLOC=malloc PYTHONPATH=$build/package NEUROKERN_SANITIZED=1 \
-  "$python" -m pytest -q -x -p no:cacheprovider tests/ops -m "not slow" -k "not emulated and not interpreted"
+  "$python" -m pytest -q -x -p no:cacheprovider -n auto --dist loadfile tests/ops -m "not slow" -k "not emulated and not interpreted"
