@@ -295,6 +295,14 @@ def test_a_compressed_stream_cut_short_is_an_error(tmp_path, share):
         decode_nifti(path)
 
 
+@pytest.mark.parametrize("as_mask", [False, True])
+def test_a_small_file_that_promises_a_huge_volume_is_refused_before_memory_is_asked_for(tmp_path, as_mask):
+    dim = [3, 30_000, 30_000, 30_000, 1, 1, 1, 1]
+    path = write_nifti(tmp_path / "a.nii.gz", random_raw("int16", SHAPE), dim=dim)
+    with pytest.raises(ValueError, match="GiB"):
+        VoxelMask(path) if as_mask else decode_nifti(path)
+
+
 def test_a_stream_too_short_for_its_header_names_the_volume(tmp_path):
     raw = random_raw("int16", SHAPE)
     whole = gzip.decompress(write_nifti(tmp_path / "a.nii.gz", raw).read_bytes())

@@ -69,8 +69,7 @@ def check_confounds(confounds: Any, start: int, stop: int, n_volumes: int) -> ND
         bad = np.flatnonzero(~np.isfinite(values).all(axis=0)).tolist()
         raise ValueError(
             f"decode_nifti: confounds must be finite, got NaN or infinity in columns {bad}; derivatives have "
-            "no first "
-            "row: fill it, with 0 for instance"
+            "no first row: fill it, with 0 for instance"
         )
     return values
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurokern import _core
+from neurokern._check import check_memory
 from neurokern.ops import _gzip_cache, _library
 from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError, NiftiHeader, check_decodable, header_of
 from neurokern.ops._nifti_mask import VoxelMask
@@ -109,8 +110,12 @@ class NiftiFile:
         h = self.header
         check_decodable(self.path, h)
         keeps = h.slope == 1 and h.inter == 0 and h.dtype not in ("float32", "float64")
+        every = VoxelMask.all(h.shape)
+        check_memory(
+            "decode_nifti", f"all values of {self.path}", 8 * h.n_volumes * h.n_voxels, "decode a window"
+        )
         out = np.empty((h.n_volumes, h.n_voxels), dtype=h.dtype if keeps else np.float32)
-        self.decode_into(out, VoxelMask.all(h.shape), 0, RAW if keeps else DECODED_TYPES["float32"])
+        self.decode_into(out, every, 0, RAW if keeps else DECODED_TYPES["float32"])
         volumes = out.reshape(h.n_volumes, *h.shape)
         return np.moveaxis(volumes, 0, -1) if h.has_time else volumes[0]
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurokern import _core
+from neurokern._check import check_memory
 from neurokern.ops._library import torch
 
+_DAMAGED = "the header may be damaged"
 AFFINE_TOLERANCE = 1e-3  # mm: headers store affines as float32, some as a quaternion
 
 
@@ -78,6 +80,8 @@ class VoxelMask:
     @classmethod
     def all(cls, shape: tuple[int, int, int]) -> VoxelMask:
         """Return the mask of every voxel of an image of this shape."""
+        n_voxels = shape[0] * shape[1] * shape[2]
+        check_memory("decode_nifti", f"the voxels of a volume of {shape}", 16 * n_voxels, _DAMAGED)
         return cls(np.ones(shape, dtype=bool))
 
     @property
