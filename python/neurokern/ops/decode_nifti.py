@@ -130,6 +130,8 @@ def decode_nifti(
             _decode_weighted(file, atlas, atlas.weights, start, values)
         if basis is not None:
             clean_rows(values, basis, standardize)
+    if file is not image:
+        file.save_seek_points()
     if values is not rows:
         rows[...] = values
     if out is not None:
