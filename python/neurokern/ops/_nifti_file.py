@@ -152,8 +152,7 @@ class NiftiFile:
 
     def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any = None) -> None:
         """Decode the mask's voxels from volume ``start`` on into ``out``, (volumes, voxels); checked."""
-        if not self._file.is_unchanged():
-            raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
+        self._check_unchanged()
         try:
             if self.is_compressed:
                 self._decode_compressed(out, mask, start, decoded, parcels)
@@ -162,6 +161,11 @@ class NiftiFile:
                 _core.decode_volumes(volumes, parcels, _library.thread_count())
         except ValueError as error:
             raise NiftiFormatError(f"{self._values_path}: {error}") from None
+        self._check_unchanged()  # what was read while the file changed may be of both
+
+    def _check_unchanged(self) -> None:
+        if not self._file.is_unchanged():
+            raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
 
     def _volumes(self, out: Any, mask: VoxelMask, decoded: int, address: int, start: int) -> Any:
         h = self.header
