@@ -39,7 +39,6 @@ template <typename Bits, int kVolumes>
 struct Parcels {
   using L = Layout<Bits, kVolumes>;
   using Element = typename L::Element;
-  static constexpr int kElementBytes = 16;  // runs are short: what counts is how often one ends
 
   const ParcelRuns* runs = nullptr;
   double* sums = nullptr;  // (n_parcels, kVolumes)
@@ -52,8 +51,7 @@ struct Parcels {
   }
   void release() { free(sums); }
 
-  void write(const DecodeVolumes& p, Element* elements, std::int64_t volume) {
-    if (p.swapped) swap_elements(elements, p.n_voxels);
+  void write(const DecodeVolumes& p, const Element* elements, std::int64_t volume) {
     memset(sums, 0, static_cast<std::size_t>(runs->n_parcels) * kVolumes * sizeof(double));
     add(p.type, elements);
     for (int k = 0; k < kVolumes && volume + k < p.n_volumes; ++k) {
@@ -64,16 +62,6 @@ struct Parcels {
   }
 
  private:
-  static void swap_elements(Element* elements, std::int64_t n) {
-    constexpr std::int64_t kElements = kRegisterBytes / static_cast<std::int64_t>(sizeof(Element));
-    for (std::int64_t i = 0; i < n; i += kElements) {  // the buffer has room for a whole register
-      typename L::Vector v;
-      memcpy(&v, elements + i, sizeof v);
-      v = swap_bytes<sizeof(Bits)>(v);
-      memcpy(elements + i, &v, sizeof v);
-    }
-  }
-
   void add(VoxelType type, const Element* elements) {
     if constexpr (sizeof(Bits) == 1) {
       return type == VoxelType::u8 ? add_runs<std::uint8_t>(elements) : add_runs<std::int8_t>(elements);

@@ -1,6 +1,6 @@
 """neurokern: brain data at hardware speed.
 
-Importing this package loads nothing heavy; a name below loads its module when it is first used.
+Importing this package loads nothing heavy; a name below, or a package of it, loads when it is first used.
 """
 
 from __future__ import annotations
@@ -23,6 +23,18 @@ _HOME_OF = {
     "mask_regions": "neurokern.ops",
     "scatter_regions": "neurokern.ops",
     "solve_ridge": "neurokern.ops",
+}
+
+_PACKAGES = {
+    "adapters",
+    "datasets",
+    "encoding",
+    "evaluation",
+    "extractors",
+    "metrics",
+    "models",
+    "ops",
+    "training",
 }
 
 __all__ = [
@@ -52,6 +64,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return importlib.import_module(f"neurokern.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'neurokern' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
@@ -60,4 +74,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_PACKAGES})

@@ -60,7 +60,8 @@ class NumpyAlgebra:
         return a.T @ a
 
     def eigh(self, a: Any) -> tuple[Any, Any]:
-        return tuple(np.linalg.eigh(a))
+        values, vectors = np.linalg.eigh(a)
+        return values, vectors
 
     def cholesky(self, a: Any) -> Any | None:
         """Lower factor, or None if ``a`` is not positive definite."""
@@ -112,7 +113,8 @@ class TorchAlgebra:
         return a.T @ a
 
     def eigh(self, a: Any) -> tuple[Any, Any]:
-        return tuple(torch.linalg.eigh(a))
+        values, vectors = torch.linalg.eigh(a)
+        return values, vectors
 
     def cholesky(self, a: Any) -> Any | None:
         factor, failed = torch.linalg.cholesky_ex(a)
