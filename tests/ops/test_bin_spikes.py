@@ -403,6 +403,7 @@ def test_large_outputs_streamed_past_the_caches_are_whole(n_units):
         np.testing.assert_array_equal(memory[:3], 77)
 
 
+@pytest.mark.many_launches
 @pytest.mark.parametrize("n_units", [3, 70_000])
 def test_unsorted_spikes_of_few_and_of_very_many_units(n_units):
     rng = np.random.default_rng(7)
@@ -468,6 +469,7 @@ def test_start_and_stop_are_relative_to_events(bin_spikes):
     np.testing.assert_array_equal(counts[0, :, 0], [1, 1, 0, 1])
 
 
+@pytest.mark.many_launches
 def test_windows_on_the_sampling_grid_are_exact_with_the_default_tolerance():
     rng = np.random.default_rng(0)
     sample = np.sort(rng.integers(0, 30_000 * 600, 200_000))
