@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <memory>
 #include <new>
 #include <string>
 #include <vector>
 
 #include "common/thread_pool.h"
 #include "decode_nifti/decode_nifti_body.h"
+#include "decode_nifti/pages.h"
 
 namespace neurokern {
 namespace {
@@ -25,14 +25,14 @@ std::int64_t byte_of(const GzipVolumes& v, std::int64_t volume) {
   return v.p.offset + (v.first + volume) * volume_bytes(v);
 }
 
-// Volumes that are decoded together (decode_nifti_cpu.cpp): a multiple of those that share an element, if not
-// even that takes too much memory.
+// Volumes that share an element of 16 bytes (decode_nifti_cpu.cpp).
+std::int64_t woven_volumes(const GzipVolumes& v) { return 16 / value_bytes_of(v); }
+
+// Volumes that are decoded together: whole elements, if not even one takes too much memory.
 std::int64_t group_volumes(const GzipVolumes& v) {
   const std::int64_t row_bytes = std::max<std::int64_t>(v.p.n_voxels * value_bytes_of(v), 1);
-  const std::int64_t together = (v.parcels != nullptr ? 16 : 8) / value_bytes_of(v);
-  const std::int64_t fitting = kGroupBytes / row_bytes / together * together;
-  const std::int64_t least = together * row_bytes <= 2 * kGroupBytes ? together : 1;
-  return std::min(std::max(fitting, least), v.p.n_volumes);
+  const std::int64_t woven = woven_volumes(v);
+  return std::min(std::max<std::int64_t>(kGroupBytes / row_bytes / woven * woven, 1), v.p.n_volumes);
 }
 
 std::int64_t out_bytes(const GzipVolumes& v) {
@@ -57,7 +57,7 @@ class Gatherer : public ByteSink {
         value_bytes_(value_bytes_of(volumes)),
         volume_bytes_(volume_bytes(volumes)),
         group_(group_volumes(volumes)),
-        gathered_(new unsigned char[static_cast<std::size_t>(group_ * row_bytes())]) {}
+        gathered_(static_cast<std::size_t>(group_ * row_bytes())) {}
 
   void begin(std::int64_t first, std::int64_t last) {
     first_ = first;
@@ -125,11 +125,18 @@ class Gatherer : public ByteSink {
   const GzipVolumes& v_;
   const int n_threads_;
   const std::int64_t value_bytes_, volume_bytes_, group_;
-  std::unique_ptr<unsigned char[]> gathered_;  // (group_, n_voxels)
+  const Pages gathered_;  // (group_, n_voxels)
   unsigned char* to_ = nullptr;
   std::int64_t first_ = 0, left_ = 0;         // of the request: the volume of row 0, volumes to come
   std::int64_t rows_ = 0, run_ = 0, at_ = 0;  // whole rows; run and byte within the volume
 };
+
+// What went wrong, and in which volume.
+std::string message_of(const StreamError& error, const GzipVolumes& v) {
+  const std::int64_t volume = (error.inflated - v.p.offset) / volume_bytes(v);
+  const bool in_values = error.inflated >= v.p.offset && volume < v.all_volumes;
+  return std::string(error.what()) + (in_values ? ", in volume " + std::to_string(volume) : std::string());
+}
 
 [[noreturn]] void too_short(const GzipVolumes& v, std::int64_t volume) {
   throw StreamError("the stream must hold " + std::to_string(v.all_volumes) + " volumes, it ends in volume " +
@@ -146,7 +153,9 @@ class KnownVolumes {
     const std::int64_t n = last_ - first_, threads = std::min<std::int64_t>(n_threads, n);
     const std::int64_t least = std::max<std::int64_t>(kPartBytes / volume_bytes(v_), 1);
     // No part is so short that its seek counts, none so long that all wait for the last.
-    part_ = std::min(std::max(n / (threads * kPartsPerThread), least), (n + threads - 1) / threads);
+    const std::int64_t share = (n + threads - 1) / threads, woven = woven_volumes(v_);
+    part_ = std::min(std::max(n / (threads * kPartsPerThread), least), share);
+    if (share >= woven) part_ = std::min((part_ + woven - 1) / woven * woven, share);
     const std::int64_t tasks = std::min(threads, (n + part_ - 1) / part_);
     errors_.resize(static_cast<std::size_t>(tasks));
     parallel_for(tasks, static_cast<int>(tasks), &KnownVolumes::run, this);
@@ -162,8 +171,8 @@ class KnownVolumes {
       known.decode_parts();
     } catch (const std::bad_alloc&) {
       known.out_of_memory_ = true;
-    } catch (const std::exception& error) {
-      known.errors_[static_cast<std::size_t>(task)] = error.what();
+    } catch (const StreamError& error) {
+      known.errors_[static_cast<std::size_t>(task)] = message_of(error, known.v_);
     }
   }
 
@@ -193,10 +202,14 @@ bool extend(GzipStream& stream, const GzipVolumes& v, std::int64_t first, int n_
   Gatherer gatherer(v, n_threads);
   gatherer.begin(first, v.p.n_volumes);
   const std::int64_t from = byte_of(v, first), to = byte_of(v, v.p.n_volumes);
-  const std::int64_t n = stream.extend(from, to, gatherer);
-  if (n < 0) return false;
-  if (n < to - from) too_short(v, first + n / volume_bytes(v));
-  if (v.first + v.p.n_volumes == v.all_volumes) stream.finish();
+  try {
+    const std::int64_t n = stream.extend(from, to, gatherer);
+    if (n < 0) return false;
+    if (n < to - from) too_short(v, first + n / volume_bytes(v));
+    if (v.first + v.p.n_volumes == v.all_volumes) stream.finish();
+  } catch (const StreamError& error) {
+    throw StreamError(message_of(error, v));
+  }
   return true;
 }
 

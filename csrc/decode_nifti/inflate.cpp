@@ -8,6 +8,8 @@
 #include <new>
 #include <sstream>
 
+#include "decode_nifti/pages.h"
+
 #if defined(NEUROKERN_ZLIB_NG)
 #include <zlib-ng.h>
 #define NK_Z(name) zng_##name
@@ -29,13 +31,6 @@ constexpr int kRawBits = -15;  // a bare Deflate stream: header and trailer of a
 // Flags of a member's header (RFC 1952).
 constexpr unsigned kHasHeaderCrc = 2, kHasExtra = 4, kHasName = 8, kHasComment = 16, kReserved = 0xE0;
 
-template <typename... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  throw StreamError(text.str());
-}
-
 }  // namespace
 
 std::uint32_t crc32_of(std::uint32_t crc, const void* bytes, std::size_t n) {
@@ -55,9 +50,7 @@ struct GzipReader::State {
   SeekPoint at;              // the position, as a point
   std::int64_t next_in = 0;  // of the file, behind what was read into `input`
   std::uint32_t header_crc = 0;
-  // Not initialized: pages that are never used are never touched.
-  std::unique_ptr<unsigned char[]> input{new unsigned char[kInputBytes]};
-  std::unique_ptr<unsigned char[]> output{new unsigned char[kWindowBytes + kOutputBytes]};
+  const Pages input{kInputBytes}, output{kWindowBytes + kOutputBytes};
   std::int64_t filled = 0;  // of `output`
 
   State(int file, std::int64_t bytes) : descriptor(file), file_bytes(bytes) {
@@ -66,6 +59,13 @@ struct GzipReader::State {
   ~State() { NK_Z(inflateEnd)(&stream); }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+
+  template <typename... Parts>
+  [[noreturn]] void fail(const Parts&... parts) const {
+    std::ostringstream text;
+    (text << ... << parts);
+    throw StreamError(text.str(), at.out);
+  }
 
   std::int64_t position_in() const { return next_in - static_cast<std::int64_t>(stream.avail_in); }
 
@@ -214,7 +214,7 @@ Window GzipReader::window() const {
 
 void GzipReader::start() {
   state_->move_to(0);
-  if (!state_->at_magic()) fail("the compressed stream must start with the bytes 1f 8b of gzip");
+  if (!state_->at_magic()) state_->fail("the compressed stream must start with the bytes 1f 8b of gzip");
   state_->begin_member();
 }
 

@@ -16,7 +16,9 @@ constexpr std::int64_t kWindowBytes = 32768;  // how far back Deflate refers
 
 // The compressed stream is not what it should be; the reader of the file adds its name.
 struct StreamError : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit StreamError(const std::string& what, std::int64_t out = -1)
+      : std::runtime_error(what), inflated(out) {}
+  std::int64_t inflated;  // bytes before the place; -1: not known
 };
 
 struct SeekPoint {

@@ -93,8 +93,8 @@ class NiftiFile:
         h, size = self.header, self._file.size
         if h.offset + h.n_bytes > INFLATES_TO * size:
             raise NiftiFormatError(
-                f"{self.path}: the header promises {h.n_bytes} bytes of values ({h.n_bytes / 2**30:.3g} GiB), a "
-                f"gzip file of {size} bytes can hold {INFLATES_TO * size} at most"
+                f"{self.path}: the header promises {h.n_bytes} bytes of values, {h.n_bytes / 2**30:.3g} GiB; "
+                f"a gzip file of {size} bytes can hold {INFLATES_TO * size} at most"
             )
         volume_bytes = h.n_bytes // h.n_volumes
         volumes = max(-(-h.n_volumes // MOST_SEEK_POINTS), SEEK_BYTES // volume_bytes, 1)
