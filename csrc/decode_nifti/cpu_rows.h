@@ -47,13 +47,14 @@ struct Scale {
   double wide_slope, wide_inter;
   bool none, in_float;
 
-  explicit Scale(const DecodeVolumes& p)
-      : slope(static_cast<float>(p.slope)),
-        inter(static_cast<float>(p.inter)),
-        wide_slope(p.slope),
-        wide_inter(p.inter),
-        none(p.slope == 1 && p.inter == 0),
-        in_float(scales_in_float(p.type, p.slope, p.inter)) {}
+  Scale(VoxelType type, double by, double plus)
+      : slope(static_cast<float>(by)),
+        inter(static_cast<float>(plus)),
+        wide_slope(by),
+        wide_inter(plus),
+        none(by == 1 && plus == 0),
+        in_float(scales_in_float(type, by, plus)) {}
+  explicit Scale(const DecodeVolumes& p) : Scale(p.type, p.slope, p.inter) {}
 };
 
 inline float fused(float a, float b, float c) {
