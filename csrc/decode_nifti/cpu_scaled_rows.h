@@ -34,15 +34,21 @@ struct ScaledRowsWriter {
     const std::int64_t first = pieces * task / w.n_tasks * kPiece;
     const std::int64_t end = pieces * (task + 1) / w.n_tasks * kPiece;
     const std::int64_t last = end < w.p.n_columns ? end : w.p.n_columns;
-    if (w.p.origin == nullptr) {  // row by row: one long read
-      for (std::int64_t t = 0; t < w.p.n_rows; ++t)
-        for (std::int64_t c = first; c < last; c += kPiece)
-          w.write<1>(t, c, last - c < kPiece ? last - c : kPiece);
+    if (w.p.origin == nullptr) {
+      for (std::int64_t t = 0; t < w.p.n_rows; ++t) w.scale_row(t, first, last - first);
     } else {
       for (std::int64_t c = first; c < last; c += kPiece)
         w.clean_piece(c, last - c < kPiece ? last - c : kPiece);
     }
     finish_rows();
+  }
+
+  const Bits* raw(std::int64_t row, std::int64_t first) const {
+    return static_cast<const Bits*>(p.raw) + row * p.raw_stride + first;
+  }
+
+  void scale_row(std::int64_t row, std::int64_t first, std::int64_t n) const {
+    with_floats<Bits>(p.type, scale, [&](auto value) { return put(row, first, raw(row, first), n, value); });
   }
 
   void clean_piece(std::int64_t first, std::int64_t n) const {
@@ -54,25 +60,27 @@ struct ScaledRowsWriter {
   template <int kRows>
   void write(std::int64_t row, std::int64_t first, std::int64_t n) const {
     alignas(64) float values[kRows][kPiece];
-    for (int j = 0; j < kRows; ++j)
-      to_floats<Bits>(p.type, static_cast<const Bits*>(p.raw) + (row + j) * p.raw_stride + first, n, scale,
-                      values[j]);
-    if (p.origin != nullptr) clean<kRows>(row, first, n, values);
-    for (int j = 0; j < kRows; ++j) emit(values[j], row + j, first, n);
+    for (int j = 0; j < kRows; ++j) {
+      const Bits* from = raw(row + j, first);
+      with_floats<Bits>(p.type, scale, [&](auto value) {
+        for (std::int64_t c = 0; c < n; ++c) values[j][c] = value(from[c]);
+        return n;
+      });
+    }
+    clean<kRows>(row, first, n, values);
+    for (int j = 0; j < kRows; ++j) put(row + j, first, values[j], n, [](float x) { return x; });
   }
 
-  void emit(const float* values, std::int64_t row, std::int64_t first, std::int64_t n) const {
-    if (p.decoded == DecodedType::f32) {
-      stream(values, row, first, n);
-      return;
-    }
-    alignas(64) std::uint16_t halves[kPiece];
-    if (p.decoded == DecodedType::f16) {
-      for (std::int64_t c = 0; c < n; ++c) halves[c] = half_of(values[c]);
-    } else {
-      for (std::int64_t c = 0; c < n; ++c) halves[c] = bfloat16_of(values[c]);
-    }
-    stream(halves, row, first, n);
+  template <typename In, typename Value>
+  std::int64_t put(std::int64_t row, std::int64_t first, const In* from, std::int64_t n, Value value) const {
+    const bool is_float = p.decoded == DecodedType::f32;
+    const std::int64_t bytes = is_float ? 4 : 2;
+    unsigned char* to = static_cast<unsigned char*>(p.out) + (row * p.out_stride + first) * bytes;
+    const Target target{to, p.n_rows * p.n_columns * bytes >= kStreamBytes, true};
+    if (is_float) return emit<float>(target, from, n, value);
+    if (p.decoded == DecodedType::f16)
+      return emit<std::uint16_t>(target, from, n, [&](In x) { return half_of(value(x)); });
+    return emit<std::uint16_t>(target, from, n, [&](In x) { return bfloat16_of(value(x)); });
   }
 
   // A value by itself and the trends in their order: the result does not depend on the window or the threads.
@@ -118,22 +126,6 @@ struct ScaledRowsWriter {
       upper[c] = (((upper[c] - a0 * w0[c]) - a1 * w1[c]) - a2 * w2[c]) - a3 * w3[c];
       lower[c] = (((lower[c] - b0 * w0[c]) - b1 * w1[c]) - b2 * w2[c]) - b3 * w3[c];
     }
-  }
-
-  template <typename Out>
-  void stream(const Out* values, std::int64_t row, std::int64_t first, std::int64_t n) const {
-    Out* to = static_cast<Out*>(p.out) + row * p.out_stride + first;
-    constexpr std::int64_t kLine = kLineBytes / static_cast<std::int64_t>(sizeof(Out));
-    if (p.n_rows * p.n_columns * static_cast<std::int64_t>(sizeof(Out)) < kStreamBytes) {
-      memcpy(to, values, static_cast<std::size_t>(n) * sizeof(Out));
-      return;
-    }
-    std::int64_t i = static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(to) % kLineBytes) /
-                     static_cast<std::int64_t>(sizeof(Out));
-    i = i < n ? i : n;
-    memcpy(to, values, static_cast<std::size_t>(i) * sizeof(Out));
-    for (; i + kLine <= n; i += kLine) stream_line(to + i, values + i);
-    memcpy(to + i, values + i, static_cast<std::size_t>(n - i) * sizeof(Out));
   }
 };
 

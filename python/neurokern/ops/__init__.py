@@ -17,6 +17,7 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
+from neurokern.ops.solve_ridge import RidgeSolution, solve_ridge
 
 __all__ = [
     "CleaningFit",
@@ -27,6 +28,7 @@ __all__ = [
     "PackedRun",
     "ParcelAtlas",
     "RegionIndex",
+    "RidgeSolution",
     "VoxelBox",
     "VoxelMask",
     "bin_spikes",
@@ -38,4 +40,5 @@ __all__ = [
     "prune_cache",
     "region_index",
     "scatter_regions",
+    "solve_ridge",
 ]

@@ -48,17 +48,21 @@ class CleaningFit:
 
     def addresses(self, start: int, stop: int) -> tuple[int, int, int, int, int]:
         """Return where origin, factor, coefficients and the window's basis lie, and the number of trends."""
+        self.check_unchanged()
         if isinstance(self._arrays, CachedArrays):
-            if not self._arrays.is_unchanged():
-                raise NiftiFormatError(
-                    f"{self._arrays.path}: the coefficients were changed by another program while they were "
-                    "open; open the image again"
-                )
             found = self._arrays.addresses
         else:
             found = {name: array.ctypes.data for name, array in self._arrays.items()}
         basis = self.basis[start:stop]
         return found["origin"], found["factor"], found["coefficients"], basis.ctypes.data, basis.shape[1]
+
+    def check_unchanged(self) -> None:
+        """Raise if the coefficients are mapped from a file that was changed."""
+        if isinstance(self._arrays, CachedArrays) and not self._arrays.is_unchanged():
+            raise NiftiFormatError(
+                f"{self._arrays.path}: the coefficients were changed by another program while they were open; "
+                "open the image again"
+            )
 
     def apply(self, rows: Any, start: int, out: Any = None) -> Any:
         """Clean float32 rows (trs, columns), volumes ``start`` ... of the run; in place unless ``out``."""

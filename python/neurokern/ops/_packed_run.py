@@ -80,6 +80,7 @@ class PackedRun:
         out = np.empty((stop - start, self.shape[1]), dtype=self.header.dtype)
         if out.size:
             ctypes.memmove(out.ctypes.data, self._address(start), out.nbytes)
+            self._check_unchanged()
         return out
 
     def decode(
@@ -122,6 +123,7 @@ class PackedRun:
             h = self.header
             address = self._address(start)
             scale_rows(out, address, self.shape[1], VOXEL_TYPES[h.dtype], h.slope, h.inter, start, cleaning)
+            self._check_unchanged()  # what was read while a file changed may be of both
 
     def _check_window(self, start: int, stop: int | None) -> int:
         stop = self.shape[0] if stop is None else stop
@@ -133,6 +135,11 @@ class PackedRun:
         return stop
 
     def _address(self, start: int) -> int:
+        self._check_unchanged()
+        row = self.shape[1] * np.dtype(self.header.dtype).itemsize
+        return self._arrays.addresses["values"] + start * row
+
+    def _check_unchanged(self) -> None:
         if not self.file.is_unchanged():
             raise NiftiFormatError(f"{self.file.path}: the file was changed while it was open; open it again")
         if not self._arrays.is_unchanged():
@@ -140,8 +147,6 @@ class PackedRun:
                 f"{self._arrays.path}: the packed run was changed by another program while it was open; open "
                 "the image again"
             )
-        row = self.shape[1] * np.dtype(self.header.dtype).itemsize
-        return self._arrays.addresses["values"] + start * row
 
 
 def scale_rows(
@@ -175,6 +180,8 @@ def scale_rows(
         decoded=DECODED_TYPES[str(out.dtype).removeprefix("torch.")],
         n_threads=_library.thread_count(),
     )
+    if cleaning is not None:
+        cleaning.check_unchanged()
 
 
 def check_place(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> NiftiHeader:
