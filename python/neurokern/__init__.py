@@ -22,6 +22,7 @@ _HOME_OF = {
     "load_recording": "neurokern.datasets",
     "mask_regions": "neurokern.ops",
     "scatter_regions": "neurokern.ops",
+    "solve_ridge": "neurokern.ops",
 }
 
 _PACKAGES = {
@@ -49,6 +50,7 @@ __all__ = [
     "load_recording",
     "mask_regions",
     "scatter_regions",
+    "solve_ridge",
 ]
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from neurokern.ops.decode_nifti import NiftiFile, decode_nifti
     from neurokern.ops.gather_regions import gather_regions, scatter_regions
     from neurokern.ops.mask_regions import MaskedBatch, mask_regions
+    from neurokern.ops.solve_ridge import solve_ridge
 
 
 def __getattr__(name: str) -> object:

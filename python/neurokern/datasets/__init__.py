@@ -17,6 +17,7 @@ _HOME_OF = {
     "FMRIWindows": "fmri_windows",
     "BinnedSession": "binned",
     "bin_windows": "binned",
+    "bright_mask": "brain_mask",
     "load_binned_npz": "binned_npz",
     "SpikeBatch": "batch",
     "collate_spikes": "batch",
@@ -48,6 +49,7 @@ __all__ = [
     "Splits",
     "WindowedRecording",
     "bin_windows",
+    "bright_mask",
     "collate_spikes",
     "depth_groups",
     "load_alf",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.bids_index import BIDSIndex
     from neurokern.datasets.binned import BinnedSession, bin_windows
     from neurokern.datasets.binned_npz import load_binned_npz
+    from neurokern.datasets.brain_mask import bright_mask
     from neurokern.datasets.fmri_windows import FMRIWindows
     from neurokern.datasets.load import load_recording
     from neurokern.datasets.npz import load_npz

@@ -12,6 +12,7 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
+from neurokern.ops.solve_ridge import RidgeSolution, solve_ridge
 
 __all__ = [
     "MaskedBatch",
@@ -20,6 +21,7 @@ __all__ = [
     "NiftiHeader",
     "ParcelAtlas",
     "RegionIndex",
+    "RidgeSolution",
     "VoxelMask",
     "bin_spikes",
     "decode_nifti",
@@ -28,4 +30,5 @@ __all__ = [
     "mask_regions",
     "region_index",
     "scatter_regions",
+    "solve_ridge",
 ]

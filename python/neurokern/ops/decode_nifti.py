@@ -290,4 +290,6 @@ def _check_out(out: Any, whole: bool, shape: tuple[int, ...], header: NiftiHeade
         raise ValueError("decode_nifti: out must have its voxels next to each other; pass a contiguous one")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise ValueError("decode_nifti: out must be writeable")
+    if is_tensor:  # numpy asks for huge pages by itself; memory that was written before keeps its pages
+        _library.core.advise_huge_pages(contiguous.data_ptr(), contiguous.nbytes)
     return contiguous

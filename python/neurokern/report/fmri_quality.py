@@ -1,0 +1,237 @@
+"""A run of fMRI in numbers: mean, temporal signal to noise, mask, time courses, carpet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurokern.datasets import bright_mask
+from neurokern.ops import NiftiFile, VoxelMask, decode_nifti
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MOTION", "RunQuality", "columns_used", "framewise_displacement", "measure_run"]
+
+MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+_NUISANCE = (*MOTION, "csf", "white_matter")
+_BLOCK_BYTES = 1 << 26  # of decoded volumes held at a time
+_CARPET_VOXELS = 1500
+_HEAD_RADIUS = 50.0  # mm, turns rotations into displacements
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunQuality:
+    """Maps of the file's shape (x, y, z) and time courses with a value for each TR.
+
+    Attributes
+    ----------
+    mean : float64 array
+        Mean over volumes.
+    tsnr : float64 array or None
+        Mean over the standard deviation about a straight line (n - 2); NaN where nothing varies. None for
+        fewer than 3 volumes, as all below.
+    mask : bool array
+        Voxels that courses and carpets are of; without those that are not finite.
+    mask_how : str
+        Where the mask comes from, in words.
+    n_not_finite : int
+        Voxels with a NaN or an infinity in any volume.
+    global_signal, dvars : float64 array of shape (trs,) or None
+        Mean of the mask about its mean over time, and root mean square over the mask of the change since the
+        volume before (NaN for the first), both in percent of the mean of mask and time.
+    displacement : float64 array of shape (trs,) or None
+        Framewise displacement in mm, where there are confounds.
+    before, after : float32 array of shape (voxels, trs) or None
+        Voxels spread over the mask, from its bottom to its top, in standard deviations; as they are, and
+        without a straight line and the confounds of ``removed``.
+    removed : tuple of str
+        Columns of the confounds that were taken out of ``after``.
+    """
+
+    mean: NDArray[np.float64]
+    tsnr: NDArray[np.float64] | None
+    mask: NDArray[np.bool_]
+    mask_how: str
+    n_not_finite: int
+    global_signal: NDArray[np.float64] | None = None
+    dvars: NDArray[np.float64] | None = None
+    displacement: NDArray[np.float64] | None = None
+    before: NDArray[np.float32] | None = None
+    after: NDArray[np.float32] | None = None
+    removed: tuple[str, ...] = ()
+
+
+def measure_run(
+    file: NiftiFile,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    mask_how: str = "given",
+    confounds: pd.DataFrame | None = None,
+) -> RunQuality:
+    """Return the maps and courses of a run; a few volumes are held at a time.
+
+    Parameters
+    ----------
+    file : NiftiFile
+    mask : bool array of shape (x, y, z), optional
+        Default: :func:`~neurokern.datasets.bright_mask` of the mean; all finite voxels where that finds none.
+    mask_how : str
+        Where the mask comes from, in words.
+    confounds : DataFrame, optional
+        A row per volume; of its columns the six motion parameters, ``csf`` and ``white_matter`` are used.
+
+    Raises
+    ------
+    NiftiFormatError, OSError
+        If the file cannot be read.
+    ValueError
+        If no voxel of the mask is finite.
+    """
+    mean, spread, bad = _moments(file)
+    tsnr = (
+        None if spread is None else np.divide(mean, spread, out=np.full_like(mean, np.nan), where=spread > 0)
+    )
+    if mask is None:
+        mask, mask_how = _automatic_mask(np.where(bad, np.nan, mean))
+    mask = mask & ~bad
+    if not mask.any():
+        raise ValueError(f"{file.path}: the mask must hold a voxel that is finite in all volumes, got none")
+    maps: dict[str, Any] = {
+        "mean": mean,
+        "tsnr": tsnr,
+        "mask": mask,
+        "mask_how": mask_how,
+        "n_not_finite": int(bad.sum()),
+    }
+    if tsnr is None:
+        return RunQuality(**maps)
+    if confounds is not None and len(confounds) != file.header.n_volumes:
+        confounds = None  # told among the warnings; which row belongs to which volume is not known
+    global_signal, dvars = _courses(file, mask)
+    before, after, removed = _carpets(file, mask, confounds)
+    return RunQuality(
+        **maps,
+        global_signal=global_signal,
+        dvars=dvars,
+        displacement=None if confounds is None else framewise_displacement(confounds),
+        before=before,
+        after=after,
+        removed=removed,
+    )
+
+
+def framewise_displacement(confounds: pd.DataFrame) -> NDArray[np.float64] | None:
+    """Return the displacement of the head since the volume before, in mm, or None without motion parameters.
+
+    The column ``framewise_displacement`` if there is one; else the sum of the six parameters' absolute
+    changes, rotations in radians taken on a sphere of 50 mm (Power et al. 2012,
+    doi:10.1016/j.neuroimage.2011.10.018).
+    """
+    if "framewise_displacement" in confounds:
+        return confounds["framewise_displacement"].to_numpy(dtype=np.float64)
+    if not set(MOTION) <= set(confounds.columns):
+        return None
+    moved = confounds[list(MOTION)].to_numpy(dtype=np.float64) * ([1.0] * 3 + [_HEAD_RADIUS] * 3)
+    return np.concatenate([[np.nan], np.abs(np.diff(moved, axis=0)).sum(axis=1)])
+
+
+def _blocks(file: NiftiFile, n_values: int, overlap: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield windows of volumes whose ``n_values`` values each fit a block; each repeats the last volumes."""
+    n = file.header.n_volumes
+    step = max(_BLOCK_BYTES // (4 * max(n_values, 1)), 1)
+    for start in range(0, n, step):
+        yield max(start - overlap, 0), min(start + step, n)
+
+
+def _moments(file: NiftiFile) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """Return the mean, the standard deviation about a line, and the voxels that are not always finite."""
+    header = file.header
+    n = header.n_volumes
+    line = np.arange(n) - (n - 1) / 2
+    total, square, slope = np.zeros((3, *header.shape))
+    first = np.asarray(decode_nifti(file, stop=1, dtype=np.float32))[0].astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start, stop in _blocks(file, header.n_voxels):
+            block = np.asarray(decode_nifti(file, start=start, stop=stop, dtype=np.float32))
+            for t, volume in enumerate(block, start):
+                change = (
+                    volume - first
+                )  # about the first volume, so that squares of large means do not cancel
+                total += change
+                square += change * change
+                slope += line[t] * change
+        mean = first + total / n
+        bad = ~np.isfinite(mean) | ~np.isfinite(square)
+        if n < 3:
+            return np.where(bad, np.nan, mean), None, bad
+        left = square - total**2 / n - slope**2 / (line @ line)
+        spread = np.sqrt(np.maximum(left, 0) / (n - 2))
+    # What is left of a constant or a straight line is rounding.
+    spread[left <= 1e-9 * square] = 0
+    return np.where(bad, np.nan, mean), np.where(bad, np.nan, spread), bad
+
+
+def _automatic_mask(mean: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
+    try:
+        mask = bright_mask(mean)
+        if mask.any():
+            return mask, "voxels brighter than Otsu's threshold on the mean image (automatic)"
+    except ValueError:
+        pass
+    return np.isfinite(mean), "all finite voxels, as no threshold splits the mean image (automatic)"
+
+
+def _courses(file: NiftiFile, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    voxels = VoxelMask(mask)
+    mean = np.zeros(file.header.n_volumes)
+    change = np.full(file.header.n_volumes, np.nan)
+    for start, stop in _blocks(file, voxels.n_voxels, overlap=1):
+        rows = np.asarray(decode_nifti(file, mask=voxels, start=start, stop=stop, dtype=np.float32))
+        mean[start:stop] = rows.mean(axis=1, dtype=np.float64)
+        steps = np.diff(rows.astype(np.float64), axis=0)
+        change[start + 1 : stop] = np.sqrt((steps**2).mean(axis=1))
+    level = abs(mean.mean()) or 1.0
+    return 100 * (mean - mean.mean()) / level, 100 * change / level
+
+
+def _carpets(
+    file: NiftiFile, mask: NDArray[np.bool_], confounds: pd.DataFrame | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
+    shown = _spread_over(mask)
+    removed = () if confounds is None else tuple(name for name in _NUISANCE if name in confounds)
+    columns = None
+    if removed and confounds is not None:
+        columns = confounds[list(removed)].apply(np.nan_to_num).to_numpy(dtype=np.float64)
+    order = _bottom_up(shown, file.header.affine)
+    before = decode_nifti(file, mask=shown, standardize=True, dtype=np.float32)
+    after = decode_nifti(
+        file, mask=shown, detrend=True, standardize=True, confounds=columns, dtype=np.float32
+    )
+    return np.asarray(before).T[order], np.asarray(after).T[order], removed
+
+
+def _spread_over(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return every k-th voxel of the mask."""
+    inside = np.flatnonzero(mask)
+    chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(len(inside), _CARPET_VOXELS)).astype(int))]
+    shown = np.zeros(mask.size, dtype=bool)
+    shown[chosen] = True
+    return shown.reshape(mask.shape)
+
+
+def _bottom_up(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the order of the mask's voxels from low to high in space."""
+    height = np.argwhere(mask) @ np.nan_to_num(affine[2, :3])
+    return np.argsort(height, kind="stable")
+
+
+def columns_used(columns: Sequence[str]) -> str:
+    """Return the removed columns in words."""
+    motion = "six motion parameters" if set(MOTION) <= set(columns) else ""
+    rest = [name for name in columns if name not in MOTION] if motion else list(columns)
+    return ", ".join(part for part in (motion, *rest) if part)
