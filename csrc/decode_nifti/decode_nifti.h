@@ -40,6 +40,9 @@ struct ParcelRuns {
   const std::int32_t* parcels;  // (n_runs,), below n_parcels
   const double* sizes;          // (n_parcels,): voxels of each
   std::int64_t n_runs, n_parcels;
+  // (n_voxels,): the mask's voxels in file order, those of parcel 0 first; or null. Faster where runs are
+  // short.
+  const std::int32_t* voxels = nullptr;
 };
 
 // Columns of a matrix (rows in time), cleaned in place: what the basis explains is taken out, and the rest

@@ -191,12 +191,16 @@ void bind_volumes(py::module_& m) {
            py::arg("decoded"));
   py::class_<ParcelRuns>(m, "ParcelRuns", "Parcels as runs of the mask's voxels in file order.")
       .def(py::init([](std::uintptr_t lengths, std::uintptr_t parcels, std::uintptr_t sizes,
-                       std::int64_t n_runs, std::int64_t n_parcels) {
-             return ParcelRuns{pointer<const std::int32_t>(lengths), pointer<const std::int32_t>(parcels),
-                               pointer<const double>(sizes), n_runs, n_parcels};
+                       std::int64_t n_runs, std::int64_t n_parcels, std::uintptr_t voxels) {
+             return ParcelRuns{pointer<const std::int32_t>(lengths),
+                               pointer<const std::int32_t>(parcels),
+                               pointer<const double>(sizes),
+                               n_runs,
+                               n_parcels,
+                               pointer<const std::int32_t>(voxels)};
            }),
            py::kw_only(), py::arg("lengths"), py::arg("parcels"), py::arg("sizes"), py::arg("n_runs"),
-           py::arg("n_parcels"));
+           py::arg("n_parcels"), py::arg("voxels") = 0);
   m.def(
       "decode_volumes",
       [](const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {

@@ -67,7 +67,9 @@ class GzipIndex:
     def from_bytes(bytes: bytes) -> GzipIndex: ...
 
 class ParcelRuns:
-    def __init__(self, *, lengths: int, parcels: int, sizes: int, n_runs: int, n_parcels: int) -> None: ...
+    def __init__(
+        self, *, lengths: int, parcels: int, sizes: int, n_runs: int, n_parcels: int, voxels: int = 0
+    ) -> None: ...
 
 class MappedFile:
     address: int

@@ -79,6 +79,8 @@ class ParcelAtlas:
             ends = np.append(starts[1:], len(parcels))
         self.run_lengths = (ends - starts).astype(np.int32)
         self.run_parcels = parcels[starts].astype(np.int32)
+        short = parcels.astype(np.uint16) if len(self.labels) <= 2**16 else parcels  # is sorted by digits
+        self.voxels = np.argsort(short, kind="stable").astype(np.int32)  # in file order, by parcel
 
     def _take_weights(self, values: NDArray[Any], affine: Any) -> None:
         weights = np.nan_to_num(values.astype(np.float32))
@@ -102,4 +104,5 @@ class ParcelAtlas:
             sizes=self.sizes.ctypes.data,
             n_runs=len(self.run_lengths),
             n_parcels=self.n_parcels,
+            voxels=self.voxels.ctypes.data,
         )
