@@ -4,8 +4,8 @@
     python benchmarks/ops/bench_decode_nifti.py --save         # a table; rows to benchmarks/results
     python -m pytest benchmarks/ops/bench_decode_nifti.py      # the same candidates under pytest-benchmark
 
-The run is made (int16, noise about a smooth volume) and lies in the page cache. One thread and CPU time, except
-in the workloads that say otherwise.
+The run is made (int16, noise about a smooth volume) and lies in the page cache. One thread and CPU time,
+except in the workloads that say otherwise.
 """
 
 from __future__ import annotations
