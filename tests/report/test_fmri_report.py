@@ -185,8 +185,25 @@ def test_planes_of_one_line_are_not_drawn(shape):
     assert (figure is None) == (sum(n > 1 for n in shape) < 2)
 
 
-def test_an_affine_of_zeros_is_drawn():
-    assert brain_slices(np.ones(SHAPE), np.ones(SHAPE, bool), np.zeros((4, 4)), label="mean") is not None
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sizes", [(0, 0, 0), (1e30, 2, 2), (1e-30, 2, 2), (np.inf, 2, 2), (np.nan, 2, 2)])
+def test_an_affine_that_is_damaged_is_drawn_with_cubes(sizes):
+    affine = np.diag([*sizes, 1.0])
+    for plane in _planes(np.ones(SHAPE), np.ones(SHAPE, bool), affine):
+        left, right, bottom, top = plane.extent
+        assert ((top - bottom), (right - left)) == plane.values.shape
+    assert brain_slices(np.ones(SHAPE), np.ones(SHAPE, bool), affine, label="mean") is not None
+
+
+def test_a_condition_with_dollar_signs_is_written_as_it_is():
+    course = {"a": np.arange(4.0)}
+    figure = run_timeline(course, {}, tr=1.0, events=[(0.0, 1.0, "$x_{$"), (1.0, 1.0, "b")])
+    assert "events" in figure.alt
+
+
+def test_confounds_that_are_text_are_named():
+    with pytest.raises(ValueError, match="must be numbers or n/a in the columns framewise_displacement"):
+        framewise_displacement(pd.DataFrame({"framewise_displacement": ["high", "low"]}))
 
 
 def test_many_conditions_share_a_lane():

@@ -11,7 +11,7 @@ import numpy as np
 
 from neurokern.cli._common import Steps, new_parser, say
 from neurokern.cli._flags import positive_int
-from neurokern.cli.bids_facts import describe_dataset, describe_run, run_label
+from neurokern.cli.bids_facts import condition_names, describe_dataset, describe_run, run_label
 from neurokern.cli.image_facts import describe_image, image_rows
 
 if TYPE_CHECKING:
@@ -200,11 +200,10 @@ def _events(source: BIDSRun) -> list[tuple[float, float, str]]:
     events = source.events
     if events is None or not {"onset", "duration"} <= set(events):
         return []
-    names = events["trial_type"].astype(str) if "trial_type" in events else ["event"] * len(events)
     onsets = pd.to_numeric(events["onset"], errors="coerce")
     durations = pd.to_numeric(events["duration"], errors="coerce").fillna(0.0)
-    rows = zip(onsets, durations, names, strict=True)
-    return [(float(on), float(long), str(name)) for on, long, name in rows if np.isfinite(on)]
+    rows = zip(onsets, durations, condition_names(events), strict=True)
+    return [(float(on), float(long), name) for on, long, name in rows if np.isfinite(on)]
 
 
 def _facts() -> dict[str, str]:

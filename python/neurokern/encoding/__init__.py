@@ -1,5 +1,36 @@
-"""Linear read-outs with many targets."""
+"""Encoding models: many targets from shared features, and what is needed around the solver."""
 
+from neurokern.encoding.ceilings import (
+    NormalizedScores,
+    explainable_variance,
+    normalize_scores,
+    spearman_brown,
+    split_half_reliability,
+)
+from neurokern.encoding.delays import complete_rows, delay_features, seconds_to_delays
+from neurokern.encoding.folds import check_folds, contiguous_folds, group_folds, leave_one_run_out, purge
+from neurokern.encoding.permutation import PermutationTest, adjust_p_values, permutation_test
 from neurokern.encoding.ridge import RidgeFit, fit_ridge
+from neurokern.encoding.scores import score_predictions
 
-__all__ = ["RidgeFit", "fit_ridge"]
+__all__ = [
+    "NormalizedScores",
+    "PermutationTest",
+    "RidgeFit",
+    "adjust_p_values",
+    "check_folds",
+    "complete_rows",
+    "contiguous_folds",
+    "delay_features",
+    "explainable_variance",
+    "fit_ridge",
+    "group_folds",
+    "leave_one_run_out",
+    "normalize_scores",
+    "permutation_test",
+    "purge",
+    "score_predictions",
+    "seconds_to_delays",
+    "spearman_brown",
+    "split_half_reliability",
+]

@@ -60,7 +60,7 @@ class CleaningFit:
         """Raise if the coefficients are mapped from a file that was changed."""
         if isinstance(self._arrays, CachedArrays) and not self._arrays.is_unchanged():
             raise NiftiFormatError(
-                f"{self._arrays.path}: the coefficients were changed by another program while they were open; "
+                f"{self._arrays.path}: coefficients were changed by another program while they were open; "
                 "open the image again"
             )
 
