@@ -65,6 +65,11 @@ class NiftiFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, cache: bool = True) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(
+                f"decode_nifti: image must be a path or a NiftiFile, got {type(path).__name__}; of a nibabel "
+                "image that was loaded from a file, pass image.get_filename()"
+            )
         self.path = Path(path)
         self._cache = cache
         self._open()
