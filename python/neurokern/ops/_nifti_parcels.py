@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,15 @@ class ParcelAtlas:
     def n_parcels(self) -> int:
         """Number of parcels."""
         return len(self.labels)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What tells these parcels from others."""
+        digest = hashlib.blake2b(self.mask.key.encode(), digest_size=16)
+        parts = (self.run_lengths, self.run_parcels) if self.weights is None else (self.weights,)
+        for part in parts:
+            digest.update(part.tobytes())
+        return digest.hexdigest()
 
     def _take_labels(self, name: str, values: NDArray[Any], affine: Any) -> None:
         numbers = _whole(name, values) if values.dtype.kind == "f" else values
