@@ -175,7 +175,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the fields of a sidecar."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold an object of fields, got {type(fields).__name__}")

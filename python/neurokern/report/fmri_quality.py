@@ -133,11 +133,20 @@ def framewise_displacement(confounds: pd.DataFrame) -> NDArray[np.float64] | Non
     doi:10.1016/j.neuroimage.2011.10.018).
     """
     if "framewise_displacement" in confounds:
-        return confounds["framewise_displacement"].to_numpy(dtype=np.float64)
+        return _numbers(confounds, ["framewise_displacement"])[:, 0]
     if not set(MOTION) <= set(confounds.columns):
         return None
-    moved = confounds[list(MOTION)].to_numpy(dtype=np.float64) * ([1.0] * 3 + [_HEAD_RADIUS] * 3)
+    moved = _numbers(confounds, MOTION) * ([1.0] * 3 + [_HEAD_RADIUS] * 3)
     return np.concatenate([[np.nan], np.abs(np.diff(moved, axis=0)).sum(axis=1)])
+
+
+def _numbers(confounds: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
+    try:
+        return confounds[list(names)].to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"confounds must be numbers or n/a in the columns {', '.join(names)}: {error}"
+        ) from None
 
 
 def _blocks(file: NiftiFile, n_values: int, overlap: int = 0) -> Iterator[tuple[int, int]]:
@@ -206,7 +215,7 @@ def _carpets(
     removed = () if confounds is None else tuple(name for name in _NUISANCE if name in confounds)
     columns = None
     if removed and confounds is not None:
-        columns = confounds[list(removed)].apply(np.nan_to_num).to_numpy(dtype=np.float64)
+        columns = np.nan_to_num(_numbers(confounds, removed))  # derivatives have no first row
     order = _bottom_up(shown, file.header.affine)
     before = decode_nifti(file, mask=shown, standardize=True, dtype=np.float32)
     after = decode_nifti(
