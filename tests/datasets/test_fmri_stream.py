@@ -1,5 +1,6 @@
 """A stream of batches: the same for a seed and epoch, whatever the workers, from any place on."""
 
+import itertools
 import json
 
 import numpy as np
@@ -10,8 +11,6 @@ from neurokern.ops import _array_cache
 
 torch = pytest.importorskip("torch")
 nibabel = pytest.importorskip("nibabel")
-
-import itertools
 
 from torch.utils.data import DataLoader  # noqa: E402
 
