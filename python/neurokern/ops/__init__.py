@@ -12,7 +12,7 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-from neurokern.ops.solve_ridge import RidgeSolution, solve_ridge
+from neurokern.ops.solve_ridge import RidgeCVResult, RidgePlan, RidgeSolution, ridge_cv, solve_ridge
 
 __all__ = [
     "MaskedBatch",
@@ -21,6 +21,8 @@ __all__ = [
     "NiftiHeader",
     "ParcelAtlas",
     "RegionIndex",
+    "RidgeCVResult",
+    "RidgePlan",
     "RidgeSolution",
     "VoxelMask",
     "bin_spikes",
@@ -29,6 +31,7 @@ __all__ = [
     "gather_regions",
     "mask_regions",
     "region_index",
+    "ridge_cv",
     "scatter_regions",
     "solve_ridge",
 ]
