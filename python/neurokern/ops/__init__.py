@@ -17,7 +17,7 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-from neurokern.ops.solve_ridge import RidgeSolution, solve_ridge
+from neurokern.ops.solve_ridge import RidgeCVResult, RidgePlan, RidgeSolution, ridge_cv, solve_ridge
 
 __all__ = [
     "CleaningFit",
@@ -28,6 +28,8 @@ __all__ = [
     "PackedRun",
     "ParcelAtlas",
     "RegionIndex",
+    "RidgeCVResult",
+    "RidgePlan",
     "RidgeSolution",
     "VoxelBox",
     "VoxelMask",
@@ -39,6 +41,7 @@ __all__ = [
     "mask_regions",
     "prune_cache",
     "region_index",
+    "ridge_cv",
     "scatter_regions",
     "solve_ridge",
 ]
