@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from neurokern.datasets import BIDSDataset, FMRIStream, FMRIWindows
+from neurokern.datasets import BIDSDataset, FMRIStream, FMRIWindows, collate_windows
 from neurokern.extractors import FMRIParcelExtractor, FMRIVoxelExtractor
 from neurokern.ops import VoxelMask, decode_nifti
 
@@ -137,7 +137,9 @@ def packed(folder: Folder) -> Workload:
     copies = peers.converted(folder.runs, folder.root, clean=False)
     calls: harness.Candidates = {
         OURS: through(windows),
+        "neurokern, output kept": peers.each(folder.places, _decoded_into(windows)),
         peers.CONVERTED: peers.each(folder.places, _copied(copies)),
+        f"{peers.CONVERTED}, output kept": peers.each(folder.places, _copied_into(copies)),
     }
     calls |= peers.of_compressed(folder.runs, folder.places)
     return Workload(calls, folder.right, len(folder.places) * LENGTH * folder.mask.n_voxels * 2)
@@ -160,6 +162,21 @@ def _copied(copies: list[Any]) -> Callable[[int, int], Any]:
     return lambda run, start: torch.from_numpy(copies[run][start : start + LENGTH].copy())
 
 
+def _decoded_into(windows: FMRIWindows) -> Callable[[int, int], Any]:
+    out = torch.empty(LENGTH, windows.extractor.feature_shape(windows.runs[0])[0])
+    return lambda run, start: windows.extractor.extract(windows.runs[run], start, start + LENGTH, out)
+
+
+def _copied_into(copies: list[Any]) -> Callable[[int, int], Any]:
+    out = np.empty((LENGTH, copies[0].shape[1]), np.float32)
+
+    def copy(run: int, start: int) -> np.ndarray:
+        np.copyto(out, copies[run][start : start + LENGTH])
+        return out
+
+    return copy
+
+
 def batches(folder: Folder, workers: int) -> Workload:
     """Return batches of 8 windows: the map-style set, the stream, and sets of the field."""
     windows = folder.windows("gz", FMRIVoxelExtractor(folder.mask)).prepare()
@@ -175,6 +192,9 @@ def batches(folder: Folder, workers: int) -> Workload:
     calls: harness.Candidates = {
         OURS: lambda: last(DataLoader(stream, batch_size=None, num_workers=workers)),
         "neurokern, map-style": lambda: last(DataLoader(windows, batch_size=BATCH, num_workers=workers)),
+        "neurokern, map-style, collate_windows": lambda: last(
+            DataLoader(windows, batch_size=BATCH, num_workers=workers, collate_fn=collate_windows)
+        ),
         f"{peers.CONVERTED}, Dataset": peers.epoch(peers.Copies(copies, folder.places), workers),
         "nibabel .nii slices, Dataset": peers.epoch(
             peers.Slices(paths, folder.runs[0].mask, folder.places), workers
@@ -226,7 +246,7 @@ CASES: dict[str, Callable[[Folder], Workload]] = {
     "windows of .nii.gz, index kept": indexed,
     "windows of .nii.gz, packed": packed,
     "windows of .nii.gz, packed, detrend, standardize": cleaned,
-    "windows of 400 parcels of .nii.gz, packed": parcels,
+    "windows of 400 parcels, packed": parcels,
     "batches, no workers": functools.partial(batches, workers=0),
     "batches, 2 workers": functools.partial(batches, workers=2),
     "five lines, first epoch ever": functools.partial(five_lines, cold=True),

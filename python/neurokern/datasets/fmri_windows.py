@@ -68,6 +68,8 @@ class FMRIWindows(Dataset[dict[str, Any]]):
 
     Without ``length`` and ``duration`` an item is a whole run. A batch of runs of different lengths is padded
     to the longest, with ``valid`` False where nothing was recorded; no collate function is needed for it.
+    The windows of a batch are read behind each other; ``collate_fn=collate_windows`` takes them as they lie
+    there, where PyTorch's own copies them.
 
     Parameters
     ----------
@@ -263,8 +265,6 @@ class FMRIWindows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
-        if len({self._lengths[self.windows[i].run] for i in indices}) < 2:
-            return [self[i] for i in indices]
         return self._read_all(indices, shared=False)
 
     def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
