@@ -11,6 +11,7 @@
 #include "decode_nifti/cpu_clean.h"
 #include "decode_nifti/cpu_parcels.h"
 #include "decode_nifti/cpu_rows.h"
+#include "decode_nifti/cpu_scaled_rows.h"
 #include "decode_nifti/cpu_weave.h"
 #include "decode_nifti/decode_nifti.h"
 #include "decode_nifti/decode_nifti_body.h"
@@ -20,7 +21,6 @@ namespace NEUROKERN_ISA {
 namespace {
 
 constexpr int kMaxThreads = 64;
-constexpr std::int64_t kParallelValues = 100000;
 
 // What becomes of woven elements: rows of voxels, or means of parcels.
 template <template <typename, int> class Sink, typename Bits, int kVolumes>
@@ -116,6 +116,26 @@ DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads) {
   const int threads = p.n_rows * p.n_columns < kParallelValues ? 1 : n_threads;
   parallel_for(n_blocks, threads, &Cleaner::run, &cleaner);
   return DecodeStatus::ok;
+}
+
+void scale_rows_cpu(const ScaledRows& p, int n_threads) {
+  if (p.n_rows == 0 || p.n_columns == 0) return;
+  switch (value_bytes(p.type)) {
+    case 1:
+      return scale_rows<std::uint8_t>(p, n_threads);
+    case 2:
+      return scale_rows<std::uint16_t>(p, n_threads);
+    case 4:
+      return scale_rows<std::uint32_t>(p, n_threads);
+    default:
+      return scale_rows<std::uint64_t>(p, n_threads);
+  }
+}
+
+void fit_columns_cpu(const FitColumns& p, int n_threads) {
+  FitAdder adder{p};
+  const int threads = p.n_rows * p.n_columns < kParallelValues ? 1 : n_threads;
+  parallel_for((p.n_columns + FitAdder::kColumns - 1) / FitAdder::kColumns, threads, &FitAdder::run, &adder);
 }
 
 }  // namespace NEUROKERN_ISA

@@ -12,7 +12,7 @@ import numpy as np
 from neurokern.cli._common import Steps, new_parser, say
 from neurokern.cli._flags import positive_int
 from neurokern.cli.bids_facts import condition_names, describe_dataset, describe_run, run_label
-from neurokern.cli.image_facts import describe_image, image_rows
+from neurokern.cli.image_facts import describe_image, image_rows, is_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,11 +73,24 @@ def run(args: argparse.Namespace) -> None:
 
     require_matplotlib()
     path = pathlib.Path(args.data)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file or folder: {path}")
+    _check_kind(path)
     title, lede, sections = _of_folder(path, args) if path.is_dir() else _of_file(path, args)
     page = write_page(args.out, args.title or title, lede, sections, _facts())
     say(f"report: {page}")
+
+
+def _check_kind(path: pathlib.Path) -> None:
+    """Raise unless a path looks like an image or a BIDS folder."""
+    from neurokern.datasets.bids_file import is_bids_folder
+
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    if is_bids_folder(path) if path.is_dir() else is_image(path):
+        return
+    raise ValueError(
+        f"{path} must be a NIfTI image (.nii, .nii.gz, .hdr) or a BIDS folder (dataset_description.json, "
+        "sub-*); reports on spikes come from `neurokern evaluate RUN --report`"
+    )
 
 
 def _of_file(path: pathlib.Path, args: argparse.Namespace) -> tuple[str, list[str], list[Section]]:

@@ -92,3 +92,49 @@ def _repeats(labels: np.ndarray) -> np.ndarray:
     first = np.zeros(len(labels), dtype=bool)
     first[np.unique(labels, return_index=True)[1]] = True
     return ~first
+
+
+def check_features(function: str, X: Any) -> Tensor:
+    """Return X as a tensor (samples, features) with at least one of each, for estimators.
+
+    The wording is scikit-learn's where its ``check_estimator`` looks at it.
+    """
+    features = as_tensor(function, "X", _dense(function, X))
+    if features.ndim != 2:
+        raise ValueError(
+            f"{function}: X must have shape (samples, features), got {tuple(features.shape)}. Reshape your "
+            "data: X[:, None] for a single feature, X[None] for a single sample"
+        )
+    n_samples, n_features = features.shape
+    if not n_samples or not n_features:
+        raise ValueError(
+            f"{function}: X has {n_samples} sample(s) and {n_features} feature(s) (shape=({n_samples}, "
+            f"{n_features})) while a minimum of 1 is required."
+        )
+    check_finite_values(function, "X", features)
+    return features
+
+
+def check_targets(function: str, y: Any, features: Any) -> Tensor:
+    """Return y as a tensor (samples, targets) or (samples,) on the device of the features."""
+    if y is None:
+        raise ValueError(f"{function}: requires y to be passed, but the target y is None")
+    targets = as_tensor(function, "y", _dense(function, y))
+    if targets.ndim not in (1, 2) or len(targets) != len(features):
+        raise ValueError(
+            f"{function}: y must have shape ({len(features)}, targets) or ({len(features)},), one row per "
+            f"row of X, got {tuple(targets.shape)}"
+        )
+    check_finite_values(function, "y", targets)
+    return targets.to(features.device) if isinstance(features, Tensor) else targets
+
+
+def _dense(function: str, values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return values
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{function}: sparse data is not supported; pass .toarray()")
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{function}: Complex data not supported: {array.dtype}")
+    return array.astype(np.float64) if array.dtype == object else array
