@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from neurokern.encoding._arrays import check_features, check_targets, labels_of, like
 from neurokern.encoding.encoder import RidgeEncoder
@@ -30,6 +31,7 @@ def predict_held_out(
     folds: Sequence[tuple[Any, Any]],
     *,
     runs: Array | None = None,
+    progress: bool = False,
 ) -> Array:
     """Predict each test sample by a model fitted, alphas and all, on the training samples of its fold.
 
@@ -44,6 +46,8 @@ def predict_held_out(
         No sample may be tested twice.
     runs : array of shape (samples,), optional
         Label of each sample's run: for delays, for gaps and for ``folds="leave-one-run-out"`` of the encoder.
+    progress : bool, default False
+        Show a bar over folds.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def predict_held_out(
     design = encoder.design(features, runs)
     labels = None if runs is None else labels_of(function, "runs", runs)
     predictions = torch.empty(0)
-    for train, test in pairs:
+    for train, test in tqdm(pairs, desc="folds", disable=not progress, leave=False):
         model = type(encoder)(**encoder.get_params() | {"delays": None})
         kept = _labels_of_training(encoder, train, labels)
         predicted = torch.as_tensor(model.fit(design[train], targets[train], runs=kept).predict(design[test]))
