@@ -34,14 +34,14 @@ def means(algebra: Algebra, values: Any, weight: Any | None) -> Any:
 
 
 def shifted(algebra: Algebra, values: Any, shift: Any | None, root: Any | None, dtype: str) -> Any:
-    """Return rows less a shift, times the roots of their weights, in ``dtype``; perhaps the values themselves."""
+    """Return rows less a shift, times the roots of their weights, in ``dtype``; not always a copy."""
     block = algebra.cast(values, dtype)
     block = block - algebra.cast(shift, dtype) if shift is not None else block
     return block * algebra.cast(root, dtype)[:, None] if root is not None else block
 
 
 def rounded(algebra: Algebra, mean: Any, dtype: str) -> Any:
-    """A mean as a shift: a number of ``dtype``, so that values of that type less the shift are rounded once."""
+    """A mean as a shift: a number of ``dtype``, so that values less the shift are rounded once."""
     return algebra.cast(algebra.cast(mean, dtype), "float64")
 
 
