@@ -71,7 +71,7 @@ GOALS = [
     Goal("bids_windows", "windows of .nii.gz, packed", "nibabel + indexed_gzip", 100),
     Goal(
         "bids_windows",
-        "windows of 400 parcels of .nii.gz, packed",
+        "windows of 400 parcels, packed",
         "nilearn NiftiLabelsMasker of slices",
         500,
     ),
