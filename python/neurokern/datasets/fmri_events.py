@@ -30,6 +30,18 @@ def trial_types(run: BIDSRun) -> list[str | None]:
     return [str(name) if known else None for name, known in zip(run.events["trial_type"], there, strict=True)]
 
 
+def event_times(run: BIDSRun) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return onsets (NaN where unknown) and durations (0 where unknown) of the events, in seconds."""
+    times = []
+    for column in ("onset", "duration"):
+        assert run.events is not None
+        try:
+            times.append(run.events[column].to_numpy(dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{run.path}: {column} of its events must be seconds or n/a: {error}") from None
+    return times[0], np.nan_to_num(times[1])
+
+
 def conditions_of_runs(runs: Sequence[BIDSRun]) -> tuple[str, ...]:
     """Return the names of all conditions, sorted."""
     return tuple(sorted({name for run in runs for name in trial_types(run) if name is not None}))
@@ -45,8 +57,7 @@ def conditions_of_volumes(
     names = trial_types(run)
     known = np.array([name is not None for name in names])
     begin = ((start + np.arange(n)) * tr - hrf_delay)[:, None]
-    onset = run.events["onset"].to_numpy(dtype=np.float64)[known]
-    duration = np.nan_to_num(run.events["duration"].to_numpy(dtype=np.float64))[known]
+    onset, duration = (values[known] for values in event_times(run))
     shared = np.minimum(begin + tr, onset + np.maximum(duration, INSTANT)) - np.maximum(begin, onset)
     filled = np.zeros((n, max(len(codes), 1)))
     event_codes = [codes[name] for name in names if name is not None]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from neurokern._check import check_integer, check_number, check_positive
 from neurokern.datasets.fmri_batch import WindowList, stack_windows
-from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, trial_types
+from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, event_times, trial_types
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
@@ -116,6 +116,12 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         hrf_delay: float = 0.0,
         pad: bool = False,
     ) -> None:
+        if isinstance(extractor, type) or not hasattr(extractor, "extract"):
+            kind = extractor.__name__ if isinstance(extractor, type) else type(extractor).__name__
+            raise TypeError(
+                "FMRIWindows: extractor must be an object of neurokern.extractors, such as "
+                f"FMRIVoxelExtractor(mask), got {kind}"
+            )
         if length is not None and duration is not None:
             raise ValueError(f"FMRIWindows: give length or duration, not both, got {length} and {duration}")
         if (events is not False or stride is not None) and length is None and duration is None:
@@ -140,6 +146,11 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             outside += lost
         self.windows = [window for found in by_run for window in found]
         self.offsets = np.cumsum([0, *map(len, by_run)], dtype=np.int64)
+        if outside and not self.windows:
+            raise ValueError(
+                f"FMRIWindows: all {outside} windows at events reach beyond their run, {max(lengths)} "
+                f"volumes each in runs of {max(self._n_volumes)}; see tmin, hrf_delay, length and pad"
+            )
         if outside:
             warnings.warn(
                 f"FMRIWindows: left out {outside} windows that "
@@ -166,7 +177,10 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         if events is False:
             return None
         if not self.conditions:
-            raise ValueError("FMRIWindows: events are asked for, no run has a table of them")
+            raise ValueError(
+                "FMRIWindows: events are asked for, no run has a table of them (_events.tsv) with a "
+                "trial_type"
+            )
         names = self.conditions if events is True else (events,) if isinstance(events, str) else tuple(events)
         unknown = sorted(set(names) - set(self.conditions))
         if unknown:
@@ -196,7 +210,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         tr, length, outside = run.repetition_time, self._lengths[i], 0
         # How far a window may reach beyond its run.
         beyond = length - 1 if self.pad else 0
-        for onset, name in zip(run.events["onset"], trial_types(run), strict=True):
+        for onset, name in zip(event_times(run)[0], trial_types(run), strict=True):
             if name not in chosen or not np.isfinite(onset):
                 continue
             wanted = onset + self.tmin + self.hrf_delay

@@ -129,7 +129,7 @@ class RidgeEncoder:
             alphas,
             folds,
             shared_alpha=self.shared_alpha,
-            metric=self.scoring,
+            scoring=self.scoring,
             fit_intercept=self.fit_intercept,
         )
         weights = fit.weights if scale is None else fit.weights / scale[:, None].to(fit.weights.dtype)
