@@ -6,9 +6,12 @@ from neurokern.ops.decode_nifti import (
     NiftiFormatError,
     NiftiHeader,
     ParcelAtlas,
+    ParcelIndex,
     VoxelMask,
     decode_nifti,
+    decode_parcels,
     decode_voxels,
+    parcel_index,
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
@@ -19,13 +22,16 @@ __all__ = [
     "NiftiFormatError",
     "NiftiHeader",
     "ParcelAtlas",
+    "ParcelIndex",
     "RegionIndex",
     "VoxelMask",
     "bin_spikes",
     "decode_nifti",
+    "decode_parcels",
     "decode_voxels",
     "gather_regions",
     "mask_regions",
+    "parcel_index",
     "region_index",
     "scatter_regions",
 ]
