@@ -26,6 +26,7 @@ from neurokern.ops import NiftiFile, ParcelAtlas, VoxelMask, decode_nifti
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import harness
+import nifti_peers
 from nifti_runs import Run, make_run
 
 OURS = "neurokern"
@@ -43,128 +44,47 @@ class Workload:
 
 def masked_run(run: Run, *, reuse: bool) -> Workload:
     """Return the run's voxels, whole run."""
-    memory, places = run.memmap(), run.places
     file, mask, out = NiftiFile(run.path), VoxelMask(run.mask), torch.empty(run.n_volumes, run.n_voxels)
-
-    def take() -> np.ndarray:
-        values = np.empty((run.n_volumes, run.n_voxels), np.float32)
-        for volume, row in zip(memory, values, strict=True):
-            np.multiply(volume.take(places), run.slope, out=row, dtype=np.float32)
-            row += run.inter
-        return values
-
-    def index() -> np.ndarray:
-        return memory[:, places].astype(np.float32) * run.slope + run.inter
-
     ours: Callable[[], Any] = (
         (lambda: decode_nifti(file, mask, out=out)) if reuse else (lambda: decode_nifti(run.path, run.mask))
     )
-    calls = {OURS: ours, "numpy memmap take, by volume": take, "numpy memmap[:, places]": index}
-    return Workload(calls | _tools(run), run.n_values, (run.file_bytes, 4 * run.n_values))
-
-
-def _tools(run: Run) -> harness.Candidates:
-    import nibabel
-    from nilearn.masking import apply_mask
-
-    mask_image = nibabel.Nifti1Image(run.mask.astype(np.uint8), run.affine)
-    return {
-        "nibabel get_fdata(float32)[mask]": lambda: (
-            nibabel.load(run.path).get_fdata(dtype=np.float32)[run.mask].T
-        ),
-        "nilearn apply_mask": lambda: apply_mask(nibabel.load(run.path), mask_image),
-    }
+    calls = {OURS: ours} | nifti_peers.masked_run(run)
+    return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_values))
 
 
 def windows(run: Run) -> Workload:
     """Return windows of 16 volumes."""
-    import nibabel
-
-    memory, places = run.memmap(), run.places
     file, mask, out = NiftiFile(run.path), VoxelMask(run.mask), torch.empty(16, run.n_voxels)
-    starts = [start for start in STARTS if start + 16 <= run.n_volumes] or [0]
-    image = nibabel.load(run.path)
-
-    def take() -> np.ndarray:
-        values = np.empty((16, run.n_voxels), np.float32)
-        for start in starts:
-            for volume, row in zip(memory[start : start + 16], values, strict=False):
-                np.multiply(volume.take(places), run.slope, out=row, dtype=np.float32)
-                row += run.inter
-        return values
+    starts = [start for start in STARTS if start + 16 <= run.n_volumes]
 
     def ours() -> torch.Tensor:
         for start in starts:
-            decode_nifti(
-                file, mask, start=start, stop=min(start + 16, run.n_volumes), out=out[: run.n_volumes]
-            )
+            decode_nifti(file, mask, start=start, stop=start + 16, out=out)
         return out
 
-    def slices() -> np.ndarray:
-        for start in starts:
-            values = np.asarray(image.dataobj[..., start : start + 16])[run.mask].T
-        return values
-
     n_values = len(starts) * 16 * run.n_voxels
-    calls = {OURS: ours, "numpy memmap take, by volume": take, "nibabel dataobj slices": slices}
+    calls = {OURS: ours} | nifti_peers.windows(run, starts)
     return Workload(calls, n_values, (len(starts) * 16 * run.volume_bytes, 4 * n_values))
 
 
 def compressed(run: Run) -> Workload:
     """Return the run's voxels from .nii.gz, first pass: no seek points yet, none kept."""
     mask, packed = VoxelMask(run.mask), run.compressed()
-    shape = (run.n_volumes, run.mask.size)
-
-    def stream(open_gzip: Callable[[Path], Any]) -> np.ndarray:
-        values = np.empty((run.n_volumes, run.n_voxels), np.float32)
-        volume = np.empty(shape[1], run.dtype)
-        with open_gzip(packed) as source:
-            source.read(352)
-            for row in values:
-                source.readinto(memoryview(volume).cast("B"))
-                np.multiply(volume.take(run.places), run.slope, out=row, dtype=np.float32)
-                row += run.inter
-        return values
-
     calls: harness.Candidates = {OURS: lambda: decode_nifti(NiftiFile(packed, cache=False), mask)}
-    for name, open_gzip in _gzip_readers().items():
-        calls[f"{name} + take"] = functools.partial(stream, open_gzip)
-    calls |= {f"{name}": call for name, call in _tools(run.at(packed)).items()}
+    calls |= nifti_peers.compressed(run)
     return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_values))
 
 
 def parcels(run: Run) -> Workload:
     """Return the means of 400 parcels: each voxel belongs to the nearest of 400 random ones."""
-    from scipy import sparse
     from scipy.spatial import cKDTree
 
     inside = np.argwhere(run.mask)
     centers = inside[np.random.default_rng(0).choice(len(inside), min(400, len(inside)), replace=False)]
     labels = np.zeros(run.mask.shape, np.int32)
     labels[run.mask] = cKDTree(centers).query(inside)[1] + 1
-    file, atlas, memory = NiftiFile(run.path), ParcelAtlas(labels), run.memmap()
-    in_file = labels.ravel(order="F")
-    places = np.flatnonzero(in_file)
-    shares = (1 / atlas.sizes[in_file[places] - 1]).astype(np.float32)
-    means = sparse.csr_matrix((shares, (in_file[places] - 1, places)), (len(centers), run.mask.size))
-
-    def scipy_csr() -> np.ndarray:
-        values = np.empty((run.n_volumes, len(centers)), np.float32)
-        for volume, row in zip(memory, values, strict=True):
-            row[:] = (means @ volume) * run.slope + run.inter
-        return values
-
-    def bincount() -> np.ndarray:
-        values = np.empty((run.n_volumes, len(centers)), np.float32)
-        for volume, row in zip(memory, values, strict=True):
-            row[:] = np.bincount(in_file, volume)[1:] / atlas.sizes * run.slope + run.inter
-        return values
-
-    calls = {
-        OURS: lambda: decode_nifti(file, labels=atlas),
-        "scipy CSR on the memmap": scipy_csr,
-        "numpy bincount by volume": bincount,
-    }
+    file, atlas = NiftiFile(run.path), ParcelAtlas(labels)
+    calls = {OURS: lambda: decode_nifti(file, labels=atlas)} | nifti_peers.parcels(run, labels, atlas.sizes)
     return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_volumes * len(centers)))
 
 
@@ -173,41 +93,11 @@ def cleaned(run: Run, n_confounds: int) -> Workload:
     file, mask, out = NiftiFile(run.path), VoxelMask(run.mask), torch.empty(run.n_volumes, run.n_voxels)
     n_confounds = min(n_confounds, run.n_volumes // 4)
     confounds = np.random.default_rng(0).normal(size=(run.n_volumes, n_confounds)) if n_confounds else None
-    columns = [np.ones(run.n_volumes), np.arange(run.n_volumes)]
-    columns += [] if confounds is None else list(confounds.T)
-    basis = torch.from_numpy(np.linalg.qr(np.column_stack(columns))[0].astype(np.float32))
-    memory = run.memmap()
-
-    def closed_form() -> torch.Tensor:
-        values = torch.empty(run.n_volumes, run.n_voxels)
-        for volume, row in zip(memory, values, strict=True):
-            row.copy_(torch.from_numpy(volume.take(run.places)))
-        values.mul_(float(run.slope)).add_(float(run.inter))
-        values -= values[0].clone()
-        values -= basis @ (basis.T @ values)
-        return values.div_(values.std(0))
-
-    def nilearn_clean() -> np.ndarray:
-        from nilearn.signal import clean
-
-        values = memory[:, run.places].astype(np.float32) * run.slope + run.inter
-        return clean(values, detrend=True, standardize="zscore_sample", confounds=confounds)
-
-    calls = {
-        OURS: lambda: decode_nifti(file, mask, detrend=True, standardize=True, confounds=confounds, out=out),
-        "torch closed form": closed_form,
-        "nilearn signal.clean": nilearn_clean,
+    calls: harness.Candidates = {
+        OURS: lambda: decode_nifti(file, mask, detrend=True, standardize=True, confounds=confounds, out=out)
     }
+    calls |= nifti_peers.cleaned(run, confounds)
     return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_values))
-
-
-def _gzip_readers() -> dict[str, Callable[[Path], Any]]:
-    import gzip
-
-    from isal import igzip
-    from zlib_ng import gzip_ng
-
-    return {"isal": igzip.open, "zlib-ng": gzip_ng.open, "gzip": gzip.open}
 
 
 WORKLOADS: dict[str, Callable[[Run], Workload]] = {

@@ -138,6 +138,8 @@ void bind_header(py::module_& m) {
       .def_readonly("spatial_unit", &Header::spatial_unit)
       .def_readonly("time_unit", &Header::time_unit)
       .def_readonly("affine_source", &Header::affine_source)
+      .def_readonly("sform_code", &Header::sform_code)
+      .def_readonly("qform_code", &Header::qform_code)
       .def_readonly("description", &Header::description)
       .def_property_readonly("dtype", [](const Header& h) { return nifti::type_name(h.type); })
       .def_property_readonly("affine", &affine_of)

@@ -1,6 +1,6 @@
 """neurokern: brain data at hardware speed.
 
-Importing this package loads nothing heavy; a name below loads its module when it is first used.
+Importing this package loads nothing heavy; a name below, or a package of it, loads when it is first used.
 """
 
 from __future__ import annotations
@@ -22,6 +22,18 @@ _HOME_OF = {
     "load_recording": "neurokern.datasets",
     "mask_regions": "neurokern.ops",
     "scatter_regions": "neurokern.ops",
+}
+
+_PACKAGES = {
+    "adapters",
+    "datasets",
+    "encoding",
+    "evaluation",
+    "extractors",
+    "metrics",
+    "models",
+    "ops",
+    "training",
 }
 
 __all__ = [
@@ -49,6 +61,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return importlib.import_module(f"neurokern.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'neurokern' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
@@ -57,4 +71,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_PACKAGES})

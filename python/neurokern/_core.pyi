@@ -90,6 +90,8 @@ class NiftiHeader:
     spatial_unit: int
     time_unit: int
     affine_source: int
+    sform_code: int
+    qform_code: int
     description: str
     dtype: str
     affine: tuple[tuple[float, float, float, float], ...]

@@ -154,7 +154,7 @@ class BIDSIndex:
         name = BIDSName.parse(path.name)
         fields: dict[str, Any] = {}
         for sidecar in self._sidecars.of(path, name.suffix if name else "", ".json"):
-            fields |= _read_json(sidecar)
+            fields |= read_json(sidecar)
         return fields
 
     def table(self, path: Path, suffix: str) -> pd.DataFrame | None:
@@ -171,7 +171,8 @@ def read_tsv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} must be a table with tabs, in UTF-8: {error}") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the fields of a sidecar."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -67,6 +67,7 @@ class NiftiFile:
 
     def _open(self) -> None:
         parts = _parts_of(self.path)
+        self._header_path = parts.header
         self._values_path = parts.values
         self._file = _open_file(parts.values, mapped=True)
         self.is_compressed = _first_bytes(self._file, 2) == GZIP_MAGIC
@@ -81,6 +82,16 @@ class NiftiFile:
         self.header: NiftiHeader = header_of(native)
         self._index: Any = None
         self._looked_for_index = False
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The file, or the two of a pair, the header's first."""
+        return tuple(dict.fromkeys((self._header_path, self._values_path)))
+
+    def first_bytes(self, n: int) -> bytes:
+        """Return up to ``n`` bytes from the start of the header's file, inflated if it is compressed."""
+        one = self._header_path == self._values_path
+        return _start_of(self._file if one else _open_file(self._header_path, mapped=False), n)
 
     def _header_bytes(self, parts: _Parts) -> bytes:
         if parts.header != parts.values:
@@ -141,8 +152,7 @@ class NiftiFile:
 
     def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any = None) -> None:
         """Decode the mask's voxels from volume ``start`` on into ``out``, (volumes, voxels); checked."""
-        if not self._file.is_unchanged():
-            raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
+        self._check_unchanged()
         try:
             if self.is_compressed:
                 self._decode_compressed(out, mask, start, decoded, parcels)
@@ -151,6 +161,11 @@ class NiftiFile:
                 _core.decode_volumes(volumes, parcels, _library.thread_count())
         except ValueError as error:
             raise NiftiFormatError(f"{self._values_path}: {error}") from None
+        self._check_unchanged()  # what was read while the file changed may be of both
+
+    def _check_unchanged(self) -> None:
+        if not self._file.is_unchanged():
+            raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
 
     def _volumes(self, out: Any, mask: VoxelMask, decoded: int, address: int, start: int) -> Any:
         h = self.header
@@ -237,9 +252,9 @@ def _first_bytes(file: Any, n: int) -> bytes:
     return os.pread(file.descriptor, n, 0)
 
 
-def _start_of(file: Any) -> bytes:
+def _start_of(file: Any, n: int = HEADER_BYTES) -> bytes:
     """Return the first bytes of a file, inflated if it is compressed."""
-    start = _first_bytes(file, HEADER_BYTES)
+    start = _first_bytes(file, n)
     if not start.startswith(GZIP_MAGIC):
         return start
-    return bytes(_core.inflate_start(file.descriptor, file.size, HEADER_BYTES))
+    return bytes(_core.inflate_start(file.descriptor, file.size, n))
