@@ -41,8 +41,8 @@ __all__ = [
     "pinned_bytes",
     "register",
     "runs_on_gpu",
-    "to_gpu",
     "thread_count",
+    "to_gpu",
     "torch",
     "triton_kernels",
 ]
@@ -119,12 +119,12 @@ def pinned_bytes(n_bytes: int) -> Any:
 
 
 def to_gpu(host: Any, like: Any) -> Any:
-    """Return a copy on the device of ``like``, made on torch's stream there; of pinned memory nothing waits."""
+    """Return a copy on the device of ``like``, put on torch's stream there; if pinned, the host goes on."""
     return host.to(like.device, non_blocking=True)
 
 
 def copy_mark(like: Any) -> Any:
-    """Mark the place in torch's stream on the device of ``like``; ``synchronize`` waits until it is reached."""
+    """Mark a place in torch's stream on the device of ``like``; ``synchronize`` waits until it is reached."""
     mark = torch.cuda.Event()
     mark.record(torch.cuda.current_stream(like.device))
     return mark

@@ -1,8 +1,8 @@
-"""The way of a file's voxels to a GPU: gathered as they are stored, copied from pinned memory, scaled there.
+"""The way of a file's voxels to a GPU: gathered as they are stored, copied when pinned, scaled there.
 
-A few pinned buffers are filled in turn. Each copy is put on torch's current stream, and the kernel that scales
-its values behind it, so that the CPU gathers (or inflates) the next volumes while the last ones cross the bus.
-Nothing waits but the CPU for a buffer whose copy has not been made yet.
+A few pinned buffers are filled in turn. Each copy is put on torch's current stream, and the kernel that
+scales its values behind it, so that the CPU gathers (or inflates) the next volumes while the last ones cross
+the bus. Nothing waits but the CPU, for a buffer whose copy has not been made yet.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Buffer:
         return there
 
 
-# Kept for the next call, as pinning memory takes longer than copying it. A call takes them out of the list, so
-# that threads never share one. A forked child can neither use nor free its parent's.
+# Kept for the next call, as pinning memory takes longer than copying it. A call takes them out of the list,
+# so that threads never share one. A forked child can neither use nor free its parent's.
 _kept: list[list[Buffer]] = []
 _of_parents: list[list[Buffer]] = []
 

@@ -1,4 +1,4 @@
-"""What decoding on a GPU does, in PyTorch's own operations: the same bits, for devices without our kernels."""
+"""What decoding on a GPU does, in PyTorch's own operations, where our kernels were not built."""
 
 from __future__ import annotations
 

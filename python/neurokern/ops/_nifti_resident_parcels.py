@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# positions (voxels,), run_starts (runs + 1,), parcel_runs (parcels + 1,), sizes (parcels,)
+Parts = tuple[Any, Any, Any, Any]
+
+
 @dataclass(frozen=True)
 class ParcelIndex:
     """Where the voxels of each parcel lie, on one device; build it once with :func:`parcel_index`.
@@ -78,9 +82,12 @@ def parcel_index(atlas: ParcelAtlas, *, device: Any = None, packed: bool = False
 
 
 def _index_on(device: Any, mask: Any, packed: bool, arrays: tuple[Any, ...], shares: Any) -> ParcelIndex:
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
+    positions, run_starts, parcel_runs, sizes = (
+        torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays
+    )
+    there = None if shares is None else torch.from_numpy(shares).to(device)
     n_values = mask.n_voxels if packed else int(np.prod(mask.shape))
-    return ParcelIndex(*tensors, None if shares is None else torch.from_numpy(shares).to(device), n_values)
+    return ParcelIndex(positions, run_starts, parcel_runs, sizes, there, n_values)
 
 
 def decode_parcels(
@@ -143,8 +150,10 @@ def _reduce(
 ) -> Tensor:
     stored = Stored(kind, swapped, slope, inter)
     chosen = _library.choose_backend("decode_parcels", _library.device_type(raw), backend)
-    parts = tuple(part.to(torch.int64).contiguous() for part in (positions, run_starts, parcel_runs))
-    parts += (sizes.to(torch.float64).contiguous(),)
+    positions, run_starts, parcel_runs = (
+        part.to(torch.int64).contiguous() for part in (positions, run_starts, parcel_runs)
+    )
+    parts = (positions, run_starts, parcel_runs, sizes.to(torch.float64).contiguous())
     if chosen == "reference":
         return parcels_reference(raw, *parts, *stored)
     out: Tensor = _library.new_array(raw, (raw.shape[0], len(sizes)), "float32")
@@ -159,7 +168,7 @@ def _reduce(
     return out
 
 
-def _reduce_on_gpu(out: Tensor, raw: Tensor, parts: tuple[Tensor, ...], stored: Stored) -> None:
+def _reduce_on_gpu(out: Tensor, raw: Tensor, parts: Parts, stored: Stored) -> None:
     positions, run_starts, parcel_runs, sizes = parts
     with _library.gpu_module(raw) as (module, stream):
         module.reduce_resident(
@@ -182,7 +191,7 @@ def _reduce_on_gpu(out: Tensor, raw: Tensor, parts: tuple[Tensor, ...], stored: 
         )
 
 
-def _reduce_on_cpu(out: Tensor, raw: Tensor, parts: tuple[Tensor, ...], stored: Stored) -> None:
+def _reduce_on_cpu(out: Tensor, raw: Tensor, parts: Parts, stored: Stored) -> None:
     positions, run_starts, parcel_runs, sizes = parts
     lengths, runs = run_starts.diff(), parcel_runs.diff()
     whole = len(run_starts) > 0 and int(run_starts[0]) == 0 and int(run_starts[-1]) == len(positions)
@@ -202,7 +211,9 @@ def _reduce_on_cpu(out: Tensor, raw: Tensor, parts: tuple[Tensor, ...], stored: 
     decode_columns(chosen, out, stored, DECODED_TYPES["float32"], native)
 
 
-def _fake(raw: Tensor, positions: Tensor, run_starts: Tensor, parcel_runs: Tensor, sizes: Tensor, *_: Any) -> Any:
+def _fake(
+    raw: Tensor, positions: Tensor, run_starts: Tensor, parcel_runs: Tensor, sizes: Tensor, *_: Any
+) -> Any:
     return torch.empty((raw.shape[0], sizes.shape[0]), dtype=torch.float32, device=raw.device)
 
 
