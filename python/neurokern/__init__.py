@@ -21,7 +21,9 @@ _HOME_OF = {
     "gather_regions": "neurokern.ops",
     "load_recording": "neurokern.datasets",
     "mask_regions": "neurokern.ops",
+    "ridge_cv": "neurokern.ops",
     "scatter_regions": "neurokern.ops",
+    "solve_ridge": "neurokern.ops",
 }
 
 _PACKAGES = {
@@ -48,7 +50,9 @@ __all__ = [
     "gather_regions",
     "load_recording",
     "mask_regions",
+    "ridge_cv",
     "scatter_regions",
+    "solve_ridge",
 ]
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from neurokern.ops.decode_nifti import NiftiFile, decode_nifti
     from neurokern.ops.gather_regions import gather_regions, scatter_regions
     from neurokern.ops.mask_regions import MaskedBatch, mask_regions
+    from neurokern.ops.solve_ridge import ridge_cv, solve_ridge
 
 
 def __getattr__(name: str) -> object:

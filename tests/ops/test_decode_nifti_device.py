@@ -47,9 +47,11 @@ def test_a_device_gives_the_bits_of_the_cpu(tmp_path, small_buffers, device, dty
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_types_and_whole_volumes(tmp_path, small_buffers, device, dtype):
+def test_half_types_windows_boxes_and_packed_runs(tmp_path, small_buffers, device, dtype):
     path = write_nifti(tmp_path / "a.nii", random_raw("int16", SHAPE), slope=0.01)
-    for options in ({}, {"mask": some_mask(), "start": 2, "stop": 3}, {"start": 4, "stop": 4}):
+    window = {"mask": some_mask(), "start": 2, "stop": 9}
+    crop = ((1, 5), (0, 4), (1, 3))
+    for options in ({}, window, window | {"cache": True}, {"crop": crop}, {"start": 4, "stop": 4}):
         options["dtype"] = getattr(torch, dtype)
         wanted = decode_nifti(path, **options)
         values = decode_nifti(path, device=device, **options)

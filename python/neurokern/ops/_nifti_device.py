@@ -21,6 +21,7 @@ from neurokern.ops._nifti_clean import clean_on_gpu
 from neurokern.ops._nifti_file import RAW, NiftiFile
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_resident import Stored, decode_to
+from neurokern.ops._packed_run import PackedRun
 
 BUFFER_BYTES = 4 << 20
 N_BUFFERS = 3
@@ -84,9 +85,9 @@ def volumes_at_once(n_voxels: int, value_bytes: int) -> int:
     return fitting // together * together or fitting
 
 
-def decode_on_gpu(file: NiftiFile, voxels: VoxelMask, start: int, out: Any) -> None:
+def decode_on_gpu(source: NiftiFile | PackedRun, voxels: VoxelMask, start: int, out: Any) -> None:
     """Decode the mask's voxels of volumes from ``start`` on into contiguous ``out`` (volumes, voxels)."""
-    header = file.header
+    header = source.header
     dtype = getattr(torch, f"int{8 * np.dtype(header.dtype).itemsize}")
     stored = Stored.of(header.in_memory)
     at_once = min(volumes_at_once(voxels.n_voxels, dtype.itemsize), out.shape[0])
@@ -95,13 +96,16 @@ def decode_on_gpu(file: NiftiFile, voxels: VoxelMask, start: int, out: Any) -> N
             block = out[first : first + at_once]
             buffer = buffers[i % len(buffers)]
             rows = buffer.rows(len(block), voxels.n_voxels, dtype)
-            file.decode_into(rows, voxels, start + first, RAW)
+            if isinstance(source, PackedRun):
+                source.copy_raw(rows.data_ptr(), start + first, start + first + len(rows))
+            else:
+                source.decode_into(rows, voxels, start + first, RAW)
             decode_to(block, buffer.send(rows, out), None, stored)
 
 
-def clean_there(values: Any, basis: NDArray[np.float32], standardize: bool) -> None:
+def clean_there(values: Any, basis: NDArray[np.float64], standardize: bool) -> None:
     """Clean columns that lie on a GPU in place."""
-    clean_on_gpu(values, send(basis, values), standardize)
+    clean_on_gpu(values, send(np.ascontiguousarray(basis, dtype=np.float32), values), standardize)
 
 
 def send(array: Any, like: Any) -> Any:
