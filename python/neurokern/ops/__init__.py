@@ -18,7 +18,14 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-from neurokern.ops.solve_ridge import RidgeCVResult, RidgePlan, RidgeSolution, ridge_cv, solve_ridge
+from neurokern.ops.solve_ridge import (
+    RidgeAccumulator,
+    RidgeCVResult,
+    RidgePlan,
+    RidgeSolution,
+    ridge_cv,
+    solve_ridge,
+)
 
 __all__ = [
     "BandedRidgeResult",
@@ -30,6 +37,7 @@ __all__ = [
     "PackedRun",
     "ParcelAtlas",
     "RegionIndex",
+    "RidgeAccumulator",
     "RidgeCVResult",
     "RidgePlan",
     "RidgeSolution",

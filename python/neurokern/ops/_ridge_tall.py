@@ -268,6 +268,8 @@ class TallSolver:
     def score(self, scores: Scores) -> Any:
         """Scores (targets, alphas) of the chunk."""
         alphas = self._algebra.array(self._alphas, "float64")
+        if not self.folds:  # nothing is left out, and nothing known
+            return self.total.y_squared[:, None] * alphas[None, :] * float("nan")
         for fold, test, left_out in zip(self.folds, self._tests, self._out, strict=True):
             scores.add(self._fold_sums(fold, self.total.less(left_out), test, alphas, scores.needs_products))
         return scores.result()
