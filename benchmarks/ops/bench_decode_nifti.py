@@ -43,7 +43,7 @@ class Workload:
     candidates: harness.Candidates
     items: int
     traffic: tuple[int, int]
-    right: Any = None  # the result, if not that of Run.expected
+    right: Callable[[], Any] | None = None  # makes the result, if it is not that of Run.expected
 
 
 def masked_run(run: Run, *, reuse: bool, all_peers: bool = False) -> Workload:
@@ -77,8 +77,8 @@ def windows(run: Run) -> Workload:
 
     n_values = len(starts) * 16 * run.n_voxels
     calls = {OURS: ours} | nifti_peers.windows(run, starts)
-    right = run.expected(starts[-1], starts[-1] + 16)
-    return Workload(calls, n_values, (len(starts) * 16 * run.touched_bytes, 4 * n_values), right)
+    traffic = (len(starts) * 16 * run.touched_bytes, 4 * n_values)
+    return Workload(calls, n_values, traffic, lambda: run.expected(starts[-1], starts[-1] + 16))
 
 
 def compressed(run: Run) -> Workload:
@@ -103,7 +103,7 @@ def parcels(run: Run) -> Workload:
         {OURS: lambda: decode_nifti(file, labels=atlas)} | peers,
         run.n_values,
         (run.n_volumes * run.touched_bytes, 4 * run.n_volumes * len(centers)),
-        peers["scipy CSR on the memmap"](),
+        peers["scipy CSR on the memmap"],
     )
 
 
@@ -118,7 +118,7 @@ def cleaned(run: Run, n_confounds: int) -> Workload:
         return decode_nifti(file, mask, detrend=True, standardize=True, confounds=confounds, out=out)
 
     traffic = (run.n_volumes * run.touched_bytes, 4 * run.n_values)
-    return Workload({OURS: ours} | peers, run.n_values, traffic, peers["torch closed form"]())
+    return Workload({OURS: ours} | peers, run.n_values, traffic, peers["torch closed form"])
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,12 @@ CASES: dict[str, Case] = {
     "whole run, NIfTI-2": Case(FRESH, {"version": 2}),
     "whole run, 2 threads, wall time": Case(threaded_run, threads=2),
 }
-SMALL = {"shape": (24, 24, 12), "n_volumes": 20, "n_voxels": 3000}
+
+
+def small_run(case: Case) -> dict[str, Any]:
+    """Return the size of a run on which all candidates are quick."""
+    size = {"shape": (24, 24, 12), "n_volumes": 20, "n_voxels": 3000}
+    return size | ({"brain": 6000} if "brain" in case.run else {})
 
 
 def differing(right: np.ndarray, result: Any) -> int | None:
@@ -160,8 +165,7 @@ def differing(right: np.ndarray, result: Any) -> int | None:
 
 def measure(name: str, case: Case, folder: Path, arguments: argparse.Namespace) -> list[harness.Row]:
     """Check and time the candidates of one line."""
-    small = {**SMALL, "brain": 2 * 3000 if "brain" in case.run else None} if arguments.quick else {}
-    run = make_run(folder, **case.run | small)
+    run = make_run(folder, **case.run | (small_run(case) if arguments.quick else {}))
     work = case.make(run)
     torch.set_num_threads(case.threads)
     try:
@@ -169,7 +173,7 @@ def measure(name: str, case: Case, folder: Path, arguments: argparse.Namespace) 
             name,
             OURS,
             work.candidates,
-            functools.partial(differing, np.asarray(run.expected() if work.right is None else work.right)),
+            functools.partial(differing, np.asarray((work.right or run.expected)())),
             items=work.items,
             traffic=work.traffic,
             repeats=2 if arguments.quick else arguments.repeats,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,13 @@ class _Windows(torch.utils.data.Dataset[NDArray[np.float32]]):
         return np.asarray(window)[self.mask].T.astype(np.float32)
 
 
+def last_of(make: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    """Return what is made of the last item; of the others nothing is kept."""
+    for item in items:
+        made = make(item)
+    return made
+
+
 def windows(run: Run, starts: list[int]) -> harness.Candidates:
     """Return the ways to windows of 16 volumes; the last window is the result."""
     from nilearn.masking import apply_mask
@@ -162,7 +169,7 @@ def windows(run: Run, starts: list[int]) -> harness.Candidates:
         return np.asarray(image.dataobj[..., start : start + 16])[run.mask].T
 
     def each(window: Callable[[int], Any]) -> Callable[[], Any]:
-        return lambda: [window(start) for start in starts][-1]
+        return functools.partial(last_of, window, starts)
 
     return {
         TAKE: each(lambda start: take(run, memory[start : start + 16])),
@@ -172,7 +179,7 @@ def windows(run: Run, starts: list[int]) -> harness.Candidates:
         ),
         "torch.from_file index_select": each(index_select),
         "nibabel dataobj slices": each(slices),
-        "DataLoader over nibabel slices": lambda: [batch[0] for batch in loader][-1],
+        "DataLoader over nibabel slices": lambda: last_of(lambda batch: batch[0], loader),
         "nilearn apply_mask of slices": each(
             lambda start: apply_mask(image.slicer[..., start : start + 16], mask_image)
         ),

@@ -68,10 +68,11 @@ DecodeStatus run_plan(const DecodeVolumes& p, const ParcelRuns* parcels, int n_t
 template <template <typename, int> class Sink, typename Bits>
 DecodeStatus decode_width(const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
   constexpr int kTogether = kRegisterBytes / static_cast<int>(sizeof(Bits));
-  // A group's missing volumes are work for nothing (the last volume again): a few are decoded one by one.
+  // A group's missing volumes are work for nothing (the last volume again), but one by one volumes cost four
+  // times as much.
   const std::int64_t rest = p.n_volumes % kTogether;
   DecodeVolumes groups = p, singles = p;
-  singles.n_volumes = rest <= kTogether / 2 ? rest : 0;
+  singles.n_volumes = rest == 1 || 4 * rest <= kTogether ? rest : 0;
   groups.n_volumes = p.n_volumes - singles.n_volumes;
   const DecodeStatus status =
       groups.n_volumes == 0 ? DecodeStatus::ok : run_plan<Sink, Bits, kTogether>(groups, parcels, n_threads);

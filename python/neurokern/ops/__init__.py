@@ -1,6 +1,7 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops._array_cache import prune_cache
+from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
     CleaningFit,
@@ -20,9 +21,17 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-from neurokern.ops.solve_ridge import RidgeCVResult, RidgePlan, RidgeSolution, ridge_cv, solve_ridge
+from neurokern.ops.solve_ridge import (
+    RidgeAccumulator,
+    RidgeCVResult,
+    RidgePlan,
+    RidgeSolution,
+    ridge_cv,
+    solve_ridge,
+)
 
 __all__ = [
+    "BandedRidgeResult",
     "CleaningFit",
     "MaskedBatch",
     "NiftiFile",
@@ -32,11 +41,13 @@ __all__ = [
     "ParcelAtlas",
     "ParcelIndex",
     "RegionIndex",
+    "RidgeAccumulator",
     "RidgeCVResult",
     "RidgePlan",
     "RidgeSolution",
     "VoxelBox",
     "VoxelMask",
+    "banded_ridge_cv",
     "bin_spikes",
     "decode_nifti",
     "decode_parcels",

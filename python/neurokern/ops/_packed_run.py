@@ -194,9 +194,9 @@ def check_place(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> NiftiHeader:
     header = file.header
     check_decodable(file.path, header)
     if isinstance(place, VoxelMask):
-        place.check_fits("mask", header.shape, header.affine)
+        place.check_fits("mask", header.shape, header.affine, file.path)
     else:
-        place.mask.check_fits("labels", header.shape, header.affine)
+        place.mask.check_fits("labels", header.shape, header.affine, file.path)
     return header
 
 

@@ -15,6 +15,7 @@ from neurokern.ops._ridge_folds import Fold
 from neurokern.ops._ridge_plan import RidgePlan, choose_route
 from neurokern.ops._ridge_scores import Scores, best_alphas
 from neurokern.ops._ridge_single import SingleTall, SingleWide
+from neurokern.ops._ridge_skeleton import Skeleton
 from neurokern.ops._ridge_tall import MatrixMoments, TallSolver
 from neurokern.ops._ridge_wide import WideSolver
 
@@ -26,7 +27,7 @@ class Solver(Protocol):
     """What a route does with a chunk of targets."""
 
     dtype: str
-    solved: np.ndarray
+    skeleton: Skeleton
     x_mean: Any | None
     y_shift: Any | None
 
@@ -118,7 +119,7 @@ def run(
             of_mean = solver.x_mean @ algebra.cast(weights, "float64")
             fit.intercept[targets] = algebra.cast(solver.y_shift[targets] + y_mean - of_mean, problem.dtype)
     chunk = chunks[0].stop - chunks[0].start if chunks else 0
-    return fit, dataclasses.replace(plan, n_solved=len(solver.solved), chunk=chunk)
+    return fit, dataclasses.replace(plan, n_solved=len(solver.skeleton), chunk=chunk)
 
 
 def _best_of_all(

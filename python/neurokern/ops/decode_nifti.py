@@ -11,7 +11,7 @@ from neurokern._check import check_integer, check_memory, check_positive
 from neurokern.ops import _library
 from neurokern.ops._library import torch
 from neurokern.ops._nifti_box import VoxelBox, as_box
-from neurokern.ops._nifti_clean import check_confounds, clean_rows, make_basis
+from neurokern.ops._nifti_clean import check_cleaning, check_confounds, clean_rows, make_basis
 from neurokern.ops._nifti_device import clean_there, decode_on_gpu, send
 from neurokern.ops._nifti_file import DECODED_TYPES, NiftiFile
 from neurokern.ops._nifti_fit import CleaningFit, fit_cleaning
@@ -245,18 +245,10 @@ def _basis(
     stop: int,
     header: NiftiHeader,
 ) -> Any:
-    if detrend not in (False, True, "linear", "cosine"):
-        raise ValueError(f"decode_nifti: detrend must be a bool, 'linear' or 'cosine', got {detrend!r}")
-    if (detrend == "cosine") != (high_pass is not None):
-        raise ValueError(
-            "decode_nifti: high_pass must be given, in Hz, with detrend='cosine' and only with it, got "
-            f"{high_pass} with detrend={detrend!r}"
-        )
+    check_cleaning("decode_nifti", detrend, standardize, high_pass)
     seconds = header.tr if tr is None else check_positive("decode_nifti", "tr", tr)
-    if high_pass is not None:
-        check_positive("decode_nifti", "high_pass", high_pass)
-        if seconds is None:
-            raise ValueError("decode_nifti: tr must be given for high_pass, the header holds none")
+    if high_pass is not None and seconds is None:
+        raise ValueError("decode_nifti: tr must be given for high_pass, the header holds none")
     columns = check_confounds(confounds, start, stop, header.n_volumes)
     return make_basis(stop - start, detrend, columns, standardize, high_pass, seconds)
 
@@ -287,10 +279,19 @@ def _window(start: Any, stop: Any, header: NiftiHeader) -> tuple[int, int]:
 
 
 def _dtype_name(dtype: Any, out: Any) -> str:
+    if out is not None and not hasattr(out, "dtype"):
+        raise TypeError(
+            f"decode_nifti: out must be a torch tensor or a numpy array, got {type(out).__name__}"
+        )
     given = dtype if dtype is not None else (None if out is None else out.dtype)
     if given is None:
         return "float32"
-    name = str(given).removeprefix("torch.") if _is_torch_dtype(given) else np.dtype(given).name
+    try:
+        name = str(given).removeprefix("torch.") if _is_torch_dtype(given) else np.dtype(given).name
+    except TypeError:
+        raise TypeError(
+            f"decode_nifti: dtype must be a torch or numpy dtype of {', '.join(DECODED_TYPES)}, got {given!r}"
+        ) from None
     if out is not None and dtype is not None and str(out.dtype).removeprefix("torch.") != name:
         raise ValueError(f"decode_nifti: out must have dtype {name}, got {out.dtype}")
     if name not in DECODED_TYPES:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from neurokern._check import check_choice
 from neurokern.ops import _ridge_autograd  # registers the ops
 from neurokern.ops._library import torch
+from neurokern.ops._ridge_accumulator import RidgeAccumulator
 from neurokern.ops._ridge_arguments import check_alpha, check_alphas, check_problem
 from neurokern.ops._ridge_blas import algebra_for
 from neurokern.ops._ridge_cv import make_solver, run
 from neurokern.ops._ridge_direct import solve_direct
 from neurokern.ops._ridge_folds import make_folds
 from neurokern.ops._ridge_plan import RidgePlan
+from neurokern.ops._ridge_result import RidgeCVResult, make_result
 from neurokern.ops._ridge_scores import SCORINGS
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
-__all__ = ["RidgeCVResult", "RidgePlan", "RidgeSolution", "ridge_cv", "solve_ridge"]
+__all__ = ["RidgeAccumulator", "RidgeCVResult", "RidgePlan", "RidgeSolution", "ridge_cv", "solve_ridge"]
 
 
 class RidgeSolution(NamedTuple):
@@ -120,45 +119,6 @@ def _differentiable(
     if sample_weight is not None:
         sample_weight = torch.as_tensor(sample_weight, dtype=torch.float64, device=X.device)
     return _ridge_autograd.solve_with_gradient(X, Y, alpha, sample_weight, fit_intercept)
-
-
-@dataclass(frozen=True, slots=True)
-class RidgeCVResult:
-    """A ridge regression with cross-validated penalties; made by :func:`ridge_cv`.
-
-    Arrays are of the kind and on the device of the input; without the axis of targets if Y had none.
-
-    Attributes
-    ----------
-    weights : (features, targets)
-        Of the fit to all samples.
-    intercept : (targets,)
-    alphas : (targets,), float64
-        The penalty that was chosen.
-    scores : (targets,), float64
-        Its cross-validated score.
-    scoring : str
-        What the scores are: ``"r2, mean over folds"``, ``"pearson, pooled"`` ...
-    candidates : numpy array of shape (alphas,), float64
-        Penalties, ascending, without duplicates.
-    alpha_scores : (alphas, targets), float64, or None
-        Scores of all candidates, with ``return_alpha_scores=True``.
-    plan : RidgePlan or None
-        How it was computed, with ``return_plan=True``.
-    """
-
-    weights: Array
-    intercept: Array
-    alphas: Array
-    scores: Array
-    scoring: str
-    candidates: np.ndarray
-    alpha_scores: Array | None = None
-    plan: RidgePlan | None = None
-
-    def predict(self, X: Array) -> Array:
-        """Predictions (samples, targets) for X (samples, features)."""
-        return X @ self.weights + self.intercept
 
 
 def ridge_cv(
@@ -268,20 +228,7 @@ def ridge_cv(
             keep_scores=return_alpha_scores,
         )
 
-    def give(values: Any) -> Any:
-        values = problem.give(values)
-        return values[..., 0] if problem.one_target else values
-
-    return RidgeCVResult(
-        give(fit.weights),
-        give(fit.intercept),
-        give(fit.alphas),
-        give(fit.scores),
-        scoring=f"{scoring}, {'pooled' if pool else 'mean over folds'}",
-        candidates=candidates,
-        alpha_scores=None if fit.alpha_scores is None else give(fit.alpha_scores),
-        plan=plan if return_plan else None,
-    )
+    return make_result(problem, fit, candidates, scoring, pool, plan if return_plan else None)
 
 
 def _check_fold_weights(folds: list[Any], weight: Any) -> None:
