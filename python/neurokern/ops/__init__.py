@@ -1,6 +1,7 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops._array_cache import prune_cache
+from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
     CleaningFit,
@@ -27,6 +28,7 @@ from neurokern.ops.solve_ridge import (
 )
 
 __all__ = [
+    "BandedRidgeResult",
     "CleaningFit",
     "MaskedBatch",
     "NiftiFile",
@@ -41,6 +43,7 @@ __all__ = [
     "RidgeSolution",
     "VoxelBox",
     "VoxelMask",
+    "banded_ridge_cv",
     "bin_spikes",
     "decode_nifti",
     "decode_voxels",
