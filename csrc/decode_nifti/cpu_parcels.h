@@ -14,6 +14,7 @@ namespace NEUROKERN_ISA {
 namespace {
 
 // Sums of a run: integers while they are exact, whatever the order; else doubles, in the order of the file.
+// The runs' sums, each from 0 on, are added in that order, too (cuda_parcels.cuh does the same).
 template <typename Type>
 struct RunSum {
   using Number = double;
@@ -35,13 +36,28 @@ struct RunSum<std::int16_t> {
   using Number = std::int32_t;
 };
 
-// Sums of 32 bits in a register.
+// Sums of voxels of a list: twice the bits of the values, one instruction away, and as many voxels as they
+// can add up, whatever those are.
+template <typename Type>
+struct ListSum {
+  using Number = typename RunSum<Type>::Number;
+  static constexpr std::int64_t kMost = 65536;
+};
+template <>
+struct ListSum<std::uint8_t> {
+  using Number = std::uint16_t;
+  static constexpr std::int64_t kMost = 256;
+};
+template <>
+struct ListSum<std::int8_t> {
+  using Number = std::int16_t;
+  static constexpr std::int64_t kMost = 256;
+};
 #if defined(__AVX2__)
-constexpr int kSumLanes = 8;
+constexpr int kSumBytes = 32;  // of a register
 #else
-constexpr int kSumLanes = 4;
+constexpr int kSumBytes = 16;
 #endif
-constexpr std::int64_t kLongestRun = 65536;  // that 32 bits can add up
 
 template <typename Bits, int kVolumes>
 struct Parcels {
@@ -92,7 +108,7 @@ struct Parcels {
       double totals[kVolumes] = {};
       auto left = static_cast<std::int64_t>(runs->sizes[parcel]);
       for (std::int64_t n; left > 0; left -= n, voxels += n) {
-        n = left < kLongestRun ? left : kLongestRun;
+        n = left < ListSum<Type>::kMost ? left : ListSum<Type>::kMost;
         add_exactly<Type>(elements, voxels, n, totals);
       }
       float* out = static_cast<float*>(p.out) + volume * p.out_stride + parcel;
@@ -104,8 +120,9 @@ struct Parcels {
   template <typename Type>
   static void add_exactly(const Element* elements, const std::int32_t* voxels, std::int64_t n,
                           double* totals) {
-    using Number = typename RunSum<Type>::Number;
-    constexpr int kLanes = kVolumes < kSumLanes ? kVolumes : kSumLanes, kParts = kVolumes / kLanes;
+    using Number = typename ListSum<Type>::Number;
+    constexpr int kMostLanes = kSumBytes / static_cast<int>(sizeof(Number));
+    constexpr int kLanes = kVolumes < kMostLanes ? kVolumes : kMostLanes, kParts = kVolumes / kLanes;
     typedef Type Values __attribute__((vector_size(sizeof(Type) * kLanes)));
     typedef Number Numbers __attribute__((vector_size(sizeof(Number) * kLanes)));
     Numbers sums[kParts] = {};

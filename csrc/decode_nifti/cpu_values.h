@@ -53,14 +53,15 @@ struct Scale {
   double wide_slope, wide_inter;
   Scaling scaling;
 
-  explicit Scale(const DecodeVolumes& p)
-      : slope(static_cast<float>(p.slope)),
-        inter(static_cast<float>(p.inter)),
-        wide_slope(p.slope),
-        wide_inter(p.inter),
-        scaling(p.slope == 1 && p.inter == 0                ? Scaling::none
-                : scales_in_float(p.type, p.slope, p.inter) ? Scaling::in_float
-                                                            : Scaling::in_double) {}
+  Scale(VoxelType type, double by, double plus)
+      : slope(static_cast<float>(by)),
+        inter(static_cast<float>(plus)),
+        wide_slope(by),
+        wide_inter(plus),
+        scaling(by == 1 && plus == 0              ? Scaling::none
+                : scales_in_float(type, by, plus) ? Scaling::in_float
+                                                  : Scaling::in_double) {}
+  explicit Scale(const DecodeVolumes& p) : Scale(p.type, p.slope, p.inter) {}
 };
 
 // A value as float32. Type is the file's; it is read from bits of its size.

@@ -54,6 +54,34 @@ struct CleanColumns {
   bool standardize;  // divide by the standard deviation (n_rows - 1); a column without any becomes 0
 };
 
+// Rows of raw values next to each other, in this machine's byte order, such as those of a packed run:
+// out = ((slope * raw + inter - origin) - basis . coefficients) * factor.
+struct ScaledRows {
+  const void* raw;  // (n_rows, n_columns), rows raw_stride values apart; may be `out` itself
+  std::int64_t raw_stride, n_rows, n_columns;
+  VoxelType type;
+  double slope, inter;
+  const float* origin;        // (n_columns,); null: scaled alone, and the three below are not used
+  const float* factor;        // (n_columns,)
+  const float* coefficients;  // (n_basis, n_columns)
+  const float* basis;         // (n_rows, n_basis)
+  std::int64_t n_basis;
+  void* out;  // (n_rows, n_columns) of `decoded`, rows out_stride values apart
+  std::int64_t out_stride;
+  DecodedType decoded;  // not raw
+};
+
+// The sums from which a run's coefficients follow; rows may come in pieces, in the order of time.
+struct FitColumns {
+  const float* values;  // (n_rows, n_columns), rows `stride` values apart
+  std::int64_t stride, n_rows, n_columns;
+  const double* basis;  // (n_rows, n_basis)
+  std::int64_t n_basis;
+  const float* origin;  // (n_columns,): taken off first; a large mean would cost the digits of what varies
+  double* sums;         // (n_basis, n_columns): basis . values is added
+  double* squares;      // (n_columns,): squares of the values are added
+};
+
 enum class DecodeStatus : int { ok, out_of_memory, read_failed, cut_short };
 
 NK_DECLARE_KERNEL(DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_threads))
@@ -61,6 +89,8 @@ NK_DECLARE_KERNEL(DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_
 NK_DECLARE_KERNEL(DecodeStatus decode_parcels_cpu(const DecodeVolumes& p, const ParcelRuns& parcels,
                                                   int n_threads))
 NK_DECLARE_KERNEL(DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads))
+NK_DECLARE_KERNEL(void scale_rows_cpu(const ScaledRows& p, int n_threads))
+NK_DECLARE_KERNEL(void fit_columns_cpu(const FitColumns& p, int n_threads))
 
 // Values that lie on the GPU: raw volumes, or rows of voxels that were gathered on the CPU already.
 struct DecodeResident {
@@ -75,6 +105,24 @@ struct DecodeResident {
   DecodedType decoded;  // not raw
 };
 
+// Means over parcels of values that lie on the GPU. The index is not checked before: wherever it points, no
+// other memory is read.
+struct ReduceResident {
+  const void* raw;  // (n_volumes, volume_values), as in the file
+  std::int64_t volume_values, n_volumes;
+  VoxelType type;
+  bool swapped;
+  double slope, inter;
+  const std::int64_t* positions;    // (n_voxels,) within a volume: parcel after parcel, each in file order
+  const std::int64_t* run_starts;   // (n_runs + 1,): first voxel of each run of neighbors, and n_voxels
+  const std::int64_t* parcel_runs;  // (n_parcels + 1,): first run of each parcel, and n_runs
+  const double* sizes;              // (n_parcels,): voxels of each
+  std::int64_t n_voxels, n_runs, n_parcels;
+  float* out;  // (n_volumes, n_parcels)
+};
+
 void decode_resident_cuda(const DecodeResident& p, void* stream);
+void reduce_resident_cuda(const ReduceResident& p, void* stream);
+void clean_columns_cuda(const CleanColumns& p, void* stream);
 
 }  // namespace neurokern

@@ -40,6 +40,33 @@ void bind_resident(py::module_& m) {
       py::kw_only(), py::arg("raw"), py::arg("volume_values"), py::arg("n_volumes"), py::arg("n_voxels"),
       py::arg("type"), py::arg("swapped"), py::arg("slope"), py::arg("inter"), py::arg("positions"),
       py::arg("out"), py::arg("out_stride"), py::arg("decoded"), py::arg("stream"));
+  m.def(
+      "reduce_resident",
+      [](std::uintptr_t raw, std::int64_t volume_values, std::int64_t n_volumes, int type, bool swapped,
+         double slope, double inter, std::uintptr_t positions, std::uintptr_t run_starts,
+         std::uintptr_t parcel_runs, std::uintptr_t sizes, std::int64_t n_voxels, std::int64_t n_runs,
+         std::int64_t n_parcels, std::uintptr_t out, std::uintptr_t stream) {
+        reduce_resident_cuda(
+            {pointer<const void>(raw), volume_values, n_volumes, static_cast<VoxelType>(type), swapped, slope,
+             inter, pointer<const std::int64_t>(positions), pointer<const std::int64_t>(run_starts),
+             pointer<const std::int64_t>(parcel_runs), pointer<const double>(sizes), n_voxels, n_runs,
+             n_parcels, pointer<float>(out)},
+            pointer<void>(stream));
+      },
+      py::kw_only(), py::arg("raw"), py::arg("volume_values"), py::arg("n_volumes"), py::arg("type"),
+      py::arg("swapped"), py::arg("slope"), py::arg("inter"), py::arg("positions"), py::arg("run_starts"),
+      py::arg("parcel_runs"), py::arg("sizes"), py::arg("n_voxels"), py::arg("n_runs"), py::arg("n_parcels"),
+      py::arg("out"), py::arg("stream"));
+  m.def(
+      "clean_columns",
+      [](std::uintptr_t values, std::uintptr_t basis, std::int64_t n_rows, std::int64_t n_columns,
+         std::int64_t stride, std::int64_t n_basis, bool standardize, std::uintptr_t stream) {
+        clean_columns_cuda({pointer<float>(values), pointer<const float>(basis), n_rows, n_columns, stride,
+                            n_basis, standardize},
+                           pointer<void>(stream));
+      },
+      py::kw_only(), py::arg("values"), py::arg("basis"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("stride"), py::arg("n_basis"), py::arg("standardize"), py::arg("stream"));
 }
 
 #else
@@ -229,6 +256,57 @@ void bind_volumes(py::module_& m) {
       py::arg("stride"), py::arg("n_basis"), py::arg("standardize"), py::arg("n_threads"));
 }
 
+void bind_scaled_rows(py::module_& m) {
+  m.def(
+      "scale_rows",
+      [](std::uintptr_t raw, std::int64_t raw_stride, std::int64_t n_rows, std::int64_t n_columns, int type,
+         double slope, double inter, std::uintptr_t origin, std::uintptr_t factor,
+         std::uintptr_t coefficients, std::uintptr_t basis, std::int64_t n_basis, std::uintptr_t out,
+         std::int64_t out_stride, int decoded, int n_threads) {
+        const py::gil_scoped_release release;
+        const ScaledRows p{pointer<const void>(raw),
+                           raw_stride,
+                           n_rows,
+                           n_columns,
+                           static_cast<VoxelType>(type),
+                           slope,
+                           inter,
+                           pointer<const float>(origin),
+                           pointer<const float>(factor),
+                           pointer<const float>(coefficients),
+                           pointer<const float>(basis),
+                           n_basis,
+                           pointer<void>(out),
+                           out_stride,
+                           static_cast<DecodedType>(decoded)};
+        NK_DISPATCH(scale_rows_cpu, p, n_threads);
+      },
+      py::kw_only(), py::arg("raw"), py::arg("raw_stride"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("type"), py::arg("slope"), py::arg("inter"), py::arg("origin"), py::arg("factor"),
+      py::arg("coefficients"), py::arg("basis"), py::arg("n_basis"), py::arg("out"), py::arg("out_stride"),
+      py::arg("decoded"), py::arg("n_threads"));
+  m.def(
+      "fit_columns",
+      [](std::uintptr_t values, std::int64_t stride, std::int64_t n_rows, std::int64_t n_columns,
+         std::uintptr_t basis, std::int64_t n_basis, std::uintptr_t origin, std::uintptr_t sums,
+         std::uintptr_t squares, int n_threads) {
+        const py::gil_scoped_release release;
+        const FitColumns p{pointer<const float>(values),
+                           stride,
+                           n_rows,
+                           n_columns,
+                           pointer<const double>(basis),
+                           n_basis,
+                           pointer<const float>(origin),
+                           pointer<double>(sums),
+                           pointer<double>(squares)};
+        NK_DISPATCH(fit_columns_cpu, p, n_threads);
+      },
+      py::kw_only(), py::arg("values"), py::arg("stride"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("basis"), py::arg("n_basis"), py::arg("origin"), py::arg("sums"), py::arg("squares"),
+      py::arg("n_threads"));
+}
+
 void bind_gzip(py::module_& m) {
   py::class_<GzipStream>(m, "GzipStream", "A gzip file's bytes from anywhere: one pass, and its seek points.")
       .def(py::init([](int descriptor, std::int64_t file_bytes, std::int64_t base, std::int64_t spacing) {
@@ -290,6 +368,7 @@ void bind_decode_nifti(py::module_& m) {
   bind_file(m);
   bind_mask(m);
   bind_volumes(m);
+  bind_scaled_rows(m);
   bind_gzip(m);
 #endif
 }

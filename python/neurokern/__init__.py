@@ -15,12 +15,14 @@ _HOME_OF = {
     "MtM": "neurokern.models",
     "MtMConfig": "neurokern.models",
     "NiftiFile": "neurokern.ops",
+    "RidgeAccumulator": "neurokern.ops",
     "SpikeRecording": "neurokern.datasets",
     "bin_spikes": "neurokern.ops",
     "decode_nifti": "neurokern.ops",
     "gather_regions": "neurokern.ops",
     "load_recording": "neurokern.datasets",
     "mask_regions": "neurokern.ops",
+    "ridge_cv": "neurokern.ops",
     "scatter_regions": "neurokern.ops",
     "solve_ridge": "neurokern.ops",
 }
@@ -42,6 +44,7 @@ __all__ = [
     "MtM",
     "MtMConfig",
     "NiftiFile",
+    "RidgeAccumulator",
     "SpikeRecording",
     "__version__",
     "bin_spikes",
@@ -49,6 +52,7 @@ __all__ = [
     "gather_regions",
     "load_recording",
     "mask_regions",
+    "ridge_cv",
     "scatter_regions",
     "solve_ridge",
 ]
@@ -60,7 +64,7 @@ if TYPE_CHECKING:
     from neurokern.ops.decode_nifti import NiftiFile, decode_nifti
     from neurokern.ops.gather_regions import gather_regions, scatter_regions
     from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-    from neurokern.ops.solve_ridge import solve_ridge
+    from neurokern.ops.solve_ridge import RidgeAccumulator, ridge_cv, solve_ridge
 
 
 def __getattr__(name: str) -> object:

@@ -130,6 +130,19 @@ def clean_columns(
 ) -> None: ...
 def count_targets(arguments: dict[str, Any], n_threads: int) -> None: ...
 def decode_volumes(volumes: DecodeVolumes, parcels: ParcelRuns | None, n_threads: int) -> None: ...
+def fit_columns(
+    *,
+    values: int,
+    stride: int,
+    n_rows: int,
+    n_columns: int,
+    basis: int,
+    n_basis: int,
+    origin: int,
+    sums: int,
+    squares: int,
+    n_threads: int,
+) -> None: ...
 def index_mask(
     mask: int, n_x: int, n_y: int, n_z: int, run_starts: int, run_lengths: int, order: int
 ) -> None: ...
@@ -137,4 +150,23 @@ def inflate_start(descriptor: int, file_bytes: int, n: int) -> bytes: ...
 def isa() -> str: ...
 def mask_regions(arguments: dict[str, Any], n_threads: int) -> None: ...
 def measure_mask(mask: int, n_x: int, n_y: int, n_z: int) -> tuple[int, int]: ...
+def scale_rows(
+    *,
+    raw: int,
+    raw_stride: int,
+    n_rows: int,
+    n_columns: int,
+    type: int,
+    slope: float,
+    inter: float,
+    origin: int,
+    factor: int,
+    coefficients: int,
+    basis: int,
+    n_basis: int,
+    out: int,
+    out_stride: int,
+    decoded: int,
+    n_threads: int,
+) -> None: ...
 def write_targets(arguments: dict[str, Any], n_threads: int) -> None: ...

@@ -246,6 +246,26 @@ def test_one_bad_file_is_a_warning_and_the_rest_is_told(folder, capsys, damage, 
     assert said.split()[0] in text(capsys, folder)
 
 
+def test_fields_of_any_kind_and_events_without_a_type_are_told(folder, capsys):
+    (folder / "dataset_description.json").write_text(
+        json.dumps({"Name": 5, "BIDSVersion": [1], "License": {}})
+    )
+    events_of(folder).write_text("onset\tduration\ttrial_type\n1\t2\tn/a\n3\t1\tface\n")
+    facts = info(capsys, folder)[0]
+    assert (facts["name"], facts["license"]) == ("5", None)
+    assert facts["conditions"] == {"face": 2, "house": 1, "n/a": 1}
+    assert "name" in text(capsys, folder)
+
+
+def test_a_sidecar_that_cannot_be_read_is_told_beside_the_header(tmp_path, capsys):
+    path = write_image(tmp_path / "a.nii")
+    for content in ("{", "[" * 100_000, "[1]"):
+        (tmp_path / "a.json").write_text(content)
+        facts = info(capsys, path)[0]
+        assert "a.json must" in facts["warnings"][0]
+        assert facts["tr_source"] == "header"
+
+
 def test_data_that_were_not_fetched_are_told(folder, capsys):
     path = folder / "sub-01/func/sub-01_task-look_bold.nii.gz"
     path.unlink()

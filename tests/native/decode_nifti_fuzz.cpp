@@ -86,6 +86,7 @@ struct Mask {
   std::unique_ptr<std::int32_t[]> order;
   std::unique_ptr<std::int32_t[]> parcel_lengths, parcels;
   std::unique_ptr<double[]> parcel_sizes;
+  std::unique_ptr<std::int32_t[]> parcel_voxels;  // or null: parcels are summed run by run
 
   Mask(const std::int64_t (&shape)[3], unsigned seed) {
     std::mt19937 generator(seed);
@@ -105,12 +106,23 @@ struct Mask {
       parcels[run] = static_cast<std::int32_t>(generator() % kParcels);
       parcel_sizes[parcels[run]] += static_cast<double>(lengths[run]);
     }
+    if (generator() % 2 == 0) list_voxels();
+  }
+
+  void list_voxels() {
+    parcel_voxels.reset(new std::int32_t[static_cast<std::size_t>(size.n_voxels)]);
+    std::int32_t* next = parcel_voxels.get();
+    for (std::int32_t parcel = 0; parcel < kParcels; ++parcel)
+      for (std::int64_t run = 0, at = 0; run < size.n_runs; at += lengths[run++])
+        for (std::int64_t i = 0; i < lengths[run] && parcels[run] == parcel; ++i)
+          *next++ = static_cast<std::int32_t>(at + i);
   }
 
   static constexpr std::int64_t kParcels = 5;
 
   ParcelRuns parcel_runs() const {
-    return {parcel_lengths.get(), parcels.get(), parcel_sizes.get(), size.n_runs, kParcels};
+    return {parcel_lengths.get(), parcels.get(), parcel_sizes.get(),
+            size.n_runs,          kParcels,      parcel_voxels.get()};
   }
 };
 

@@ -185,8 +185,25 @@ def test_planes_of_one_line_are_not_drawn(shape):
     assert (figure is None) == (sum(n > 1 for n in shape) < 2)
 
 
-def test_an_affine_of_zeros_is_drawn():
-    assert brain_slices(np.ones(SHAPE), np.ones(SHAPE, bool), np.zeros((4, 4)), label="mean") is not None
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sizes", [(0, 0, 0), (1e30, 2, 2), (1e-30, 2, 2), (np.inf, 2, 2), (np.nan, 2, 2)])
+def test_an_affine_that_is_damaged_is_drawn_with_cubes(sizes):
+    affine = np.diag([*sizes, 1.0])
+    for plane in _planes(np.ones(SHAPE), np.ones(SHAPE, bool), affine):
+        left, right, bottom, top = plane.extent
+        assert ((top - bottom), (right - left)) == plane.values.shape
+    assert brain_slices(np.ones(SHAPE), np.ones(SHAPE, bool), affine, label="mean") is not None
+
+
+def test_a_condition_with_dollar_signs_is_written_as_it_is():
+    course = {"a": np.arange(4.0)}
+    figure = run_timeline(course, {}, tr=1.0, events=[(0.0, 1.0, "$x_{$"), (1.0, 1.0, "b")])
+    assert "events" in figure.alt
+
+
+def test_confounds_that_are_text_are_named():
+    with pytest.raises(ValueError, match="must be numbers or n/a in the columns framewise_displacement"):
+        framewise_displacement(pd.DataFrame({"framewise_displacement": ["high", "low"]}))
 
 
 def test_many_conditions_share_a_lane():
@@ -213,6 +230,15 @@ def folder(tmp_path, monkeypatch):
     return root
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave figures undrawn, where a test is about the rest of the page."""
+    monkeypatch.setattr("neurokern.report.fmri_figures.to_data_uri", lambda fig: _EMPTY)
+
+
+_EMPTY = "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()
+
+
 def test_a_page_about_a_folder_shows_each_run_and_names_nobody(folder, tmp_path):
     page = report(tmp_path, folder)
     assert page.count("<img") == 6
@@ -222,7 +248,7 @@ def test_a_page_about_a_folder_shows_each_run_and_names_nobody(folder, tmp_path)
     assert "<script" not in page
 
 
-def test_runs_are_chosen_and_limited(folder, tmp_path):
+def test_runs_are_chosen_and_limited(folder, undrawn, tmp_path):
     assert "1 of 2 runs" in report(tmp_path, folder, "--max-runs", "1")
     page = report(tmp_path, folder, "--subject", "joe", "--task", "look", "--title", "Mine")
     assert page.count("<img") == 3
@@ -230,7 +256,7 @@ def test_runs_are_chosen_and_limited(folder, tmp_path):
     assert "Subject 2" in page
 
 
-def test_a_run_that_cannot_be_read_is_left_out_and_told(folder, tmp_path, capsys):
+def test_a_run_that_cannot_be_read_is_left_out_and_told(folder, undrawn, tmp_path, capsys):
     path = folder / "sub-jane/func/sub-jane_task-look_bold.nii.gz"
     path.write_bytes(path.read_bytes()[:2000])
     page = report(tmp_path, folder)
@@ -239,13 +265,13 @@ def test_a_run_that_cannot_be_read_is_left_out_and_told(folder, tmp_path, capsys
     assert "left out" in capsys.readouterr().out
 
 
-def test_a_page_about_one_file_finds_its_events(folder, tmp_path):
+def test_a_page_about_one_file_finds_its_events(folder, undrawn, tmp_path):
     page = report(tmp_path, folder / "sub-joe/func/sub-joe_task-look_bold.nii.gz")
     assert "Over time: events" in page
     assert not re.search("jane|joe|sub-", page)
 
 
-def test_a_mask_is_taken_or_found_beside_a_preprocessed_image(folder, tmp_path, capsys):
+def test_a_mask_is_taken_or_found_beside_a_preprocessed_image(folder, undrawn, tmp_path, capsys):
     inside = head()[1].astype(np.uint8)
     path = folder / "derivatives/prep/sub-joe/func/sub-joe_task-look_space-T1w_desc-preproc_bold.nii.gz"
     save(path, head()[0])
@@ -289,6 +315,9 @@ def test_odd_images_give_a_page_or_one_line_of_error(values, tmp_path, capsys):
 def test_wrong_input_is_one_line(folder, tmp_path, capsys):
     assert "no such file or folder: nowhere" in fails(capsys, "nowhere")
     assert "'look'" in fails(capsys, folder, "--task", "sleep")
+    assert "evaluate RUN --report" in fails(capsys, folder / "sub-joe")
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    assert "evaluate RUN --report" in fails(capsys, tmp_path / "a.npz")
     assert "--task" in fails(capsys, folder / "sub-joe/func/sub-joe_task-look_bold.nii.gz", "--task", "look")
     (tmp_path / "a.nii").write_bytes(b"no image" * 99)
     assert "magic" in fails(capsys, tmp_path / "a.nii")

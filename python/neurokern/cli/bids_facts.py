@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ import pandas as pd
 from neurokern.cli.image_facts import sizes_text, tr_facts
 
 if TYPE_CHECKING:
-    from neurokern.datasets import BIDSDataset, BIDSRun
+    from neurokern.datasets import BIDSDataset, BIDSIndex, BIDSRun
 
-__all__ = ["dataset_rows", "describe_dataset", "describe_run", "run_label"]
+__all__ = ["condition_names", "dataset_rows", "describe_dataset", "describe_run", "run_label"]
 
 _MOST_NAMES = 20
 _IMAGES = (".nii", ".nii.gz")
@@ -34,9 +33,10 @@ def describe_dataset(root: pathlib.Path) -> dict[str, Any]:
     """
     from neurokern.datasets import BIDSDataset, BIDSIndex
 
-    files = BIDSIndex(root).files
+    index = BIDSIndex(root)
+    files = index.files
     about = _description(root)
-    runs, warnings = [], _links_to_nowhere(root)
+    runs, warnings = [], _fetch_first(index)
     dataset = _functional(BIDSDataset, root)
     for i in range(0 if dataset is None else len(dataset)):
         assert dataset is not None
@@ -49,10 +49,10 @@ def describe_dataset(root: pathlib.Path) -> dict[str, Any]:
     return {
         "source": root.resolve().name,
         "holds": "BIDS folder",
-        "name": about.get("Name"),
-        "bids_version": about.get("BIDSVersion"),
-        "dataset_type": about.get("DatasetType"),
-        "license": about.get("License"),
+        "name": about["Name"],
+        "bids_version": about["BIDSVersion"],
+        "dataset_type": about["DatasetType"],
+        "license": about["License"],
         **{f"{name}s": _values(files, name) for name in ("subject", "session", "task")},
         "files": _file_counts(files),
         "runs": runs,
@@ -81,7 +81,7 @@ def describe_run(dataset: BIDSDataset, i: int) -> dict[str, Any]:
         run = dataset.run(i)
         header = NiftiFile(path).header
     except (OSError, ValueError) as error:
-        facts["warnings"] = [_without(path, error)]
+        facts["warnings"] = [_without(path, dataset.root, error)]
         return facts
     timing, said = tr_facts(header, run)
     facts |= {
@@ -98,6 +98,13 @@ def describe_run(dataset: BIDSDataset, i: int) -> dict[str, Any]:
     _describe_events(facts, run, seconds)
     _describe_confounds(facts, run)
     return facts
+
+
+def condition_names(events: pd.DataFrame) -> list[str]:
+    """Return the condition of each event: its ``trial_type``, "n/a" where it has none."""
+    if "trial_type" not in events:
+        return ["event"] * len(events)
+    return ["n/a" if pd.isna(name) else str(name) for name in events["trial_type"]]
 
 
 def run_label(entities: dict[str, str]) -> str:
@@ -136,11 +143,13 @@ def dataset_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _description(root: pathlib.Path) -> dict[str, Any]:
+def _description(root: pathlib.Path) -> dict[str, str | None]:
     from neurokern.datasets.bids_index import read_json
 
     file = root / "dataset_description.json"
-    return read_json(file) if file.is_file() else {}
+    fields = read_json(file) if file.is_file() else {}
+    wanted = ("Name", "BIDSVersion", "DatasetType", "License")
+    return {name: str(fields[name]) if fields.get(name) else None for name in wanted}
 
 
 def _functional(kind: type[BIDSDataset], root: pathlib.Path) -> BIDSDataset | None:
@@ -151,18 +160,12 @@ def _functional(kind: type[BIDSDataset], root: pathlib.Path) -> BIDSDataset | No
         return None
 
 
-def _links_to_nowhere(root: pathlib.Path) -> list[str]:
-    """Count links whose files are not here, as in a clone of which the data were not fetched."""
-    lost = [
-        pathlib.Path(folder, name)
-        for folder, _, names in os.walk(root)
-        for name in names
-        if name.endswith(_DATA) and not os.path.exists(os.path.join(folder, name))
-    ]
+def _fetch_first(index: BIDSIndex) -> list[str]:
+    lost = index.links_to_nowhere()
     if not lost:
         return []
     return [
-        f"{len(lost)} data files are links to nowhere, such as {lost[0].relative_to(root)}; fetch them "
+        f"{len(lost)} data files are links to nowhere, such as {lost[0].relative_to(index.root)}; fetch them "
         "first, with `datalad get` for instance"
     ]
 
@@ -212,10 +215,7 @@ def _describe_events(facts: dict[str, Any], run: BIDSRun, seconds: float | None)
             f"events must have columns onset and duration, there is no {', '.join(missing)}"
         )
         return
-    names = (
-        run.events["trial_type"].astype(str) if "trial_type" in run.events else ["event"] * len(run.events)
-    )
-    facts["conditions"] = dict(sorted(Counter(names).items()))
+    facts["conditions"] = dict(sorted(Counter(condition_names(run.events)).items()))
     onset = pd.to_numeric(run.events["onset"], errors="coerce").to_numpy(dtype=np.float64)
     duration = pd.to_numeric(run.events["duration"], errors="coerce").to_numpy(dtype=np.float64)
     if unknown := int((~np.isfinite(onset)).sum()):
@@ -288,6 +288,6 @@ def _files_text(counts: dict[str, dict[str, int]]) -> str:
     return "; ".join(kinds) or "no data"
 
 
-def _without(path: pathlib.Path, error: Exception) -> str:
+def _without(path: pathlib.Path, root: pathlib.Path, error: Exception) -> str:
     """Return the message without the path that stands before it anyway."""
-    return " ".join(str(error).split()).removeprefix(f"{path}: ")
+    return " ".join(str(error).split()).removeprefix(f"{path}: ").replace(f"{root}/", "")

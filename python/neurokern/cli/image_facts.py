@@ -42,12 +42,17 @@ def describe_image(path: pathlib.Path) -> dict[str, Any]:
     OSError, ValueError
         If the file cannot be read or is no NIfTI image.
     """
+    from neurokern.datasets import BIDSRun
     from neurokern.datasets.bids_file import find_run
     from neurokern.ops import NiftiFile
 
     file = NiftiFile(path)
     header = file.header
-    timing, warnings = tr_facts(header, find_run(path))
+    try:
+        run, unread = find_run(path), []
+    except ValueError as error:  # of a sidecar or a table
+        run, unread = BIDSRun(path=path, entities={}, metadata={}, events=None, confounds=None), [str(error)]
+    timing, warnings = tr_facts(header, run)
     extensions, said = _extensions(file)
     return {
         "source": path.name,
@@ -70,7 +75,7 @@ def describe_image(path: pathlib.Path) -> dict[str, Any]:
         "bytes_on_disk": sum(part.stat().st_size for part in file.parts),
         "bytes_decoded": header.n_bytes,
         "extensions": extensions,
-        "warnings": [*warnings, *_grid_warnings(header), *said],
+        "warnings": [*unread, *warnings, *_grid_warnings(header), *said],
     }
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from neurokern.cli._common import Steps, new_parser, say
 from neurokern.cli._flags import positive_int
-from neurokern.cli.bids_facts import describe_dataset, describe_run, run_label
-from neurokern.cli.image_facts import describe_image, image_rows
+from neurokern.cli.bids_facts import condition_names, describe_dataset, describe_run, run_label
+from neurokern.cli.image_facts import describe_image, image_rows, is_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,11 +73,24 @@ def run(args: argparse.Namespace) -> None:
 
     require_matplotlib()
     path = pathlib.Path(args.data)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file or folder: {path}")
+    _check_kind(path)
     title, lede, sections = _of_folder(path, args) if path.is_dir() else _of_file(path, args)
     page = write_page(args.out, args.title or title, lede, sections, _facts())
     say(f"report: {page}")
+
+
+def _check_kind(path: pathlib.Path) -> None:
+    """Raise unless a path looks like an image or a BIDS folder."""
+    from neurokern.datasets.bids_file import is_bids_folder
+
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    if is_bids_folder(path) if path.is_dir() else is_image(path):
+        return
+    raise ValueError(
+        f"{path} must be a NIfTI image (.nii, .nii.gz, .hdr) or a BIDS folder (dataset_description.json, "
+        "sub-*); reports on spikes come from `neurokern evaluate RUN --report`"
+    )
 
 
 def _of_file(path: pathlib.Path, args: argparse.Namespace) -> tuple[str, list[str], list[Section]]:
@@ -200,11 +213,10 @@ def _events(source: BIDSRun) -> list[tuple[float, float, str]]:
     events = source.events
     if events is None or not {"onset", "duration"} <= set(events):
         return []
-    names = events["trial_type"].astype(str) if "trial_type" in events else ["event"] * len(events)
     onsets = pd.to_numeric(events["onset"], errors="coerce")
     durations = pd.to_numeric(events["duration"], errors="coerce").fillna(0.0)
-    rows = zip(onsets, durations, names, strict=True)
-    return [(float(on), float(long), str(name)) for on, long, name in rows if np.isfinite(on)]
+    rows = zip(onsets, durations, condition_names(events), strict=True)
+    return [(float(on), float(long), name) for on, long, name in rows if np.isfinite(on)]
 
 
 def _facts() -> dict[str, str]:

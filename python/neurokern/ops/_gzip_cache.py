@@ -23,6 +23,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurokern"
 
 
+def content_key(file: Any) -> str:
+    """Return what tells a compressed file from others: its size, and both ends with CRC and length."""
+    ends = hashlib.blake2b(digest_size=16)
+    ends.update(os.pread(file.descriptor, _ENDS, 0))
+    ends.update(os.pread(file.descriptor, _ENDS, max(file.size - _ENDS, 0)))
+    ends.update(str(file.size).encode())
+    return ends.hexdigest()
+
+
 def where_to_keep(cache: bool | str) -> Keep | None:
     """Return where seek points go for an argument ``cache``; None: nowhere.
 
@@ -48,11 +57,7 @@ class SeekPointFiles:
     """
 
     def __init__(self, file: Any, path: Path, keep: Keep) -> None:
-        ends = hashlib.blake2b(digest_size=16)
-        ends.update(os.pread(file.descriptor, _ENDS, 0))
-        ends.update(os.pread(file.descriptor, _ENDS, max(file.size - _ENDS, 0)))
-        ends.update(str(file.size).encode())
-        self._key = ends.hexdigest()
+        self._key = content_key(file)
         self._data = path
         self._beside = path.with_name(path.name + _SUFFIX)
         self._cached = cache_folder() / "gzip_index" / f"{self._key}.index"

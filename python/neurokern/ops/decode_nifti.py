@@ -10,24 +10,36 @@ import numpy as np
 from neurokern._check import check_integer, check_memory, check_positive
 from neurokern.ops import _library
 from neurokern.ops._library import torch
-from neurokern.ops._nifti_clean import check_confounds, clean_rows, make_basis
+from neurokern.ops._nifti_box import VoxelBox, as_box
+from neurokern.ops._nifti_clean import check_cleaning, check_confounds, clean_rows, make_basis
+from neurokern.ops._nifti_device import clean_there, decode_on_gpu, send
 from neurokern.ops._nifti_file import DECODED_TYPES, NiftiFile
+from neurokern.ops._nifti_fit import CleaningFit, fit_cleaning
 from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_parcels import ParcelAtlas
 from neurokern.ops._nifti_resident import decode_voxels
+from neurokern.ops._nifti_resident_parcels import ParcelIndex, decode_parcels, parcel_index
+from neurokern.ops._packed_run import PackedRun, decode_weighted
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
 __all__ = [
+    "CleaningFit",
     "NiftiFile",
     "NiftiFormatError",
     "NiftiHeader",
+    "PackedRun",
     "ParcelAtlas",
+    "ParcelIndex",
+    "VoxelBox",
     "VoxelMask",
     "decode_nifti",
+    "decode_parcels",
     "decode_voxels",
+    "fit_cleaning",
+    "parcel_index",
 ]
 
 _VOLUMES_AT_ONCE = 32  # of a weighted atlas
@@ -38,6 +50,7 @@ def decode_nifti(
     mask: Any = None,
     *,
     labels: Any = None,
+    crop: Any = None,
     start: int = 0,
     stop: int | None = None,
     detrend: bool | str = False,
@@ -45,6 +58,7 @@ def decode_nifti(
     confounds: Any = None,
     high_pass: float | None = None,
     tr: float | None = None,
+    cache: bool = False,
     dtype: Any = None,
     device: Any = None,
     out: Array | None = None,
@@ -64,6 +78,9 @@ def decode_nifti(
     labels : ParcelAtlas, array, tensor, path or nibabel image, optional
         Mean signals of parcels instead: whole numbers (x, y, z), or weights (x, y, z, parcels). Columns are
         the parcels in ascending order of their numbers. Not with ``mask``.
+    crop : VoxelBox, three pairs (start, stop), or a mask as above, optional
+        Decode this box of each volume alone; of a mask, the smallest box that holds it. Not with ``mask`` and
+        ``labels``. ``VoxelBox.put_back`` puts the result into whole volumes.
     start, stop : int, default 0 and all
         Volumes (TRs) ``start`` ... ``stop - 1``.
     detrend : bool or {"linear", "cosine"}, default False
@@ -77,18 +94,21 @@ def decode_nifti(
         Cut-off in Hz of ``detrend="cosine"``.
     tr : float, optional
         Seconds between volumes for ``high_pass``; default the header's. Sidecars know better.
+    cache : bool, default False
+        Read from the packed run in the cache, see :meth:`NiftiFile.pack`, which is made first if need be.
     dtype : torch or numpy dtype, default float32
         float32, float16 or bfloat16 (torch), or float32 or float16 (numpy); which of the two decides what is
         returned. Without torch installed the default is numpy's.
     device : torch.device or str, optional
-        Where the result shall lie. Voxels of a mask go to a GPU as the file has them, from pinned memory and
-        in pieces, and are decoded there, while the next piece is read.
+        Where the result shall lie. Voxels go to a GPU as the file has them, from pinned memory and in pieces,
+        and are scaled and cleaned there, while the next piece is read; means of parcels are made on the CPU.
+        The work is put on torch's current stream, and the values have the bits that they have on the CPU.
     out : tensor or array, optional
         On the CPU; written and returned; rows may be apart, voxels must be next to each other.
 
     Returns
     -------
-    values : (trs, voxels) or (trs, parcels), or (trs, x, y, z) without either
+    values : (trs, voxels) or (trs, parcels), or (trs, x, y, z) without either, of the box with ``crop``
         Detrending, standardizing and confounds refer to the decoded window alone.
 
     Raises
@@ -111,63 +131,90 @@ def decode_nifti(
     check_decodable(file.path, header)
     start, stop = _window(start, stop, header)
     atlas = _atlas_of(labels, mask, header)
-    voxels = atlas.mask if atlas is not None else _voxels_of(mask, header)
+    box = _box_of(crop, mask, atlas, header)
+    voxels = box.mask if box is not None else atlas.mask if atlas is not None else _voxels_of(mask, header)
     basis = _basis(detrend, standardize, confounds, high_pass, tr, start, stop, header)
-    whole = mask is None and atlas is None
+    grid = None if mask is not None or atlas is not None else header.shape if box is None else box.shape
     shape = (stop - start, voxels.n_voxels if atlas is None else atlas.n_parcels)
     name = _dtype_name(dtype, out)
-    if device is not None and torch.device(device).type != "cpu":
-        return _decode_to(device, file, voxels, start, shape, name, whole, atlas, basis, standardize, out)
-    rows = _allocate(shape, name, dtype) if out is None else _check_out(out, whole, shape, header)
-    # Cleaning and parcels are computed in float32; other types are rounded at the end.
-    values = rows if name == "float32" or (atlas is None and basis is None) else _float_rows(rows)
-    if shape[0]:
-        if atlas is None:
-            file.decode_into(values, voxels, start, DECODED_TYPES[name if values is rows else "float32"])
-        elif atlas.weights is None:
-            file.decode_into(values, voxels, start, DECODED_TYPES["float32"], atlas.native())
-        else:
-            _decode_weighted(file, atlas, atlas.weights, start, values)
-        if basis is not None:
-            clean_rows(values, basis, standardize)
+    source = file.pack(voxels if atlas is None else atlas) if cache and shape[0] else file
+    elsewhere = _is_elsewhere(device, out)
+    like = _library.gpu_like(device) if elsewhere else None
+    if like is not None and atlas is None:
+        rows = _decode_there(like, source, voxels, start, shape, name, basis, standardize)
+    else:  # means of parcels are made where the bytes are, and are small
+        rows = _allocate(shape, name, dtype) if out is None else _check_out(out, grid, shape)
+        if shape[0]:
+            _decode_here(source, voxels, atlas, start, rows, name, basis, standardize)
+        rows = _send(rows, like, device) if elsewhere else rows
     if file is not image:
         file.save_seek_points()
-    if values is not rows:
-        rows[...] = values
     if out is not None:
         return out
-    return rows.reshape(shape[0], *header.shape) if whole else rows
+    return rows if grid is None else rows.reshape(shape[0], *grid)
 
 
-def _decode_to(
-    device: Any,
-    file: NiftiFile,
+def _decode_here(
+    source: NiftiFile | PackedRun,
+    voxels: VoxelMask,
+    atlas: ParcelAtlas | None,
+    start: int,
+    rows: Any,
+    name: str,
+    basis: Any,
+    standardize: bool,
+) -> None:
+    """Fill rows on the CPU."""
+    # Cleaning and parcels are computed in float32; other types are rounded at the end.
+    values = rows if name == "float32" or (atlas is None and basis is None) else _float_rows(rows)
+    if isinstance(source, PackedRun):
+        source.decode_into(values, start)
+    elif atlas is None:
+        source.decode_into(values, voxels, start, DECODED_TYPES[name if values is rows else "float32"])
+    elif atlas.weights is None:
+        source.decode_into(values, voxels, start, DECODED_TYPES["float32"], atlas.native())
+    else:
+        decode_weighted(source, atlas, atlas.weights, start, values)
+    if basis is not None:
+        clean_rows(values, basis, standardize)
+    if values is not rows:
+        rows[...] = values
+
+
+def _decode_there(
+    like: Any,
+    source: NiftiFile | PackedRun,
     voxels: VoxelMask,
     start: int,
     shape: tuple[int, ...],
     name: str,
-    whole: bool,
-    atlas: ParcelAtlas | None,
     basis: Any,
     standardize: bool,
-    out: Any,
 ) -> Any:
-    """Return the values on a device, decoded there."""
-    if out is not None:
+    """Return the values of voxels, scaled and cleaned on the GPU of ``like``."""
+    values = _library.new_array(like, shape, name if basis is None else "float32")
+    if shape[0]:
+        decode_on_gpu(source, voxels, start, values)
+        if basis is not None:
+            clean_there(values, basis, standardize)
+    return values.to(getattr(torch, name))
+
+
+def _send(rows: Any, like: Any, device: Any) -> Any:
+    """Return a copy of rows on a device other than the CPU."""
+    return send(rows, like) if like is not None else torch.as_tensor(rows).to(device)
+
+
+def _is_elsewhere(device: Any, out: Any) -> bool:
+    """Return whether the result shall lie on another device than the CPU."""
+    if device is None:
+        return False
+    if torch is None:
+        raise ValueError(f"decode_nifti: device must be left out without PyTorch, got {device!r}")
+    elsewhere = torch.device(device).type != "cpu" or _library.gpu_like(device) is not None
+    if elsewhere and out is not None:
         raise ValueError("decode_nifti: give device or out, not both; out says where the result lies")
-    if atlas is not None or basis is not None:
-        raise ValueError(
-            "decode_nifti: device must be left out with labels, detrend, standardize and confounds, which "
-            "are computed on the CPU; move the result with .to(device)"
-        )
-    pieces = []
-    for first in range(0, shape[0], _VOLUMES_AT_ONCE):
-        n = min(_VOLUMES_AT_ONCE, shape[0] - first)
-        raw = torch.from_numpy(file.read_raw(voxels, start + first, start + first + n)).pin_memory()
-        raw = raw.to(device, non_blocking=True)
-        pieces.append(decode_voxels(raw, file.header.in_memory, dtype=getattr(torch, name)))
-    values = torch.cat(pieces) if pieces else torch.empty(shape, dtype=getattr(torch, name), device=device)
-    return values.reshape(shape[0], *file.header.shape) if whole else values
+    return elsewhere
 
 
 def _atlas_of(labels: Any, mask: Any, header: NiftiHeader) -> ParcelAtlas | None:
@@ -180,15 +227,14 @@ def _atlas_of(labels: Any, mask: Any, header: NiftiHeader) -> ParcelAtlas | None
     return atlas
 
 
-def _decode_weighted(file: NiftiFile, atlas: ParcelAtlas, weights: Any, start: int, out: Any) -> None:
-    """Weighted means, a few volumes at a time, so that the voxels of a run are never held together."""
-    block = np.empty((min(_VOLUMES_AT_ONCE, out.shape[0]), atlas.mask.n_voxels), dtype=np.float32)
-    shares = weights / atlas.sizes.astype(np.float32)
-    for first in range(0, out.shape[0], len(block)):
-        n = min(len(block), out.shape[0] - first)
-        file.decode_into(block[:n], atlas.mask, start + first, DECODED_TYPES["float32"])
-        means = block[:n] @ shares
-        out[first : first + n] = means if isinstance(out, np.ndarray) else torch.from_numpy(means)
+def _box_of(crop: Any, mask: Any, atlas: ParcelAtlas | None, header: NiftiHeader) -> VoxelBox | None:
+    if crop is None:
+        return None
+    if mask is not None or atlas is not None:
+        raise ValueError("decode_nifti: give crop alone, without mask and labels; they say what to take")
+    box = as_box(crop, header.shape)
+    box.mask.check_fits("crop", header.shape, header.affine)
+    return box
 
 
 def _basis(
@@ -201,18 +247,10 @@ def _basis(
     stop: int,
     header: NiftiHeader,
 ) -> Any:
-    if detrend not in (False, True, "linear", "cosine"):
-        raise ValueError(f"decode_nifti: detrend must be a bool, 'linear' or 'cosine', got {detrend!r}")
-    if (detrend == "cosine") != (high_pass is not None):
-        raise ValueError(
-            "decode_nifti: high_pass must be given, in Hz, with detrend='cosine' and only with it, got "
-            f"{high_pass} with detrend={detrend!r}"
-        )
+    check_cleaning("decode_nifti", detrend, standardize, high_pass)
     seconds = header.tr if tr is None else check_positive("decode_nifti", "tr", tr)
-    if high_pass is not None:
-        check_positive("decode_nifti", "high_pass", high_pass)
-        if seconds is None:
-            raise ValueError("decode_nifti: tr must be given for high_pass, the header holds none")
+    if high_pass is not None and seconds is None:
+        raise ValueError("decode_nifti: tr must be given for high_pass, the header holds none")
     columns = check_confounds(confounds, start, stop, header.n_volumes)
     return make_basis(stop - start, detrend, columns, standardize, high_pass, seconds)
 
@@ -243,10 +281,19 @@ def _window(start: Any, stop: Any, header: NiftiHeader) -> tuple[int, int]:
 
 
 def _dtype_name(dtype: Any, out: Any) -> str:
+    if out is not None and not hasattr(out, "dtype"):
+        raise TypeError(
+            f"decode_nifti: out must be a torch tensor or a numpy array, got {type(out).__name__}"
+        )
     given = dtype if dtype is not None else (None if out is None else out.dtype)
     if given is None:
         return "float32"
-    name = str(given).removeprefix("torch.") if _is_torch_dtype(given) else np.dtype(given).name
+    try:
+        name = str(given).removeprefix("torch.") if _is_torch_dtype(given) else np.dtype(given).name
+    except TypeError:
+        raise TypeError(
+            f"decode_nifti: dtype must be a torch or numpy dtype of {', '.join(DECODED_TYPES)}, got {given!r}"
+        ) from None
     if out is not None and dtype is not None and str(out.dtype).removeprefix("torch.") != name:
         raise ValueError(f"decode_nifti: out must have dtype {name}, got {out.dtype}")
     if name not in DECODED_TYPES:
@@ -273,18 +320,18 @@ def _allocate(shape: tuple[int, ...], name: str, dtype: Any) -> Any:
     return rows
 
 
-def _check_out(out: Any, whole: bool, shape: tuple[int, ...], header: NiftiHeader) -> Any:
+def _check_out(out: Any, grid: tuple[int, int, int] | None, shape: tuple[int, ...]) -> Any:
     is_tensor = torch is not None and isinstance(out, torch.Tensor)
     if not (is_tensor or isinstance(out, np.ndarray)):
         raise TypeError(
             f"decode_nifti: out must be a torch tensor or a numpy array, got {type(out).__name__}"
         )
-    wanted = (shape[0], *header.shape) if whole else shape
+    wanted = shape if grid is None else (shape[0], *grid)
     if tuple(out.shape) != wanted:
         raise ValueError(f"decode_nifti: out must have the shape {wanted}, got {tuple(out.shape)}")
     if is_tensor and out.device.type != "cpu":
         raise ValueError(f"decode_nifti: out must lie on the CPU, got {out.device}")
-    contiguous = out.reshape(shape) if whole else out
+    contiguous = out if grid is None else out.reshape(shape)
     shares = contiguous.data_ptr() == out.data_ptr() if is_tensor else np.shares_memory(contiguous, out)
     strides = contiguous.stride() if is_tensor else tuple(s // out.itemsize for s in contiguous.strides)
     apart = (shape[1] > 1 and strides[1] != 1) or (shape[0] > 1 and strides[0] < shape[1])

@@ -20,6 +20,7 @@ _GROUND = "black"  # outside of the head, in both themes
 _MARGIN = 12.0  # mm around the mask, for the letters of the directions
 _ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 _MOST_LANES = 10
+_LONGEST_VOXEL = 1000.0  # times its shortest side
 _LIMIT = 2.0  # standard deviations shown in a carpet, from black to white
 
 
@@ -134,7 +135,7 @@ def _planes(values: NDArray[Any], mask: NDArray[np.bool_], affine: NDArray[np.fl
     order = [next(i for i, (space, _) in enumerate(axes) if space == wanted) for wanted in range(3)]
     flips = tuple(slice(None, None, axes[own][1]) for own in order)
     values, mask = (image.transpose(order)[flips] for image in (values, mask))
-    edges = _edges(values.shape, np.nan_to_num(affine), order)
+    edges = _edges(values.shape, np.nan_to_num(affine, posinf=0, neginf=0), order)
     middle = [round(float(at.mean())) for at in np.nonzero(mask)]
     spans = [
         (edge[at.min()] - _MARGIN, edge[at.max() + 1] + _MARGIN)
@@ -163,7 +164,9 @@ def _edges(
 ) -> list[NDArray[np.float64]]:
     """Return the borders of the voxels in mm along each axis, true at the middle of the volume."""
     size = np.linalg.norm(affine[:3, :3], axis=0)
-    size = np.where(size > 0, size, 1.0)[list(order)]
+    if not 0 < size.max() < _LONGEST_VOXEL * size.min():  # a damaged affine: voxels are drawn as cubes
+        affine, size = np.eye(4), np.ones(3)
+    size = size[list(order)]
     own_shape = np.empty(3)
     own_shape[list(order)] = shape
     middle = affine[:3, :3] @ ((own_shape - 1) / 2) + affine[:3, 3]
@@ -244,7 +247,8 @@ def _draw_events(panel: Any, events: Sequence[tuple[float, float, str]], lanes: 
             (on, max(long, 0.2)) for on, long, condition in events if len(names) == 1 or condition == name
         ]
         panel.broken_barh(spans, (lane - 0.36, 0.72), facecolors=colors[name], linewidth=0)
-    panel.set(ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), yticklabels=names)
+    panel.set(ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)))
+    panel.set_yticklabels(names, parse_math=False)  # a name with a dollar sign is a name
     panel.tick_params(left=False, labelsize=7.5)
     panel.spines["left"].set_visible(False)
 

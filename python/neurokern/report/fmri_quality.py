@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from neurokern.datasets import bright_mask
 from neurokern.ops import NiftiFile, VoxelMask, decode_nifti
+from neurokern.ops._nifti_clean import make_basis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,15 +113,20 @@ def measure_run(
         return RunQuality(**maps)
     if confounds is not None and len(confounds) != file.header.n_volumes:
         confounds = None  # told among the warnings; which row belongs to which volume is not known
-    global_signal, dvars = _courses(file, mask)
-    before, after, removed = _carpets(file, mask, confounds)
+    global_signal, dvars, signals = _courses(file, mask, _chosen_voxels(mask, file.header.affine))
+    removed = () if confounds is None else tuple(name for name in _NUISANCE if name in confounds)
+    removed = removed if len(removed) + 2 < len(signals) else ()  # else nothing would be left
+    columns = None
+    if removed and confounds is not None:
+        columns = np.nan_to_num(_numbers(confounds, removed))  # derivatives have no first row
+    basis = make_basis(len(signals), True, columns, True, None, None)
     return RunQuality(
         **maps,
         global_signal=global_signal,
         dvars=dvars,
         displacement=None if confounds is None else framewise_displacement(confounds),
-        before=before,
-        after=after,
+        before=_carpet(signals, None),
+        after=_carpet(signals, basis),
         removed=removed,
     )
 
@@ -133,11 +139,20 @@ def framewise_displacement(confounds: pd.DataFrame) -> NDArray[np.float64] | Non
     doi:10.1016/j.neuroimage.2011.10.018).
     """
     if "framewise_displacement" in confounds:
-        return confounds["framewise_displacement"].to_numpy(dtype=np.float64)
+        return _numbers(confounds, ["framewise_displacement"])[:, 0]
     if not set(MOTION) <= set(confounds.columns):
         return None
-    moved = confounds[list(MOTION)].to_numpy(dtype=np.float64) * ([1.0] * 3 + [_HEAD_RADIUS] * 3)
+    moved = _numbers(confounds, MOTION) * ([1.0] * 3 + [_HEAD_RADIUS] * 3)
     return np.concatenate([[np.nan], np.abs(np.diff(moved, axis=0)).sum(axis=1)])
+
+
+def _numbers(confounds: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
+    try:
+        return confounds[list(names)].to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"confounds must be numbers or n/a in the columns {', '.join(names)}: {error}"
+        ) from None
 
 
 def _blocks(file: NiftiFile, n_values: int, overlap: int = 0) -> Iterator[tuple[int, int]]:
@@ -154,17 +169,17 @@ def _moments(file: NiftiFile) -> tuple[NDArray[np.float64], NDArray[np.float64] 
     n = header.n_volumes
     line = np.arange(n) - (n - 1) / 2
     total, square, slope = np.zeros((3, *header.shape))
-    first = np.asarray(decode_nifti(file, stop=1, dtype=np.float32))[0].astype(np.float64)
+    first: NDArray[np.float64] | None = None
     with np.errstate(invalid="ignore", over="ignore"):
         for start, stop in _blocks(file, header.n_voxels):
             block = np.asarray(decode_nifti(file, start=start, stop=stop, dtype=np.float32))
+            first = block[0].astype(np.float64) if first is None else first
             for t, volume in enumerate(block, start):
-                change = (
-                    volume - first
-                )  # about the first volume, so that squares of large means do not cancel
+                change = volume - first  # so that squares of large means do not cancel
                 total += change
                 square += change * change
                 slope += line[t] * change
+        assert first is not None  # there is at least one volume
         mean = first + total / n
         bad = ~np.isfinite(mean) | ~np.isfinite(square)
         if n < 3:
@@ -186,48 +201,42 @@ def _automatic_mask(mean: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
     return np.isfinite(mean), "all finite voxels, as no threshold splits the mean image (automatic)"
 
 
-def _courses(file: NiftiFile, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _courses(
+    file: NiftiFile, mask: NDArray[np.bool_], shown: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the global signal, DVARS, and the signals of the voxels ``shown`` of the mask, (trs, shown)."""
     voxels = VoxelMask(mask)
-    mean = np.zeros(file.header.n_volumes)
-    change = np.full(file.header.n_volumes, np.nan)
+    n = file.header.n_volumes
+    mean, change, signals = np.zeros(n), np.full(n, np.nan), np.empty((n, len(shown)))
     for start, stop in _blocks(file, voxels.n_voxels, overlap=1):
         rows = np.asarray(decode_nifti(file, mask=voxels, start=start, stop=stop, dtype=np.float32))
         mean[start:stop] = rows.mean(axis=1, dtype=np.float64)
-        steps = np.diff(rows.astype(np.float64), axis=0)
-        change[start + 1 : stop] = np.sqrt((steps**2).mean(axis=1))
+        signals[start:stop] = rows[:, shown]
+        for t in range(start + 1, stop):
+            step = rows[t - start].astype(np.float64) - rows[t - start - 1]
+            change[t] = np.sqrt((step @ step) / step.size)
     level = abs(mean.mean()) or 1.0
-    return 100 * (mean - mean.mean()) / level, 100 * change / level
+    return 100 * (mean - mean.mean()) / level, 100 * change / level, signals
 
 
-def _carpets(
-    file: NiftiFile, mask: NDArray[np.bool_], confounds: pd.DataFrame | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]:
-    shown = _spread_over(mask)
-    removed = () if confounds is None else tuple(name for name in _NUISANCE if name in confounds)
-    columns = None
-    if removed and confounds is not None:
-        columns = confounds[list(removed)].apply(np.nan_to_num).to_numpy(dtype=np.float64)
-    order = _bottom_up(shown, file.header.affine)
-    before = decode_nifti(file, mask=shown, standardize=True, dtype=np.float32)
-    after = decode_nifti(
-        file, mask=shown, detrend=True, standardize=True, confounds=columns, dtype=np.float32
-    )
-    return np.asarray(before).T[order], np.asarray(after).T[order], removed
+def _chosen_voxels(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return voxels spread over a mask, by their places in it, from low to high in space."""
+    inside = np.argwhere(mask)
+    shown = np.unique(np.linspace(0, len(inside) - 1, min(len(inside), _CARPET_VOXELS)).astype(np.int64))
+    height = inside[shown] @ np.nan_to_num(affine[2, :3], posinf=0, neginf=0)
+    return shown[np.argsort(height, kind="stable")]
 
 
-def _spread_over(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return every k-th voxel of the mask."""
-    inside = np.flatnonzero(mask)
-    chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(len(inside), _CARPET_VOXELS)).astype(int))]
-    shown = np.zeros(mask.size, dtype=bool)
-    shown[chosen] = True
-    return shown.reshape(mask.shape)
-
-
-def _bottom_up(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the order of the mask's voxels from low to high in space."""
-    height = np.argwhere(mask) @ np.nan_to_num(affine[2, :3])
-    return np.argsort(height, kind="stable")
+def _carpet(signals: NDArray[np.float64], basis: NDArray[Any] | None) -> NDArray[np.float32]:
+    """Return signals (trs, voxels) without what the basis spans, in standard deviations, as (voxels, trs)."""
+    size = np.abs(signals).max(axis=0)
+    signals = signals - signals.mean(axis=0)
+    if basis is not None:
+        rows = np.asarray(basis, dtype=np.float64)
+        signals = signals - rows.T @ (rows @ signals)
+    spread = signals.std(axis=0, ddof=1)
+    varies = spread > 1e-6 * size  # what is left of a constant is rounding
+    return np.where(varies, signals / np.where(varies, spread, 1), 0).T.astype(np.float32)
 
 
 def columns_used(columns: Sequence[str]) -> str:
