@@ -28,6 +28,18 @@ typedef double Lanes __attribute__((vector_size(8 * kLanes)));
 typedef long long LaneMask __attribute__((vector_size(8 * kLanes)));
 typedef float HalfLanes __attribute__((vector_size(4 * kLanes)));
 
+// x - 0 is x, so that this is a broadcast and nothing else.
+NK_INLINE Lanes spread(double x) { return x - Lanes{}; }
+
+NK_INLINE LaneMask lane_numbers() {
+  LaneMask lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane;
+}
+
+// The first n lanes, zeros behind them.
+NK_INLINE Lanes keep_first(Lanes lanes, std::int64_t n) { return lane_numbers() < n ? lanes : Lanes{}; }
+
 NK_INLINE Lanes load(const double* at) {
   Lanes lanes;
   __builtin_memcpy(&lanes, at, sizeof lanes);
@@ -51,11 +63,7 @@ NK_INLINE void store(Lanes lanes, float* at) {
 template <class Real>
 NK_INLINE Lanes load_first(const Real* at, std::int64_t n, std::int64_t n_readable) {
   if (n >= kLanes) return load(at);
-  if (n_readable >= kLanes) {
-    LaneMask lane;
-    for (int i = 0; i < kLanes; ++i) lane[i] = i;
-    return lane < n ? load(at) : Lanes{};
-  }
+  if (n_readable >= kLanes) return keep_first(load(at), n);
   double numbers[kLanes] = {};
   for (std::int64_t i = 0; i < n; ++i) numbers[i] = static_cast<double>(at[i]);
   return load(numbers);

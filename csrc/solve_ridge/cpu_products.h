@@ -24,14 +24,14 @@ struct Rows {
 constexpr int kMeanVectors = 4;
 
 // The first row is taken off before summing, so that the mean of equal numbers is that number.
-template <int kVectors, class Real>
-NK_INLINE void average(const Rows<Real>& x, std::int64_t c, double* means) {
+template <int kVectors, class Read>
+NK_INLINE void average(std::int64_t n_rows, double* means, const Read& read) {
   Lanes total[kVectors] = {}, first[kVectors];
-  for (int j = 0; j < kVectors; ++j) first[j] = x.at(0, c + j * kLanes);
-  for (std::int64_t r = 1; r < x.n_rows; ++r)
-    for (int j = 0; j < kVectors; ++j) total[j] += x.at(r, c + j * kLanes) - first[j];
-  for (int j = 0; j < kVectors; ++j)
-    store(first[j] + total[j] / static_cast<double>(x.n_rows), means + c + j * kLanes);
+  for (int j = 0; j < kVectors; ++j) first[j] = read(0, j);
+  for (std::int64_t r = 1; r < n_rows; ++r)
+    for (int j = 0; j < kVectors; ++j) total[j] += read(r, j) - first[j];
+  const double share = 1 / static_cast<double>(n_rows);
+  for (int j = 0; j < kVectors; ++j) store(first[j] + total[j] * share, means + j * kLanes);
 }
 
 NK_INLINE void clear(double* x, std::int64_t n) {
@@ -41,12 +41,17 @@ NK_INLINE void clear(double* x, std::int64_t n) {
 // Means of columns, or 0 if nothing is centered; zeros behind them, up to a multiple of 8.
 template <class Real>
 void find_means(const Rows<Real>& x, bool center, double* means) {
-  clear(means, round_to_eight(x.n_columns));
-  if (!center) return;
+  if (!center) return clear(means, round_to_eight(x.n_columns));
+  const Real* const numbers = x.numbers;
+  const std::int64_t n = x.n_columns;
   std::int64_t c = 0;
-  for (; c + kMeanVectors * kLanes <= x.n_columns; c += kMeanVectors * kLanes)
-    average<kMeanVectors>(x, c, means);
-  for (; c < x.n_columns; c += kLanes) average<1>(x, c, means);
+  for (; c + kMeanVectors * kLanes <= n; c += kMeanVectors * kLanes)
+    average<kMeanVectors>(x.n_rows, means + c, [&](std::int64_t r, int j) __attribute__((always_inline)) {
+      return load(numbers + r * n + c + j * kLanes);
+    });
+  for (; c < n; c += kLanes)
+    average<1>(x.n_rows, means + c, [&](std::int64_t r, int) { return x.at(r, c); });
+  for (; c < round_to_eight(n); c += kLanes) store(Lanes{}, means + c);
 }
 
 // out (n_rows, pitch) = x - means, zeros behind the columns; the pitch is a multiple of the lanes.
@@ -59,31 +64,56 @@ void center_rows(const Rows<Real>& x, const double* means, std::int64_t pitch, d
   }
 }
 
+template <class Store, class Read>
+NK_INLINE void transpose_columns(std::int64_t n_rows, std::int64_t pitch, const Read& read, const Store& keep) {
+  for (std::int64_t r = 0; r < pitch; r += kLanes) {
+    Lanes tile[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes; ++i) tile[i] = r + i < n_rows ? read(r + i) : Lanes{};
+    transpose(tile);
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes; ++i) keep(i, r, tile[i]);
+  }
+}
+
 // out (count, pitch)[c][r] = x[r][first + c] - means[first + c], zeros behind the rows; the pitch is a multiple
 // of 8.
 template <class Real>
 void center_columns(const Rows<Real>& x, std::int64_t first, std::int64_t count, const double* means,
                     std::int64_t pitch, double* out) {
-  for (std::int64_t c = 0; c < count; c += kLanes) {
+  std::int64_t c = 0;
+  for (; c + kLanes <= count; c += kLanes) {
     const Lanes mean = load(means + first + c);
-    for (std::int64_t r = 0; r < pitch; r += kLanes) {
-      Lanes tile[kLanes];
-      for (int i = 0; i < kLanes; ++i) tile[i] = r + i < x.n_rows ? x.at(r + i, first + c) - mean : Lanes{};
-      transpose(tile);
-      for (int i = 0; i < kLanes && c + i < count; ++i) store(tile[i], out + (c + i) * pitch + r);
-    }
+    const Real* const numbers = x.numbers + first + c;
+    double* const columns = out + c * pitch;
+    transpose_columns(
+        x.n_rows, pitch,
+        [&](std::int64_t r) __attribute__((always_inline)) { return load(numbers + r * x.n_columns) - mean; },
+        [&](int i, std::int64_t r, Lanes column) __attribute__((always_inline)) {
+          store(column, columns + i * pitch + r);
+        });
   }
+  if (c == count) return;
+  const Lanes mean = load(means + first + c);
+  transpose_columns(
+      x.n_rows, pitch, [&](std::int64_t r) { return x.at(r, first + c) - mean; },
+      [&](int i, std::int64_t r, Lanes column) {
+        if (c + i < count) store(column, out + (c + i) * pitch + r);
+      });
 }
 
 // The first n_columns of rows (n_rows, pitch) as the caller's matrix. Whole vectors are stored: what a row
 // writes behind its end is the next row's, and written by that later.
 template <class Real>
-void write_rows(const double* rows, std::int64_t pitch, std::int64_t n_rows, std::int64_t n_columns,
-                std::int64_t out_pitch, Real* out) {
-  for (std::int64_t r = 0; r < n_rows; ++r)
+void write_rows(const double* rows, std::int64_t pitch, std::int64_t n_rows, std::int64_t n_columns, Real* out) {
+  const std::int64_t size = n_rows * n_columns;
+  std::int64_t r = 0;
+  if (n_columns <= kLanes)
+    for (; r * n_columns + kLanes <= size; ++r) store(load(rows + r * pitch), out + r * n_columns);
+  for (; r < n_rows; ++r)
     for (std::int64_t c = 0; c < n_columns; c += kLanes) {
-      const bool overlaps = out_pitch == n_columns && (n_rows - r) * n_columns - c >= kLanes;
-      store_first(load(rows + r * pitch + c), overlaps ? kLanes : n_columns - c, out + r * out_pitch + c);
+      const std::int64_t at = r * n_columns + c;
+      store_first(load(rows + r * pitch + c), size - at >= kLanes ? kLanes : n_columns - c, out + at);
     }
 }
 
@@ -101,7 +131,7 @@ NK_INLINE void add_block(const double* left, std::int64_t left_pitch, const doub
     for (int b = 0; b < kVectors; ++b) vectors[b] = load(right + r * right_pitch + b * kLanes);
 #pragma GCC unroll 8
     for (int a = 0; a < kRows; ++a) {
-      const Lanes factor = Lanes{} + left[r * left_pitch + a];
+      const Lanes factor = spread(left[r * left_pitch + a]);
       for (int b = 0; b < kVectors; ++b) sums[a][b] += factor * vectors[b];
     }
   }
@@ -136,13 +166,11 @@ void add_product(const double* left, std::int64_t left_pitch, const double* righ
     add_panel<1>(left, left_pitch, right + b, right_pitch, count, n_rows, out + b, out_pitch);
 }
 
-// gram (n, pitch) += rows' rows on and below the diagonal; rows are (count, pitch).
-void add_gram(const double* rows, std::int64_t count, std::int64_t n, std::int64_t pitch, double* gram) {
-  constexpr std::int64_t kTile = 8 * kLanes / 4;
-  for (std::int64_t a = 0; a < n; a += kTile) {
-    const std::int64_t n_rows = n - a < kTile ? n - a : kTile;
-    add_product(rows + a, pitch, rows, pitch, count, n_rows, a + n_rows, gram + a * pitch, pitch);
-  }
+// gram (pitch, pitch) += rows' rows on and below the diagonal; rows are (count, pitch), and the pitch is a
+// multiple of 8.
+void add_gram(const double* rows, std::int64_t count, std::int64_t pitch, double* gram) {
+  for (std::int64_t a = 0; a < pitch; a += kBlockRows)
+    add_product(rows + a, pitch, rows, pitch, count, kBlockRows, a + kBlockRows, gram + a * pitch, pitch);
 }
 
 void mirror(double* gram, std::int64_t n, std::int64_t pitch) {
@@ -159,7 +187,8 @@ NK_INLINE void multiply_rows(const double* left, std::int64_t left_pitch, const 
     Lanes sums[kRows] = {};
     for (std::int64_t k = 0; k < count; ++k) {
       const Lanes vector = load(right + k * right_pitch + b);
-      for (int a = 0; a < kRows; ++a) sums[a] += left[a * left_pitch + k] * vector;
+#pragma GCC unroll 8
+      for (int a = 0; a < kRows; ++a) sums[a] += spread(left[a * left_pitch + k]) * vector;
     }
     for (int a = 0; a < kRows; ++a) store(sums[a], out + a * out_pitch + b);
   }

@@ -43,7 +43,10 @@ constexpr std::int64_t kMaxRidgeSide = 128;  // of min(n_samples, n_features)
 NK_DECLARE_KERNEL(void solve_ridge_cpu(const RidgeBatch& p, std::int64_t n_tasks, int n_threads);
                   void solve_ridge_backward_cpu(const RidgeGradient& p, std::int64_t n_tasks, int n_threads))
 
-// `scratch` is on the device, aligned to 256 bytes, for every problem its own.
+std::int64_t solve_ridge_cuda_scratch(const RidgeBatch& p);  // doubles, for either call
+
+// `scratch` is on the device. Everything goes on `stream`; nothing is allocated, nothing waits. A problem that
+// cannot be solved (a count out of range, numbers that are not finite) gives NaN; `n_bad` is not touched.
 void solve_ridge_cuda(const RidgeBatch& p, void* stream);
 void solve_ridge_backward_cuda(const RidgeGradient& p, void* stream);
 

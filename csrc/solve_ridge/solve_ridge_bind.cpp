@@ -107,6 +107,25 @@ void solve_batch_backward(const py::dict& arguments, int n_threads) {
 
 #if defined(NEUROKERN_CUDA_MODULE)
 void bind_solve_ridge(py::module_& m) {
+  m.def(
+      "ridge_room", [](const py::dict& arguments) { return solve_ridge_cuda_scratch(batch_arguments(arguments)); },
+      py::arg("arguments"), "Numbers of scratch that both directions need.");
+  m.def(
+      "solve_ridge_batched",
+      [](const py::dict& arguments, Address scratch, std::uintptr_t stream) {
+        RidgeBatch p = batch_arguments(arguments);
+        p.scratch = reinterpret_cast<double*>(scratch);
+        solve_ridge_cuda(p, reinterpret_cast<void*>(stream));
+      },
+      py::arg("arguments"), py::arg("scratch"), py::arg("stream"));
+  m.def(
+      "solve_ridge_batched_backward",
+      [](const py::dict& arguments, Address scratch, std::uintptr_t stream) {
+        RidgeGradient g = gradient_arguments(arguments);
+        g.batch.scratch = reinterpret_cast<double*>(scratch);
+        solve_ridge_backward_cuda(g, reinterpret_cast<void*>(stream));
+      },
+      py::arg("arguments"), py::arg("scratch"), py::arg("stream"));
 }
 #else
 void bind_solve_ridge(py::module_& m) {

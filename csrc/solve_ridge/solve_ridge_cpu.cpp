@@ -73,11 +73,11 @@ double make_gram(const Problem<Real>& problem) {
   clear(gram, pitch * pitch);
   if (problem.primal) {
     center_rows(problem.x, problem.room + problem.at.means, pitch, panel);
-    add_gram(panel, problem.n, side, pitch, gram);
+    add_gram(panel, problem.n, pitch, gram);
   } else {
     for (std::int64_t first = 0; first < problem.p.n_features; first += problem.at.feature_chunk) {
       problem.center_chunk(first);
-      add_gram(panel, problem.chunk_size(first), side, pitch, gram);
+      add_gram(panel, problem.chunk_size(first), pitch, gram);
     }
   }
   mirror(gram, side, pitch);
@@ -231,6 +231,20 @@ void multiply_chunk(const Problem<Real>& problem, std::int64_t first, const doub
            problem.chunk_size(first), problem.p.n_targets, out, targets);
 }
 
+// The eight sums of means * weights, (8, pitch), go on over features; chunks begin at multiples of 8.
+NK_INLINE void add_to_intercept(const double* means, const double* weights, std::int64_t count,
+                                std::int64_t pitch, double* sums) {
+  Lanes eight[kEight];
+  for (int i = 0; i < kEight; ++i) eight[i] = load(sums + i * pitch);
+  std::int64_t f = 0;
+  for (; f + kEight <= count; f += kEight)
+#pragma GCC unroll 8
+    for (int i = 0; i < kEight; ++i) eight[i] += spread(means[f + i]) * load(weights + (f + i) * pitch);
+  for (int i = 0; i < kEight; ++i) store(eight[i], sums + i * pitch);
+  for (int i = 0; f + i < count; ++i)
+    store(load(sums + i * pitch) + means[f + i] * load(weights + (f + i) * pitch), sums + i * pitch);
+}
+
 template <class Real>
 void write_weights(const Problem<Real>& problem, const Decomposition& t, const double* dual) {
   const RidgeBatch& p = problem.p;
@@ -248,13 +262,10 @@ void write_weights(const Problem<Real>& problem, const Decomposition& t, const d
     } else {
       multiply_chunk(problem, first, dual, weights);
     }
-    write_rows(weights, targets, count, p.n_targets, p.n_targets, out + first * p.n_targets);
+    write_rows(weights, targets, count, p.n_targets, out + first * p.n_targets);
     if (!p.fit_intercept) continue;
-    for (std::int64_t f = 0; f < count; ++f)
-      for (std::int64_t c = 0; c < targets; c += kLanes) {
-        double* const sum = sums + f % kEight * targets + c;
-        store(load(sum) + problem.room[at.means + first + f] * load(weights + f * targets + c), sum);
-      }
+    for (std::int64_t c = 0; c < targets; c += kLanes)
+      add_to_intercept(problem.room + at.means + first, weights + c, count, targets, sums + c);
   }
   Real* const intercept = problem.of(static_cast<Real*>(p.intercept), p.n_targets);
   for (std::int64_t target = 0; target < p.n_targets; ++target) {
@@ -282,15 +293,16 @@ void spoil(const Problem<Real>& problem) {
   __atomic_fetch_add(p.n_bad, 1, __ATOMIC_RELAXED);
 }
 
+// Are the squares of the targets finite?
 template <class Real>
 bool is_finite(const Problem<Real>& problem) {
-  double sum = 0;
+  bool finite = true;
   for (std::int64_t i = 0; i < problem.n; ++i)
     for (std::int64_t t = 0; t < problem.p.n_targets; ++t) {
-      const double y = problem.room[problem.at.y + i * problem.at.target_pitch + t];
-      sum += y * y;
+      const double y = problem.room[problem.at.y + i * problem.at.target_pitch + t], square = y * y;
+      finite = finite && square - square == 0;
     }
-  return sum - sum == 0;
+  return finite;
 }
 
 template <class Real>
@@ -324,7 +336,7 @@ void solve_problem(const RidgeBatch& p, std::int64_t task, std::int64_t index) {
       }
   write_weights(problem, t, room + at.dual);
   Real* const dual = problem.of(static_cast<Real*>(p.dual), p.n_samples * p.n_targets);
-  write_rows(room + at.dual, at.target_pitch, problem.n, p.n_targets, p.n_targets, dual);
+  write_rows(room + at.dual, at.target_pitch, problem.n, p.n_targets, dual);
   fill(dual + problem.n * p.n_targets, (p.n_samples - problem.n) * p.n_targets, 0);
 }
 
