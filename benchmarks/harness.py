@@ -50,7 +50,13 @@ class Row:
     written_bytes: int
 
 
-def interleave(candidates: Candidates, *, repeats: int = 7, budget: float = 60.0) -> dict[str, Timing]:
+def interleave(
+    candidates: Candidates,
+    *,
+    repeats: int = 7,
+    budget: float = 60.0,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, Timing]:
     """Time all candidates in turns until their share of ``budget`` is spent; call them once before."""
     spent: dict[str, list[float]] = {name: [] for name in candidates}
     share = budget / max(len(candidates), 1)
@@ -60,9 +66,9 @@ def interleave(candidates: Candidates, *, repeats: int = 7, budget: float = 60.0
         for name, run in order:
             if spent[name] and sum(spent[name]) > share:
                 continue
-            before = time.process_time()
+            before = clock()
             run()
-            spent[name].append(time.process_time() - before)
+            spent[name].append(clock() - before)
     return {name: Timing(statistics.median(s), min(s), max(s), len(s)) for name, s in spent.items()}
 
 
@@ -76,6 +82,7 @@ def compare(
     traffic: tuple[int, int],
     repeats: int = 7,
     budget: float = 60.0,
+    clock: Callable[[], float] = time.process_time,
 ) -> list[Row]:
     """Check each candidate's result, then time all; raise if ours is not exact."""
     wrong: dict[str, int | None] = {}
@@ -85,7 +92,7 @@ def compare(
         del result
     if wrong[ours]:
         raise AssertionError(f"{workload}: {ours} differs from the exact result in {wrong[ours]} elements")
-    timings = interleave(candidates, repeats=repeats, budget=budget)
+    timings = interleave(candidates, repeats=repeats, budget=budget, clock=clock)
     reference = timings[ours]
     return [
         Row(

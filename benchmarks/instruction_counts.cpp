@@ -13,6 +13,9 @@
 #include <vector>
 
 #include "bin_spikes/bin_spikes.h"
+#include "decode_nifti/decode_nifti.h"
+#include "decode_nifti/decode_nifti_body.h"
+#include "decode_nifti/mask_runs.h"
 #include "gather_regions/gather_regions.h"
 
 namespace {
@@ -260,16 +263,123 @@ void count_packing(const std::string& isa, PackKernel count, PackKernel write, c
   }
 }
 
+// ---- decode_nifti: 48 x 40 x 30 voxels, about half of them in a mask without holes, 20 volumes, 60 parcels
+
+constexpr std::int64_t kShape[3] = {48, 40, 30}, kVolumeValues = 48 * 40 * 30, kVolumes = 20, kParcels = 60;
+
+struct Image {
+  Array<unsigned char> bytes{kVolumes * kVolumeValues * 4 + 64};
+  Array<unsigned char> mask{kVolumeValues};
+  Array<std::int64_t> run_starts{kVolumeValues}, run_lengths{kVolumeValues};
+  Array<std::int32_t> order{kVolumeValues}, parcel_lengths{kVolumeValues}, parcels{kVolumeValues},
+      parcel_voxels{kVolumeValues};
+  Array<double> parcel_sizes{kParcels};
+  Array<float> out{kVolumes * kVolumeValues}, basis{4 * kVolumes};
+  MaskSize size{};
+  std::int64_t n_parcel_runs = 0;
+
+  Image() {
+    Generator random;
+    // Floats between 1 and 2; as integers of 16 bits any.
+    for (std::int64_t i = 0; i < kVolumes * kVolumeValues; ++i) {
+      const auto bits = static_cast<std::uint32_t>(0x3F800000 + random.below(1 << 23));
+      std::memcpy(bytes.data + 4 * i, &bits, sizeof bits);
+    }
+    for (std::int64_t x = 0; x < kShape[0]; ++x)
+      for (std::int64_t y = 0; y < kShape[1]; ++y)
+        for (std::int64_t z = 0; z < kShape[2]; ++z) {
+          const std::int64_t dx = 2 * x - 47, dy = 2 * y - 39, dz = 2 * z - 29;
+          mask[(x * kShape[1] + y) * kShape[2] + z] =
+              dx * dx * 1600 * 900 + dy * dy * 2304 * 900 + dz * dz * 2304 * 1600 < 2304LL * 1600 * 900;
+        }
+    size = measure_mask(mask.data, kShape);
+    index_mask(mask.data, kShape, run_starts.data, run_lengths.data, order.data);
+    make_parcels(random);
+    for (std::int64_t i = 0; i < basis.size; ++i) basis[i] = static_cast<float>(random.below(100)) / 1000;
+  }
+
+  void make_parcels(Generator& random) {
+    for (std::int64_t done = 0; done < size.n_voxels; ++n_parcel_runs) {
+      const std::int64_t most = size.n_voxels - done, n = 1 + random.below(9) % most;
+      parcel_lengths[n_parcel_runs] = static_cast<std::int32_t>(n);
+      parcels[n_parcel_runs] = static_cast<std::int32_t>(random.below(kParcels));
+      parcel_sizes[parcels[n_parcel_runs]] += static_cast<double>(n);
+      done += n;
+    }
+    std::int64_t next = 0;
+    for (std::int64_t parcel = 0; parcel < kParcels; ++parcel)
+      for (std::int64_t run = 0, at = 0; run < n_parcel_runs; at += parcel_lengths[run++])
+        for (std::int64_t i = 0; i < parcel_lengths[run] && parcels[run] == parcel; ++i)
+          parcel_voxels[next++] = static_cast<std::int32_t>(at + i);
+  }
+
+  DecodeVolumes volumes(VoxelType type, bool swapped) const {
+    DecodeVolumes p{};
+    p.mapped = bytes.data;
+    p.volume_values = kVolumeValues;
+    p.n_volumes = kVolumes;
+    p.type = type;
+    p.swapped = swapped;
+    p.slope = 0.25;
+    p.inter = 3;
+    p.run_starts = run_starts.data;
+    p.run_lengths = run_lengths.data;
+    p.n_runs = size.n_runs;
+    p.n_voxels = size.n_voxels;
+    p.order = order.data;
+    p.out = out.data;
+    p.out_stride = size.n_voxels;
+    p.decoded = DecodedType::f32;
+    return p;
+  }
+};
+
+using DecodeKernel = DecodeStatus (*)(const DecodeVolumes&, int);
+using ParcelKernel = DecodeStatus (*)(const DecodeVolumes&, const ParcelRuns&, int);
+using CleanKernel = DecodeStatus (*)(const CleanColumns&, int);
+
+void count_decoding(const std::string& isa, DecodeKernel decode, ParcelKernel reduce, CleanKernel clean,
+                    const Image& image) {
+  const auto check = [](DecodeStatus status) {
+    if (status != DecodeStatus::ok) std::abort();
+  };
+  const std::string name = isa + " decode_nifti ";
+  const struct {
+    const char* name;
+    VoxelType type;
+    bool swapped;
+  } kinds[] = {{"int16", VoxelType::i16, false},
+               {"int16 big-endian", VoxelType::i16, true},
+               {"float32", VoxelType::f32, false},
+               {"uint8", VoxelType::u8, false}};
+  for (const auto& kind : kinds) {
+    DecodeVolumes p = image.volumes(kind.type, kind.swapped);
+    count_instructions(name + kind.name, [&] { check(decode(p, 1)); });
+    p.out_stride = kParcels;
+    const ParcelRuns parcels{image.parcel_lengths.data, image.parcels.data, image.parcel_sizes.data,
+                             image.n_parcel_runs,       kParcels,           image.parcel_voxels.data};
+    count_instructions(name + "parcels " + kind.name, [&] { check(reduce(p, parcels, 1)); });
+  }
+  const CleanColumns columns{
+      image.out.data, image.basis.data, kVolumes, image.size.n_voxels, image.size.n_voxels, 4, true};
+  count_instructions(name + "clean", [&] { check(clean(columns, 1)); });
+}
+
 }  // namespace
 
 int main() {
   const Session session;
   const Batch batch;
+  const Image image;
   count_bin_spikes("v2", isa_v2::bin_spikes_cpu, session);
   count_bin_spikes("v3", isa_v3::bin_spikes_cpu, session);
   count_mask_regions("v2", isa_v2::mask_regions_cpu, batch);
   count_mask_regions("v3", isa_v3::mask_regions_cpu, batch);
   count_packing("v2", isa_v2::count_targets_cpu, isa_v2::write_targets_cpu, batch);
   count_packing("v3", isa_v3::count_targets_cpu, isa_v3::write_targets_cpu, batch);
+  count_decoding("v2", isa_v2::decode_volumes_cpu, isa_v2::decode_parcels_cpu, isa_v2::clean_columns_cpu,
+                 image);
+  count_decoding("v3", isa_v3::decode_volumes_cpu, isa_v3::decode_parcels_cpu, isa_v3::clean_columns_cpu,
+                 image);
   return 0;
 }

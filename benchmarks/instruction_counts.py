@@ -23,7 +23,12 @@ ROOT = Path(__file__).parents[1]
 ACCEPTED = ROOT / "benchmarks" / "instruction_counts.json"
 TOLERANCE = 0.02
 ISAS = ("v2", "v3")
-OPS = ("bin_spikes", "gather_regions")
+OPS = ("bin_spikes", "gather_regions", "decode_nifti")
+PLAIN_SOURCES = (
+    "csrc/common/huge_pages.cpp",
+    "csrc/common/thread_pool.cpp",
+    "csrc/decode_nifti/mask_runs.cpp",
+)
 
 Counts = dict[str, int]
 
@@ -77,7 +82,7 @@ def build(folder: Path) -> Path:
         for isa in ISAS:
             march = [f"-march=x86-64-{isa}", f"-DNEUROKERN_ISA=isa_{isa}"]
             add(f"csrc/{op}/{op}_cpu.cpp", f"{op}_{isa}.o", *kernel_flags(), *march)
-    for source in ("csrc/common/huge_pages.cpp", "csrc/common/thread_pool.cpp"):
+    for source in PLAIN_SOURCES:
         add(source, f"{Path(source).stem}.o", "-O3")
     add("benchmarks/instruction_counts.cpp", "main.o", "-O2", "-Wall", "-Wextra")
     with ThreadPoolExecutor(2) as pool:

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,11 @@ def test_dependencies_point_downward(path):
     assert not upward, f"{own} must not import {sorted(upward)}"
     if own == "ops":
         assert imports(path) <= {"ops", "_check", "_core", "_cuda"}
+
+
+def test_packages_are_attributes_that_load_on_first_use():
+    program = (
+        "import neurokern, sys; assert 'torch' not in sys.modules; print(neurokern.ops.bin_spikes.__name__)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.stdout == "bin_spikes\n", run.stderr

@@ -1,20 +1,23 @@
-"""decode_nifti against numpy, nibabel, nilearn and the gzip packages: the same file, one thread.
+"""decode_nifti against numpy, torch, nibabel, nilearn, medrs and the gzip packages: the same file.
 
     python benchmarks/ops/bench_decode_nifti.py --quick        # does it run?
     python benchmarks/ops/bench_decode_nifti.py --save         # a table; rows to benchmarks/results
     python -m pytest benchmarks/ops/bench_decode_nifti.py      # the same candidates under pytest-benchmark
 
-The run is made (int16, noise about a smooth volume) and lies in the page cache.
+The run is made (int16, noise about a smooth volume) and lies in the page cache. One thread and CPU time,
+except in the workloads that say otherwise.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from neurokern.ops import NiftiFile, ParcelAtlas, VoxelMask, decode_nifti
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import harness
+import nifti_peers
 from nifti_runs import Run, make_run
 
 OURS = "neurokern"
@@ -39,133 +43,68 @@ class Workload:
     candidates: harness.Candidates
     items: int
     traffic: tuple[int, int]
+    right: Callable[[], Any] | None = None  # makes the result, if it is not that of Run.expected
 
 
-def masked_run(run: Run, *, reuse: bool) -> Workload:
+def masked_run(run: Run, *, reuse: bool, all_peers: bool = False) -> Workload:
     """Return the run's voxels, whole run."""
-    memory, places = run.memmap(), run.places
     file, mask, out = NiftiFile(run.path), VoxelMask(run.mask), torch.empty(run.n_volumes, run.n_voxels)
-
-    def take() -> np.ndarray:
-        values = np.empty((run.n_volumes, run.n_voxels), np.float32)
-        for volume, row in zip(memory, values, strict=True):
-            np.multiply(volume.take(places), run.slope, out=row, dtype=np.float32)
-            row += run.inter
-        return values
-
-    def index() -> np.ndarray:
-        return memory[:, places].astype(np.float32) * run.slope + run.inter
-
     ours: Callable[[], Any] = (
         (lambda: decode_nifti(file, mask, out=out)) if reuse else (lambda: decode_nifti(run.path, run.mask))
     )
-    calls = {OURS: ours, "numpy memmap take, by volume": take, "numpy memmap[:, places]": index}
-    return Workload(calls | _tools(run), run.n_values, (run.file_bytes, 4 * run.n_values))
+    calls = {OURS: ours} | nifti_peers.masked_run(run, all_peers=all_peers)
+    return Workload(calls, run.n_values, (run.n_volumes * run.touched_bytes, 4 * run.n_values))
 
 
-def _tools(run: Run) -> harness.Candidates:
-    import nibabel
-    from nilearn.masking import apply_mask
-
-    mask_image = nibabel.Nifti1Image(run.mask.astype(np.uint8), run.affine)
-    return {
-        "nibabel get_fdata(float32)[mask]": lambda: (
-            nibabel.load(run.path).get_fdata(dtype=np.float32)[run.mask].T
-        ),
-        "nilearn apply_mask": lambda: apply_mask(nibabel.load(run.path), mask_image),
-    }
+def threaded_run(run: Run) -> Workload:
+    """Return the run's voxels, the ways that use threads and the best that does not."""
+    file, mask = NiftiFile(run.path), VoxelMask(run.mask)
+    memory = run.memmap()
+    calls: harness.Candidates = {OURS: lambda: decode_nifti(file, mask)}
+    calls |= {nifti_peers.TAKE: lambda: nifti_peers.take(run, memory)} | nifti_peers.torch_ways(run)
+    return Workload(calls, run.n_values, (run.n_volumes * run.touched_bytes, 4 * run.n_values))
 
 
 def windows(run: Run) -> Workload:
-    """Return windows of 16 volumes."""
-    import nibabel
-
-    memory, places = run.memmap(), run.places
+    """Return windows of 16 volumes; the last one is the result."""
     file, mask, out = NiftiFile(run.path), VoxelMask(run.mask), torch.empty(16, run.n_voxels)
-    starts = [start for start in STARTS if start + 16 <= run.n_volumes] or [0]
-    image = nibabel.load(run.path)
-
-    def take() -> np.ndarray:
-        values = np.empty((16, run.n_voxels), np.float32)
-        for start in starts:
-            for volume, row in zip(memory[start : start + 16], values, strict=False):
-                np.multiply(volume.take(places), run.slope, out=row, dtype=np.float32)
-                row += run.inter
-        return values
+    starts = [start for start in STARTS if start + 16 <= run.n_volumes]
 
     def ours() -> torch.Tensor:
         for start in starts:
-            decode_nifti(
-                file, mask, start=start, stop=min(start + 16, run.n_volumes), out=out[: run.n_volumes]
-            )
+            decode_nifti(file, mask, start=start, stop=start + 16, out=out)
         return out
 
-    def slices() -> np.ndarray:
-        for start in starts:
-            values = np.asarray(image.dataobj[..., start : start + 16])[run.mask].T
-        return values
-
     n_values = len(starts) * 16 * run.n_voxels
-    calls = {OURS: ours, "numpy memmap take, by volume": take, "nibabel dataobj slices": slices}
-    return Workload(calls, n_values, (len(starts) * 16 * run.volume_bytes, 4 * n_values))
+    calls = {OURS: ours} | nifti_peers.windows(run, starts)
+    traffic = (len(starts) * 16 * run.touched_bytes, 4 * n_values)
+    return Workload(calls, n_values, traffic, lambda: run.expected(starts[-1], starts[-1] + 16))
 
 
 def compressed(run: Run) -> Workload:
     """Return the run's voxels from .nii.gz, first pass: no seek points yet, none kept."""
     mask, packed = VoxelMask(run.mask), run.compressed()
-    shape = (run.n_volumes, run.mask.size)
-
-    def stream(open_gzip: Callable[[Path], Any]) -> np.ndarray:
-        values = np.empty((run.n_volumes, run.n_voxels), np.float32)
-        volume = np.empty(shape[1], run.dtype)
-        with open_gzip(packed) as source:
-            source.read(352)
-            for row in values:
-                source.readinto(memoryview(volume).cast("B"))
-                np.multiply(volume.take(run.places), run.slope, out=row, dtype=np.float32)
-                row += run.inter
-        return values
-
     calls: harness.Candidates = {OURS: lambda: decode_nifti(NiftiFile(packed, cache=False), mask)}
-    for name, open_gzip in _gzip_readers().items():
-        calls[f"{name} + take"] = functools.partial(stream, open_gzip)
-    calls |= {f"{name}": call for name, call in _tools(run.at(packed)).items()}
+    calls |= nifti_peers.compressed(run)
     return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_values))
 
 
 def parcels(run: Run) -> Workload:
     """Return the means of 400 parcels: each voxel belongs to the nearest of 400 random ones."""
-    from scipy import sparse
     from scipy.spatial import cKDTree
 
     inside = np.argwhere(run.mask)
     centers = inside[np.random.default_rng(0).choice(len(inside), min(400, len(inside)), replace=False)]
     labels = np.zeros(run.mask.shape, np.int32)
     labels[run.mask] = cKDTree(centers).query(inside)[1] + 1
-    file, atlas, memory = NiftiFile(run.path), ParcelAtlas(labels), run.memmap()
-    in_file = labels.ravel(order="F")
-    places = np.flatnonzero(in_file)
-    shares = (1 / atlas.sizes[in_file[places] - 1]).astype(np.float32)
-    means = sparse.csr_matrix((shares, (in_file[places] - 1, places)), (len(centers), run.mask.size))
-
-    def scipy_csr() -> np.ndarray:
-        values = np.empty((run.n_volumes, len(centers)), np.float32)
-        for volume, row in zip(memory, values, strict=True):
-            row[:] = (means @ volume) * run.slope + run.inter
-        return values
-
-    def bincount() -> np.ndarray:
-        values = np.empty((run.n_volumes, len(centers)), np.float32)
-        for volume, row in zip(memory, values, strict=True):
-            row[:] = np.bincount(in_file, volume)[1:] / atlas.sizes * run.slope + run.inter
-        return values
-
-    calls = {
-        OURS: lambda: decode_nifti(file, labels=atlas),
-        "scipy CSR on the memmap": scipy_csr,
-        "numpy bincount by volume": bincount,
-    }
-    return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_volumes * len(centers)))
+    file, atlas = NiftiFile(run.path), ParcelAtlas(labels)
+    peers = nifti_peers.parcels(run, labels, atlas.sizes)
+    return Workload(
+        {OURS: lambda: decode_nifti(file, labels=atlas)} | peers,
+        run.n_values,
+        (run.n_volumes * run.touched_bytes, 4 * run.n_volumes * len(centers)),
+        peers["scipy CSR on the memmap"],
+    )
 
 
 def cleaned(run: Run, n_confounds: int) -> Workload:
@@ -173,65 +112,76 @@ def cleaned(run: Run, n_confounds: int) -> Workload:
     file, mask, out = NiftiFile(run.path), VoxelMask(run.mask), torch.empty(run.n_volumes, run.n_voxels)
     n_confounds = min(n_confounds, run.n_volumes // 4)
     confounds = np.random.default_rng(0).normal(size=(run.n_volumes, n_confounds)) if n_confounds else None
-    columns = [np.ones(run.n_volumes), np.arange(run.n_volumes)]
-    columns += [] if confounds is None else list(confounds.T)
-    basis = torch.from_numpy(np.linalg.qr(np.column_stack(columns))[0].astype(np.float32))
-    memory = run.memmap()
+    peers = nifti_peers.cleaned(run, confounds)
 
-    def closed_form() -> torch.Tensor:
-        values = torch.empty(run.n_volumes, run.n_voxels)
-        for volume, row in zip(memory, values, strict=True):
-            row.copy_(torch.from_numpy(volume.take(run.places)))
-        values.mul_(float(run.slope)).add_(float(run.inter))
-        values -= values[0].clone()
-        values -= basis @ (basis.T @ values)
-        return values.div_(values.std(0))
+    def ours() -> Any:
+        return decode_nifti(file, mask, detrend=True, standardize=True, confounds=confounds, out=out)
 
-    def nilearn_clean() -> np.ndarray:
-        from nilearn.signal import clean
-
-        values = memory[:, run.places].astype(np.float32) * run.slope + run.inter
-        return clean(values, detrend=True, standardize="zscore_sample", confounds=confounds)
-
-    calls = {
-        OURS: lambda: decode_nifti(file, mask, detrend=True, standardize=True, confounds=confounds, out=out),
-        "torch closed form": closed_form,
-        "nilearn signal.clean": nilearn_clean,
-    }
-    return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_values))
+    traffic = (run.n_volumes * run.touched_bytes, 4 * run.n_values)
+    return Workload({OURS: ours} | peers, run.n_values, traffic, peers["torch closed form"])
 
 
-def _gzip_readers() -> dict[str, Callable[[Path], Any]]:
-    import gzip
+@dataclass(frozen=True)
+class Case:
+    """A line of the table: what is decoded, from which run."""
 
-    from isal import igzip
-    from zlib_ng import gzip_ng
+    make: Callable[[Run], Workload]
+    run: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
 
-    return {"isal": igzip.open, "zlib-ng": gzip_ng.open, "gzip": gzip.open}
 
-
-WORKLOADS: dict[str, Callable[[Run], Workload]] = {
-    "whole run, fresh output": functools.partial(masked_run, reuse=False),
-    "whole run, handle and output kept": functools.partial(masked_run, reuse=True),
-    "windows of 16 volumes": windows,
-    "compressed, first pass": compressed,
-    "400 parcel means": parcels,
-    "mask, detrend, standardize": functools.partial(cleaned, n_confounds=0),
-    "mask, detrend, 24 confounds, standardize": functools.partial(cleaned, n_confounds=24),
+FRESH = functools.partial(masked_run, reuse=False)
+CASES: dict[str, Case] = {
+    "whole run, fresh output": Case(functools.partial(FRESH, all_peers=True)),
+    "whole run, handle and output kept": Case(functools.partial(masked_run, reuse=True)),
+    "windows of 16 volumes": Case(windows),
+    "compressed, first pass": Case(compressed),
+    "400 parcel means": Case(parcels),
+    "mask, detrend, standardize": Case(functools.partial(cleaned, n_confounds=0)),
+    "mask, detrend, 24 confounds, standardize": Case(functools.partial(cleaned, n_confounds=24)),
+    "whole run, 40,000 voxels": Case(FRESH, {"n_voxels": 40_000, "brain": 150_000}),
+    "whole run, float32": Case(FRESH, {"dtype": "<f4"}),
+    "whole run, float32 with NaN": Case(FRESH, {"dtype": "<f4", "with_nan": True}),
+    "whole run, big-endian": Case(FRESH, {"dtype": ">i2"}),
+    "whole run, NIfTI-2": Case(FRESH, {"version": 2}),
+    "whole run, 2 threads, wall time": Case(threaded_run, threads=2),
 }
-VARIANTS: dict[str, dict[str, Any]] = {
-    "whole run, 40,000 voxels": {"n_voxels": 40_000},
-    "whole run, float32": {"dtype": "<f4"},
-    "whole run, big-endian": {"dtype": ">i2"},
-}
+
+
+def small_run(case: Case) -> dict[str, Any]:
+    """Return the size of a run on which all candidates are quick."""
+    size = {"shape": (24, 24, 12), "n_volumes": 20, "n_voxels": 3000}
+    return size | ({"brain": 6000} if "brain" in case.run else {})
 
 
 def differing(right: np.ndarray, result: Any) -> int | None:
-    """Values that are not right to float32 rounding; windows are compared where they were left."""
+    """Values that are not right to float32 rounding."""
     values = np.asarray(result)
     if values.shape != right.shape:
         return None
-    return int((np.abs(values - right) > 2e-5 * np.abs(right).max()).sum())
+    size = np.abs(right[np.isfinite(right)]).max()
+    return int((~np.isclose(values, right, rtol=0, atol=2e-5 * size, equal_nan=True)).sum())
+
+
+def measure(name: str, case: Case, folder: Path, arguments: argparse.Namespace) -> list[harness.Row]:
+    """Check and time the candidates of one line."""
+    run = make_run(folder, **case.run | (small_run(case) if arguments.quick else {}))
+    work = case.make(run)
+    torch.set_num_threads(case.threads)
+    try:
+        return harness.compare(
+            name,
+            OURS,
+            work.candidates,
+            functools.partial(differing, np.asarray((work.right or run.expected)())),
+            items=work.items,
+            traffic=work.traffic,
+            repeats=2 if arguments.quick else arguments.repeats,
+            budget=arguments.budget,
+            clock=time.process_time if case.threads == 1 else time.perf_counter,
+        )
+    finally:
+        torch.set_num_threads(1)
 
 
 def main() -> None:
@@ -239,44 +189,25 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NEUROKERN_CACHE"] = folder
-        size = {"shape": (24, 24, 12), "n_volumes": 20, "n_voxels": 3000} if arguments.quick else {}
         rows = []
-        makers = {name: (make, {}) for name, make in WORKLOADS.items()}
-        makers |= {
-            name: (WORKLOADS["whole run, fresh output"], options) for name, options in VARIANTS.items()
-        }
-        for name, (make, options) in makers.items():
-            if arguments.workload not in name:
-                continue
-            run = make_run(Path(folder), **({**options, **size} if arguments.quick else options))
-            work = make(run)
-            plain = not any(word in name for word in ("parcel", "detrend"))
-            right = run.expected() if plain else np.asarray(list(work.candidates.values())[1]())
-            rows += harness.compare(
-                name,
-                OURS,
-                work.candidates,
-                functools.partial(differing, right),
-                items=work.items,
-                traffic=work.traffic,
-                repeats=2 if arguments.quick else arguments.repeats,
-                budget=arguments.budget,
-            )
-        packages = ("numpy", "torch", "scipy", "nibabel", "nilearn", "isal", "zlib-ng")
+        for name, case in CASES.items():
+            if arguments.workload in name:
+                rows += measure(name, case, Path(folder), arguments)
+        packages = ("numpy", "torch", "scipy", "nibabel", "nilearn", "medrs", "isal", "zlib-ng")
         harness.report("decode_nifti", rows, harness.machine_facts(packages), arguments.save)
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
-    names = [
-        (name, peer) for name in WORKLOADS for peer in (OURS, "numpy memmap take, by volume", "isal + take")
-    ]
+    names = [(name, peer) for name in CASES for peer in (OURS, nifti_peers.TAKE, "isal + take")]
     metafunc.parametrize(("workload", "candidate"), names)
 
 
 def test_speed(benchmark: Any, tmp_path: Path, workload: str, candidate: str) -> None:
     torch.set_num_threads(1)
-    run = make_run(tmp_path, shape=(48, 48, 30), n_volumes=40, n_voxels=15_000)
-    calls = WORKLOADS[workload](run).candidates
+    case = CASES[workload]
+    size = {"shape": (48, 48, 30), "n_volumes": 40, "n_voxels": 15_000}
+    brain = {"brain": 30_000} if "brain" in case.run else {}
+    calls = case.make(make_run(tmp_path, **case.run | size | brain)).candidates
     benchmark.group = workload
     benchmark(calls.get(candidate, calls[OURS]))
 

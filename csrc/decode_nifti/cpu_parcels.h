@@ -35,11 +35,33 @@ struct RunSum<std::int16_t> {
   using Number = std::int32_t;
 };
 
+// Sums of voxels of a list: twice the bits of the values, one instruction away, and as many voxels as they
+// can add up, whatever those are.
+template <typename Type>
+struct ListSum {
+  using Number = typename RunSum<Type>::Number;
+  static constexpr std::int64_t kMost = 65536;
+};
+template <>
+struct ListSum<std::uint8_t> {
+  using Number = std::uint16_t;
+  static constexpr std::int64_t kMost = 256;
+};
+template <>
+struct ListSum<std::int8_t> {
+  using Number = std::int16_t;
+  static constexpr std::int64_t kMost = 256;
+};
+#if defined(__AVX2__)
+constexpr int kSumBytes = 32;  // of a register
+#else
+constexpr int kSumBytes = 16;
+#endif
+
 template <typename Bits, int kVolumes>
 struct Parcels {
   using L = Layout<Bits, kVolumes>;
   using Element = typename L::Element;
-  static constexpr int kElementBytes = 16;  // runs are short: what counts is how often one ends
 
   const ParcelRuns* runs = nullptr;
   double* sums = nullptr;  // (n_parcels, kVolumes)
@@ -52,8 +74,10 @@ struct Parcels {
   }
   void release() { free(sums); }
 
-  void write(const DecodeVolumes& p, Element* elements, std::int64_t volume) {
-    if (p.swapped) swap_elements(elements, p.n_voxels);
+  void write(const DecodeVolumes& p, const Element* elements, std::int64_t volume) {
+    if constexpr (sizeof(Bits) <= 2) {
+      if (runs->voxels != nullptr) return add_voxels(p, elements, volume);
+    }
     memset(sums, 0, static_cast<std::size_t>(runs->n_parcels) * kVolumes * sizeof(double));
     add(p.type, elements);
     for (int k = 0; k < kVolumes && volume + k < p.n_volumes; ++k) {
@@ -64,14 +88,52 @@ struct Parcels {
   }
 
  private:
-  static void swap_elements(Element* elements, std::int64_t n) {
-    constexpr std::int64_t kElements = kRegisterBytes / static_cast<std::int64_t>(sizeof(Element));
-    for (std::int64_t i = 0; i < n; i += kElements) {  // the buffer has room for a whole register
-      typename L::Vector v;
-      memcpy(&v, elements + i, sizeof v);
-      v = swap_bytes<sizeof(Bits)>(v);
-      memcpy(elements + i, &v, sizeof v);
+  // Whole numbers, whose sums are exact in any order: parcel by parcel, so that nothing but a list is
+  // followed.
+  void add_voxels(const DecodeVolumes& p, const Element* elements, std::int64_t volume) {
+    if constexpr (sizeof(Bits) == 1) {
+      p.type == VoxelType::u8 ? add_voxels<std::uint8_t>(p, elements, volume)
+                              : add_voxels<std::int8_t>(p, elements, volume);
+    } else {
+      p.type == VoxelType::u16 ? add_voxels<std::uint16_t>(p, elements, volume)
+                               : add_voxels<std::int16_t>(p, elements, volume);
     }
+  }
+
+  template <typename Type>
+  void add_voxels(const DecodeVolumes& p, const Element* elements, std::int64_t volume) {
+    const std::int32_t* voxels = runs->voxels;
+    for (std::int64_t parcel = 0; parcel < runs->n_parcels; ++parcel) {
+      double totals[kVolumes] = {};
+      auto left = static_cast<std::int64_t>(runs->sizes[parcel]);
+      for (std::int64_t n; left > 0; left -= n, voxels += n) {
+        n = left < ListSum<Type>::kMost ? left : ListSum<Type>::kMost;
+        add_exactly<Type>(elements, voxels, n, totals);
+      }
+      float* out = static_cast<float*>(p.out) + volume * p.out_stride + parcel;
+      for (int k = 0; k < kVolumes && volume + k < p.n_volumes; ++k, out += p.out_stride)
+        *out = scaled_in_double(totals[k] / runs->sizes[parcel], p.slope, p.inter);
+    }
+  }
+
+  template <typename Type>
+  static void add_exactly(const Element* elements, const std::int32_t* voxels, std::int64_t n,
+                          double* totals) {
+    using Number = typename ListSum<Type>::Number;
+    constexpr int kMostLanes = kSumBytes / static_cast<int>(sizeof(Number));
+    constexpr int kLanes = kVolumes < kMostLanes ? kVolumes : kMostLanes, kParts = kVolumes / kLanes;
+    typedef Type Values __attribute__((vector_size(sizeof(Type) * kLanes)));
+    typedef Number Numbers __attribute__((vector_size(sizeof(Number) * kLanes)));
+    Numbers sums[kParts] = {};
+    for (std::int64_t i = 0; i < n; ++i) {
+      const auto* from = reinterpret_cast<const unsigned char*>(elements + voxels[i]);
+      for (int part = 0; part < kParts; ++part) {
+        Values values;
+        memcpy(&values, from + part * sizeof values, sizeof values);
+        sums[part] += __builtin_convertvector(values, Numbers);
+      }
+    }
+    for (int k = 0; k < kVolumes; ++k) totals[k] += static_cast<double>(sums[k / kLanes][k % kLanes]);
   }
 
   void add(VoxelType type, const Element* elements) {

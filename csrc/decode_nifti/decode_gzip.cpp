@@ -22,15 +22,16 @@ std::int64_t group_volumes(const DecodeVolumes& p) {
   return std::min(std::max(fitting, together), p.n_volumes);
 }
 
-std::int64_t out_bytes(const DecodeVolumes& p) {
-  switch (p.decoded) {
+std::int64_t out_bytes(const GzipVolumes& volumes) {
+  if (volumes.parcels != nullptr) return 4;  // means are float32, whatever is asked for voxels
+  switch (volumes.p.decoded) {
     case DecodedType::f32:
       return 4;
     case DecodedType::f16:
     case DecodedType::bf16:
       return 2;
     default:
-      return value_bytes(p.type);
+      return value_bytes(volumes.p.type);
   }
 }
 
@@ -69,7 +70,7 @@ void decode_from(GzipReader& reader, const GzipVolumes& volumes, std::int64_t fi
   for (std::int64_t v = first; v < last; v += part.n_volumes) {
     part.n_volumes = std::min(group_volumes(volumes.p), last - v);
     read_volumes(reader, volumes, volumes.first + v, part.n_volumes, buffer);
-    part.out = static_cast<unsigned char*>(volumes.p.out) + v * volumes.p.out_stride * out_bytes(volumes.p);
+    part.out = static_cast<unsigned char*>(volumes.p.out) + v * volumes.p.out_stride * out_bytes(volumes);
     const DecodeStatus status = volumes.parcels != nullptr
                                     ? NK_DISPATCH(decode_parcels_cpu, part, *volumes.parcels, n_threads)
                                     : NK_DISPATCH(decode_volumes_cpu, part, n_threads);

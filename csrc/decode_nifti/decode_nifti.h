@@ -40,6 +40,9 @@ struct ParcelRuns {
   const std::int32_t* parcels;  // (n_runs,), below n_parcels
   const double* sizes;          // (n_parcels,): voxels of each
   std::int64_t n_runs, n_parcels;
+  // (n_voxels,): the mask's voxels in file order, those of parcel 0 first; or null. Faster where runs are
+  // short.
+  const std::int32_t* voxels = nullptr;
 };
 
 // Columns of a matrix (rows in time), cleaned in place: what the basis explains is taken out, and the rest
@@ -51,6 +54,34 @@ struct CleanColumns {
   bool standardize;  // divide by the standard deviation (n_rows - 1); a column without any becomes 0
 };
 
+// Rows of raw values next to each other, in this machine's byte order, such as those of a packed run:
+// out = ((slope * raw + inter - origin) - basis . coefficients) * factor.
+struct ScaledRows {
+  const void* raw;  // (n_rows, n_columns), rows raw_stride values apart; may be `out` itself
+  std::int64_t raw_stride, n_rows, n_columns;
+  VoxelType type;
+  double slope, inter;
+  const float* origin;        // (n_columns,); null: scaled alone, and the three below are not used
+  const float* factor;        // (n_columns,)
+  const float* coefficients;  // (n_basis, n_columns)
+  const float* basis;         // (n_rows, n_basis)
+  std::int64_t n_basis;
+  void* out;  // (n_rows, n_columns) of `decoded`, rows out_stride values apart
+  std::int64_t out_stride;
+  DecodedType decoded;  // not raw
+};
+
+// The sums from which a run's coefficients follow; rows may come in pieces, in the order of time.
+struct FitColumns {
+  const float* values;  // (n_rows, n_columns), rows `stride` values apart
+  std::int64_t stride, n_rows, n_columns;
+  const double* basis;  // (n_rows, n_basis)
+  std::int64_t n_basis;
+  const float* origin;  // (n_columns,): taken off first; a large mean would cost the digits of what varies
+  double* sums;         // (n_basis, n_columns): basis . values is added
+  double* squares;      // (n_columns,): squares of the values are added
+};
+
 enum class DecodeStatus : int { ok, out_of_memory, read_failed, cut_short };
 
 NK_DECLARE_KERNEL(DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_threads))
@@ -58,6 +89,8 @@ NK_DECLARE_KERNEL(DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_
 NK_DECLARE_KERNEL(DecodeStatus decode_parcels_cpu(const DecodeVolumes& p, const ParcelRuns& parcels,
                                                   int n_threads))
 NK_DECLARE_KERNEL(DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads))
+NK_DECLARE_KERNEL(void scale_rows_cpu(const ScaledRows& p, int n_threads))
+NK_DECLARE_KERNEL(void fit_columns_cpu(const FitColumns& p, int n_threads))
 
 // Values that lie on the GPU: raw volumes, or rows of voxels that were gathered on the CPU already.
 struct DecodeResident {

@@ -111,6 +111,8 @@ void bind_header(py::module_& m) {
       .def_readonly("spatial_unit", &Header::spatial_unit)
       .def_readonly("time_unit", &Header::time_unit)
       .def_readonly("affine_source", &Header::affine_source)
+      .def_readonly("sform_code", &Header::sform_code)
+      .def_readonly("qform_code", &Header::qform_code)
       .def_readonly("description", &Header::description)
       .def_property_readonly("dtype", [](const Header& h) { return nifti::type_name(h.type); })
       .def_property_readonly("affine", &affine_of)
@@ -189,12 +191,16 @@ void bind_volumes(py::module_& m) {
            py::arg("decoded"));
   py::class_<ParcelRuns>(m, "ParcelRuns", "Parcels as runs of the mask's voxels in file order.")
       .def(py::init([](std::uintptr_t lengths, std::uintptr_t parcels, std::uintptr_t sizes,
-                       std::int64_t n_runs, std::int64_t n_parcels) {
-             return ParcelRuns{pointer<const std::int32_t>(lengths), pointer<const std::int32_t>(parcels),
-                               pointer<const double>(sizes), n_runs, n_parcels};
+                       std::int64_t n_runs, std::int64_t n_parcels, std::uintptr_t voxels) {
+             return ParcelRuns{pointer<const std::int32_t>(lengths),
+                               pointer<const std::int32_t>(parcels),
+                               pointer<const double>(sizes),
+                               n_runs,
+                               n_parcels,
+                               pointer<const std::int32_t>(voxels)};
            }),
            py::kw_only(), py::arg("lengths"), py::arg("parcels"), py::arg("sizes"), py::arg("n_runs"),
-           py::arg("n_parcels"));
+           py::arg("n_parcels"), py::arg("voxels") = 0);
   m.def(
       "decode_volumes",
       [](const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
@@ -221,6 +227,57 @@ void bind_volumes(py::module_& m) {
       },
       py::kw_only(), py::arg("values"), py::arg("basis"), py::arg("n_rows"), py::arg("n_columns"),
       py::arg("stride"), py::arg("n_basis"), py::arg("standardize"), py::arg("n_threads"));
+}
+
+void bind_scaled_rows(py::module_& m) {
+  m.def(
+      "scale_rows",
+      [](std::uintptr_t raw, std::int64_t raw_stride, std::int64_t n_rows, std::int64_t n_columns, int type,
+         double slope, double inter, std::uintptr_t origin, std::uintptr_t factor,
+         std::uintptr_t coefficients, std::uintptr_t basis, std::int64_t n_basis, std::uintptr_t out,
+         std::int64_t out_stride, int decoded, int n_threads) {
+        const py::gil_scoped_release release;
+        const ScaledRows p{pointer<const void>(raw),
+                           raw_stride,
+                           n_rows,
+                           n_columns,
+                           static_cast<VoxelType>(type),
+                           slope,
+                           inter,
+                           pointer<const float>(origin),
+                           pointer<const float>(factor),
+                           pointer<const float>(coefficients),
+                           pointer<const float>(basis),
+                           n_basis,
+                           pointer<void>(out),
+                           out_stride,
+                           static_cast<DecodedType>(decoded)};
+        NK_DISPATCH(scale_rows_cpu, p, n_threads);
+      },
+      py::kw_only(), py::arg("raw"), py::arg("raw_stride"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("type"), py::arg("slope"), py::arg("inter"), py::arg("origin"), py::arg("factor"),
+      py::arg("coefficients"), py::arg("basis"), py::arg("n_basis"), py::arg("out"), py::arg("out_stride"),
+      py::arg("decoded"), py::arg("n_threads"));
+  m.def(
+      "fit_columns",
+      [](std::uintptr_t values, std::int64_t stride, std::int64_t n_rows, std::int64_t n_columns,
+         std::uintptr_t basis, std::int64_t n_basis, std::uintptr_t origin, std::uintptr_t sums,
+         std::uintptr_t squares, int n_threads) {
+        const py::gil_scoped_release release;
+        const FitColumns p{pointer<const float>(values),
+                           stride,
+                           n_rows,
+                           n_columns,
+                           pointer<const double>(basis),
+                           n_basis,
+                           pointer<const float>(origin),
+                           pointer<double>(sums),
+                           pointer<double>(squares)};
+        NK_DISPATCH(fit_columns_cpu, p, n_threads);
+      },
+      py::kw_only(), py::arg("values"), py::arg("stride"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("basis"), py::arg("n_basis"), py::arg("origin"), py::arg("sums"), py::arg("squares"),
+      py::arg("n_threads"));
 }
 
 void bind_gzip(py::module_& m) {
@@ -287,6 +344,7 @@ void bind_decode_nifti(py::module_& m) {
   bind_file(m);
   bind_mask(m);
   bind_volumes(m);
+  bind_scaled_rows(m);
   bind_gzip(m);
 #endif
 }

@@ -1,6 +1,6 @@
-// Decoding on the CPU. A few volumes are decoded together, so many that one value of each fills 8 bytes: the
-// mask's runs are woven into such elements, 1 MB for a whole brain, and from there, in cache, the output's
-// order costs one load of 8 bytes for several output values.
+// Decoding on the CPU. A few volumes are decoded together, so many that one value of each fills a register of
+// 16 bytes: the mask's runs are woven into such elements, 2 MB for a whole brain, and from there, in cache,
+// the output's order costs one load of 16 bytes for several output values.
 //
 // Compiled once per instruction set (common/isa.h): no STL, nothing with external linkage but the kernel.
 
@@ -11,6 +11,7 @@
 #include "decode_nifti/cpu_clean.h"
 #include "decode_nifti/cpu_parcels.h"
 #include "decode_nifti/cpu_rows.h"
+#include "decode_nifti/cpu_scaled_rows.h"
 #include "decode_nifti/cpu_weave.h"
 #include "decode_nifti/decode_nifti.h"
 #include "decode_nifti/decode_nifti_body.h"
@@ -20,7 +21,6 @@ namespace NEUROKERN_ISA {
 namespace {
 
 constexpr int kMaxThreads = 64;
-constexpr std::int64_t kParallelValues = 100000;
 
 // What becomes of woven elements: rows of voxels, or means of parcels.
 template <template <typename, int> class Sink, typename Bits, int kVolumes>
@@ -67,10 +67,20 @@ DecodeStatus run_plan(const DecodeVolumes& p, const ParcelRuns* parcels, int n_t
 
 template <template <typename, int> class Sink, typename Bits>
 DecodeStatus decode_width(const DecodeVolumes& p, const ParcelRuns* parcels, int n_threads) {
-  constexpr int kTogether = Sink<Bits, 1>::kElementBytes / static_cast<int>(sizeof(Bits));
-  // A group's missing volumes are work for nothing: the last volume is decoded in their place.
-  return p.n_volumes < kTogether ? run_plan<Sink, Bits, 1>(p, parcels, n_threads)
-                                 : run_plan<Sink, Bits, kTogether>(p, parcels, n_threads);
+  constexpr int kTogether = kRegisterBytes / static_cast<int>(sizeof(Bits));
+  // A group's missing volumes are work for nothing (the last volume again), but one by one volumes cost four
+  // times as much.
+  const std::int64_t rest = p.n_volumes % kTogether;
+  DecodeVolumes groups = p, singles = p;
+  singles.n_volumes = rest == 1 || 4 * rest <= kTogether ? rest : 0;
+  groups.n_volumes = p.n_volumes - singles.n_volumes;
+  const DecodeStatus status =
+      groups.n_volumes == 0 ? DecodeStatus::ok : run_plan<Sink, Bits, kTogether>(groups, parcels, n_threads);
+  if (status != DecodeStatus::ok || singles.n_volumes == 0) return status;
+  singles.offset += groups.n_volumes * p.volume_values * value_bytes(p.type);
+  singles.out = static_cast<unsigned char*>(p.out) +
+                groups.n_volumes * p.out_stride * (parcels != nullptr ? 4 : decoded_bytes(p));
+  return run_plan<Sink, Bits, 1>(singles, parcels, n_threads);
 }
 
 template <template <typename, int> class Sink>
@@ -106,6 +116,26 @@ DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads) {
   const int threads = p.n_rows * p.n_columns < kParallelValues ? 1 : n_threads;
   parallel_for(n_blocks, threads, &Cleaner::run, &cleaner);
   return DecodeStatus::ok;
+}
+
+void scale_rows_cpu(const ScaledRows& p, int n_threads) {
+  if (p.n_rows == 0 || p.n_columns == 0) return;
+  switch (value_bytes(p.type)) {
+    case 1:
+      return scale_rows<std::uint8_t>(p, n_threads);
+    case 2:
+      return scale_rows<std::uint16_t>(p, n_threads);
+    case 4:
+      return scale_rows<std::uint32_t>(p, n_threads);
+    default:
+      return scale_rows<std::uint64_t>(p, n_threads);
+  }
+}
+
+void fit_columns_cpu(const FitColumns& p, int n_threads) {
+  FitAdder adder{p};
+  const int threads = p.n_rows * p.n_columns < kParallelValues ? 1 : n_threads;
+  parallel_for((p.n_columns + FitAdder::kColumns - 1) / FitAdder::kColumns, threads, &FitAdder::run, &adder);
 }
 
 }  // namespace NEUROKERN_ISA

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "decode_nifti/mapping_guard.h"
+
 namespace neurokern {
 namespace {
 
@@ -35,18 +37,28 @@ MappedFile::MappedFile(const std::string& path, bool map) {
   }
   state_ = state_of(status);
   if (!map || state_.bytes == 0) return;
-  void* address =
-      mmap(nullptr, static_cast<std::size_t>(state_.bytes), PROT_READ, MAP_SHARED, descriptor_, 0);
-  if (address != MAP_FAILED) data_ = static_cast<const unsigned char*>(address);
+  const auto bytes = static_cast<std::size_t>(state_.bytes);
+  void* address = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, descriptor_, 0);
+  if (address == MAP_FAILED) return;
+  data_ = static_cast<const unsigned char*>(address);
+  guard_ = guard_mapping(data_, bytes);
+  if (guard_ < 0) unmap();
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(const_cast<unsigned char*>(data_), static_cast<std::size_t>(state_.bytes));
+  if (guard_ >= 0) release_mapping(guard_);
+  if (data_ != nullptr) unmap();
   close(descriptor_);
+}
+
+void MappedFile::unmap() {
+  munmap(const_cast<unsigned char*>(data_), static_cast<std::size_t>(state_.bytes));
+  data_ = nullptr;
 }
 
 bool MappedFile::is_unchanged() const {
   struct stat status{};
+  if (guard_ >= 0 && is_torn(guard_)) return false;
   return fstat(descriptor_, &status) == 0 && state_of(status) == state_;
 }
 

@@ -24,18 +24,21 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
-  const unsigned char* data() const { return data_; }  // null: not mapped, or empty
+  const unsigned char* data() const { return data_; }  // null: not mapped, or empty; read by descriptor then
   int descriptor() const { return descriptor_; }
   std::int64_t size() const { return state_.bytes; }
   const FileState& state() const { return state_; }
 
-  // True if the file still is what was opened: reading a mapping beyond the end of a file that shrank would
-  // end the process.
+  // True if the file still is what was opened. What was read from a mapping counts only if it still is after
+  // reading: of a file that shrank meanwhile the end reads as zeros (mapping_guard.h).
   bool is_unchanged() const;
 
  private:
+  void unmap();
+
   int descriptor_ = -1;
   const unsigned char* data_ = nullptr;
+  int guard_ = -1;
   FileState state_{};
 };
 

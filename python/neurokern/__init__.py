@@ -1,6 +1,6 @@
 """neurokern: brain data at hardware speed.
 
-Importing this package loads nothing heavy; a name below loads its module when it is first used.
+Importing this package loads nothing heavy; a name below, or a package of it, loads when it is first used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,21 @@ _HOME_OF = {
     "gather_regions": "neurokern.ops",
     "load_recording": "neurokern.datasets",
     "mask_regions": "neurokern.ops",
+    "ridge_cv": "neurokern.ops",
     "scatter_regions": "neurokern.ops",
+    "solve_ridge": "neurokern.ops",
+}
+
+_PACKAGES = {
+    "adapters",
+    "datasets",
+    "encoding",
+    "evaluation",
+    "extractors",
+    "metrics",
+    "models",
+    "ops",
+    "training",
 }
 
 __all__ = [
@@ -36,7 +50,9 @@ __all__ = [
     "gather_regions",
     "load_recording",
     "mask_regions",
+    "ridge_cv",
     "scatter_regions",
+    "solve_ridge",
 ]
 
 if TYPE_CHECKING:
@@ -46,9 +62,12 @@ if TYPE_CHECKING:
     from neurokern.ops.decode_nifti import NiftiFile, decode_nifti
     from neurokern.ops.gather_regions import gather_regions, scatter_regions
     from neurokern.ops.mask_regions import MaskedBatch, mask_regions
+    from neurokern.ops.solve_ridge import ridge_cv, solve_ridge
 
 
 def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return importlib.import_module(f"neurokern.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'neurokern' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
@@ -57,4 +76,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_PACKAGES})

@@ -27,11 +27,20 @@ def _free_memory() -> int:
 
 
 def check_number(function: str, name: str, value: SupportsFloat) -> float:
-    """Return ``value`` as a float, or raise if it is not a number."""
+    """Return ``value`` as a float, or raise if it is not a number; text and True are none."""
     try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{function}: {name} must be a number, got {value!r}") from None
+
+
+def check_flag(function: str, name: str, value: object) -> bool:
+    """Return ``value`` as a bool, or raise if it is not True or False of Python or numpy."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def check_integer(function: str, name: str, value: SupportsIndex) -> int:

@@ -67,7 +67,9 @@ class GzipIndex:
     def from_bytes(bytes: bytes) -> GzipIndex: ...
 
 class ParcelRuns:
-    def __init__(self, *, lengths: int, parcels: int, sizes: int, n_runs: int, n_parcels: int) -> None: ...
+    def __init__(
+        self, *, lengths: int, parcels: int, sizes: int, n_runs: int, n_parcels: int, voxels: int = 0
+    ) -> None: ...
 
 class MappedFile:
     address: int
@@ -90,6 +92,8 @@ class NiftiHeader:
     spatial_unit: int
     time_unit: int
     affine_source: int
+    sform_code: int
+    qform_code: int
     description: str
     dtype: str
     affine: tuple[tuple[float, float, float, float], ...]
@@ -135,6 +139,19 @@ def decode_gzip_indexed(
     n_threads: int,
 ) -> None: ...
 def decode_volumes(volumes: DecodeVolumes, parcels: ParcelRuns | None, n_threads: int) -> None: ...
+def fit_columns(
+    *,
+    values: int,
+    stride: int,
+    n_rows: int,
+    n_columns: int,
+    basis: int,
+    n_basis: int,
+    origin: int,
+    sums: int,
+    squares: int,
+    n_threads: int,
+) -> None: ...
 def index_mask(
     mask: int, n_x: int, n_y: int, n_z: int, run_starts: int, run_lengths: int, order: int
 ) -> None: ...
@@ -142,4 +159,23 @@ def inflate_start(descriptor: int, file_bytes: int, n: int) -> bytes: ...
 def isa() -> str: ...
 def mask_regions(arguments: dict[str, Any], n_threads: int) -> None: ...
 def measure_mask(mask: int, n_x: int, n_y: int, n_z: int) -> tuple[int, int]: ...
+def scale_rows(
+    *,
+    raw: int,
+    raw_stride: int,
+    n_rows: int,
+    n_columns: int,
+    type: int,
+    slope: float,
+    inter: float,
+    origin: int,
+    factor: int,
+    coefficients: int,
+    basis: int,
+    n_basis: int,
+    out: int,
+    out_stride: int,
+    decoded: int,
+    n_threads: int,
+) -> None: ...
 def write_targets(arguments: dict[str, Any], n_threads: int) -> None: ...

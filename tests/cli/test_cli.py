@@ -74,7 +74,7 @@ def test_the_package_runs_as_a_module():
     assert re.fullmatch(r"neurokern \d+\.\d+.*\n", done.stdout)
 
 
-@pytest.mark.parametrize("command", ["env", "info", "demo", "train", "evaluate", "adapt"])
+@pytest.mark.parametrize("command", ["env", "info", "report", "demo", "train", "evaluate", "adapt"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

@@ -121,9 +121,40 @@ def test_derivatives_are_taken_when_their_space_is_asked_for(root):
     data = BIDSDataset(root, space="MNI")
     assert len(data) == 1
     assert data.run(0).confounds.columns.tolist() == ["trans_x", "rot_y"]
-    assert data.run(0).events is None
+    assert data.run(0).events.equals(BIDSDataset(root, task="look").run(0).events)
     assert len(BIDSDataset(root)) == 5
     assert len(BIDSDataset(root / "derivatives/prep", description="preproc")) == 1
+
+
+def test_a_derivative_has_what_its_raw_run_knows_and_its_own_confounds(root):
+    stem, folder = "sub-01_task-look_run-2", root / "derivatives/prep/sub-01/func"
+    write_run(folder, f"{stem}_space-MNI_desc-preproc", events=False, sidecar=False)
+    (folder / f"{stem}_space-MNI_desc-preproc_bold.json").write_text(json.dumps({"SkullStripped": True}))
+    (root / "task-look_bold.json").write_text(json.dumps({"SliceTiming": [0, 1]}))
+    for other, name in (("prep", stem), ("old", stem), ("prep", "sub-01_task-look_run-1")):
+        place = root / f"derivatives/{other}/sub-01/func"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{name}_desc-confounds_timeseries.tsv").write_text(f"{other}{name[-1]}\n" + "1\n" * 40)
+    run = BIDSDataset(root, space="MNI").run(0)
+    assert run.repetition_time == TR
+    assert set(run.metadata) == {"RepetitionTime", "SkullStripped"}  # slices were corrected since
+    assert run.events.equals(BIDSDataset(root, task="look").run(1).events)
+    assert run.confounds.columns.tolist() == ["prep2"]
+    assert BIDSDataset(root / "derivatives/prep", description="preproc").run(0).events is None
+
+
+def test_echoes_share_the_confounds_and_events_of_their_run(root):
+    folder = root / "derivatives/prep/sub-02/func"
+    write_run(folder, "sub-02_task-look_run-1_echo-2_desc-preproc", events=False)
+    (folder / "sub-02_task-look_run-1_desc-confounds_timeseries.tsv").write_text("x\n" + "1\n" * 40)
+    run = BIDSDataset(root, description="preproc").run(0)
+    assert run.confounds.columns.tolist() == ["x"]
+    assert len(run.events) == 4
+
+
+def test_files_at_the_root_with_a_subject_are_no_harm(root):
+    (root / "sub-01_scans.tsv").write_text("filename\n")
+    assert len(BIDSDataset(root)) == 5
 
 
 def test_loops_of_links_and_odd_names_are_no_harm(root):
@@ -238,6 +269,8 @@ def test_confounds_go_by_the_names_of_their_columns(root):
         "signal"
     ]
     assert np.abs(np.corrcoef(table["trans_x"], signal[:, 0])[0, 1]) < 1e-4
+    same = runs.with_extractor(FMRIVoxelExtractor(brain_mask(), confounds=["trans_?"], normalize=True))[0]
+    assert torch.equal(same["signal"], signal)
     with pytest.raises(ValueError, match="there is no rot_x"):
         _ = runs.with_extractor(FMRIVoxelExtractor(confounds=["rot_x"]))[0]
     with pytest.raises(ValueError, match="no table of them"):

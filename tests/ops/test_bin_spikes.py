@@ -403,6 +403,7 @@ def test_large_outputs_streamed_past_the_caches_are_whole(n_units):
         np.testing.assert_array_equal(memory[:3], 77)
 
 
+@pytest.mark.many_launches
 @pytest.mark.parametrize("n_units", [3, 70_000])
 def test_unsorted_spikes_of_few_and_of_very_many_units(n_units):
     rng = np.random.default_rng(7)
@@ -468,6 +469,7 @@ def test_start_and_stop_are_relative_to_events(bin_spikes):
     np.testing.assert_array_equal(counts[0, :, 0], [1, 1, 0, 1])
 
 
+@pytest.mark.many_launches
 def test_windows_on_the_sampling_grid_are_exact_with_the_default_tolerance():
     rng = np.random.default_rng(0)
     sample = np.sort(rng.integers(0, 30_000 * 600, 200_000))
@@ -674,7 +676,11 @@ def test_a_sampling_rate_beyond_64_bit_samples_is_refused(bin_spikes):
         ({"bin_size": "x"}, "bin_size must be a number"),
         ({"n_units": 1.5}, "n_units must be an integer"),
         ({"n_units": True}, "n_units must be an integer"),
-        ({"sorted": "yes"}, "sorted must be None, True or False"),
+        ({"bin_size": "0.05"}, "bin_size must be a number"),
+        ({"bin_size": True}, "bin_size must be a number"),
+        ({"sorted": "yes"}, "sorted must be True or False"),
+        ({"strict": "no"}, "strict must be True or False"),
+        ({"closed_last": 1}, "closed_last must be True or False"),
         ({"out": [0]}, "out must be of the kind of times"),
         ({"windows": ["a"], "duration": 0.1}, "windows must be numbers"),
     ],
@@ -683,6 +689,16 @@ def test_an_argument_of_a_wrong_kind_is_a_type_error_that_names_it(bin_spikes, c
     arguments = {"times": np.array([0.0, 0.1]), "units": np.array([0, 1]), "bin_size": 0.05, **changes}
     with pytest.raises(TypeError, match=f"bin_spikes: {message}"):
         bin_spikes(**arguments)
+
+
+def test_a_masked_array_is_refused_since_its_mask_would_be_lost():
+    with pytest.raises(TypeError, match="bin_spikes: times must not be a masked array"):
+        nk.bin_spikes(np.ma.array([0.0, 0.1], mask=[False, True]), np.array([0, 1]), 0.05)
+
+
+def test_a_flag_may_be_a_bool_of_numpy():
+    counts = nk.bin_spikes(np.array([0.0, 0.1]), np.array([0, 1]), 0.05, 0.1, sorted=np.bool_(True))
+    assert counts.sum() == 1
 
 
 def test_lists_of_unequal_length_are_no_times():

@@ -261,6 +261,7 @@ def test_an_integer_out_is_refused():
 # ---- Real recordings
 
 
+@pytest.mark.many_launches
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_real_recording_is_smoothed_as_scipy_does(shared_data, kind):
     folder = shared_data / "spikes" / "ibl_alf_120s"

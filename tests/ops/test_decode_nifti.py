@@ -3,6 +3,10 @@
 import gzip
 import os
 import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,6 +232,58 @@ def test_a_file_that_shrinks_while_open_is_an_error(tmp_path, suffix):
     os.truncate(path, 400)
     with pytest.raises(NiftiFormatError, match="changed while it was open"):
         decode_nifti(file)
+
+
+class ShrinkingFile:
+    """An open file that another process cuts short right after it was found unchanged."""
+
+    def __init__(self, file, path):
+        self._file, self._path = file, path
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def is_unchanged(self):
+        unchanged = self._file.is_unchanged()
+        os.truncate(self._path, 400)
+        return unchanged
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_file_that_shrinks_while_it_is_decoded_is_an_error(tmp_path, suffix):
+    path = write_nifti(tmp_path / f"a{suffix}", random_raw("int16", (64, 64, 20, 4)))
+    other = write_nifti(tmp_path / "b.nii", random_raw("int16", SHAPE))
+    for _ in range(2):  # the guard must be there again for the next file
+        file = NiftiFile(write_nifti(path, random_raw("int16", (64, 64, 20, 4))))
+        file._file = ShrinkingFile(file._file, path)
+        with pytest.raises(NiftiFormatError, match=r"changed while it was open|cut short|damaged"):
+            decode_nifti(file)
+    np.testing.assert_array_equal(decode_nifti(other), expected(random_raw("int16", SHAPE), None))
+
+
+def test_a_bus_error_elsewhere_still_reaches_the_handler_before_ours():
+    program = """
+import ctypes, faulthandler, mmap, os, tempfile, neurokern as nk
+import numpy as np
+faulthandler.enable()
+from nifti_files import write_nifti
+from pathlib import Path
+folder = Path(tempfile.mkdtemp())
+file = nk.ops.NiftiFile(write_nifti(folder / "a.nii", np.ones((8, 8, 8, 2), "int16")))
+(folder / "b").write_bytes(bytes(8192))
+with open(folder / "b", "r+b") as stream:
+    other = mmap.mmap(stream.fileno(), 8192)
+    os.truncate(folder / "b", 0)
+    print("about to read", flush=True)
+    other[5000]
+print("survived")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == -signal.SIGBUS
+    assert run.stdout == "about to read\n"
+    assert "Bus error" in run.stderr
 
 
 def test_header_and_values_may_lie_in_two_files(tmp_path):

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("device")
         ({"backend": "magic"}, "backend must be"),
         ({"span": 2**70, "scheme": "temporal"}, r"span must be below 2\*\*31 bins"),
         ({"x": torch.zeros(4, 20, 70).half(), "replacement": 1e300}, "replacement must be a value of"),
+        ({"x": torch.zeros(4, 20, 70).long(), "replacement": 2**53 + 1}, "replacement must be a value of"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named(options, message):

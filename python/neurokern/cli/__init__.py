@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from neurokern import __version__
-from neurokern.cli import adapt, demo, env, evaluate, info, train
+from neurokern.cli import adapt, demo, encode, env, evaluate, info, report, train
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, train, evaluate, adapt, info, env)
+_COMMANDS = (demo, train, evaluate, adapt, encode, info, report, env)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
 _INTERRUPTED = 130
 
@@ -24,6 +24,8 @@ examples:
   neurokern demo --data my_session/       the same on your own spikes
   neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
   neurokern evaluate runs/a --report      masked-prediction scores beside the baselines
+  neurokern info ds000001/                what a recording, an image or a BIDS folder holds
+  neurokern report ds000001/              a page of figures about its fMRI runs
 """
 
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="neurokern",
-        description="Spikes to binned counts, a multi-task-masking model, and few-shot decoders.",
+        description="Spikes, NIfTI and BIDS to tensors; a multi-task-masking model, and few-shot decoders.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

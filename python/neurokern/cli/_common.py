@@ -14,7 +14,7 @@ import pandas as pd
 
 from neurokern._config import write_text
 
-__all__ = ["Steps", "new_parser", "require_torch", "say", "text_table", "write_csv"]
+__all__ = ["Steps", "facts_text", "new_parser", "require_torch", "say", "text_table", "write_csv"]
 
 
 _INDENT = "      "
@@ -85,6 +85,17 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         rest = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *rest]).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
+def facts_text(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Return names and values below a title, aligned and wrapped."""
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [title]
+    for name, value in rows:
+        wrapped = textwrap.wrap(value, max(_WIDTH - width - 4, 20)) or [""]
+        lines.append(f"  {name:<{width}}  {wrapped[0]}")
+        lines += [f"  {'':<{width}}  {line}" for line in wrapped[1:]]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""``neurokern info``: what a recording holds."""
+"""``neurokern info``: what a recording, an image or a BIDS folder holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurokern.cli._common import new_parser, say
+from neurokern.cli._common import facts_text, new_parser, say
+from neurokern.cli.bids_facts import dataset_rows, describe_dataset
+from neurokern.cli.image_facts import describe_image, image_rows, is_image
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +22,10 @@ _EXAMPLES = """\
   neurokern info alf/probe00/         an ALF folder with spikes.times.npy and spikes.clusters.npy
   neurokern info session03.npz        spike times, or counts in bins
   neurokern info recordings/ --json   every recording in a folder
+  neurokern info sub-01_bold.nii.gz   header of an image, and what its sidecar says
+  neurokern info ds000001/            a BIDS folder: subjects, runs, events, what does not fit together
 """
+_MOST_WARNINGS = 12
 _MOST_REGIONS = 12
 
 
@@ -30,30 +35,65 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "info",
         run,
-        summary="what a recording holds",
-        description="Show spikes, units, rates, regions and trials of recordings, and what was repaired.",
+        summary="what a recording, an image or a BIDS folder holds",
+        description=(
+            "Show spikes, units, rates, regions and trials of recordings, and what was repaired; the header "
+            "of NIfTI images; subjects, runs and events of BIDS folders. Signals of images are not read."
+        ),
         examples=_EXAMPLES,
     )
-    parser.add_argument("data", nargs="+", metavar="FILE|FOLDER", help="recordings, or folders of recordings")
+    parser.add_argument(
+        "data", nargs="+", metavar="FILE|FOLDER", help="recordings, images, or folders of them"
+    )
     parser.add_argument("--json", action="store_true", help="write JSON instead of text")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the facts of each recording."""
-    from neurokern.cli.sessions import find_sources
-
-    facts = [describe(source) for source in find_sources(args.data)]
+    """Print the facts of each recording, image and BIDS folder."""
+    facts = [describe(source) for path in args.data for source in _sources(pathlib.Path(path))]
     if args.json:
         say(json.dumps(facts, indent=2))
         return
     say("\n\n".join(_as_text(one) for one in facts))
 
 
-def describe(path: pathlib.Path) -> dict[str, Any]:
-    """Return facts about a recording, or about a file of binned counts. Nothing in them names a subject."""
-    from neurokern.datasets import BinnedSession, load_recording
+def _sources(path: pathlib.Path) -> list[pathlib.Path]:
+    """Return what a path names: an image, a BIDS folder, or the recordings or images in a folder."""
+    from neurokern.cli.sessions import find_sources
+    from neurokern.datasets.bids_file import is_bids_folder
 
+    if is_image(path) or (path.is_dir() and is_bids_folder(path)):
+        return [path]
+    if not path.is_dir():
+        return find_sources([str(path)])
+    try:
+        return find_sources([str(path)])
+    except FileNotFoundError as error:
+        images = [file for file in sorted(path.glob("**/*")) if is_image(file) and not _has_header(file)]
+        if not images:
+            raise FileNotFoundError(f"{error}, or .nii files, or folders of subjects (sub-*)") from None
+        return images
+
+
+def _has_header(path: pathlib.Path) -> bool:
+    """Return whether a file holds the values of a pair, of which the header is named instead."""
+    stem = path.name.removesuffix(".gz")
+    return stem.endswith(".img") and path.with_name(f"{stem.removesuffix('.img')}.hdr").exists()
+
+
+def describe(path: pathlib.Path) -> dict[str, Any]:
+    """Return facts about a recording, a file of binned counts, an image or a BIDS folder.
+
+    No free text is in them that may name a subject; of BIDS folders the subjects' labels are.
+    """
+    from neurokern.datasets import BinnedSession, load_recording
+    from neurokern.datasets.bids_file import is_bids_folder
+
+    if is_image(path):
+        return describe_image(path)
+    if path.is_dir() and is_bids_folder(path):
+        return describe_dataset(path)
     recording = load_recording(path)
     if isinstance(recording, BinnedSession):
         return _describe_binned(path, recording)
@@ -120,6 +160,20 @@ def _trial_facts(trials: pd.DataFrame | None) -> dict[str, Any] | None:
 
 
 def _as_text(facts: dict[str, Any]) -> str:
+    if "affine" in facts:
+        rows = image_rows(facts)
+    elif "bids_version" in facts:
+        rows = dataset_rows(facts)
+    else:
+        rows = _recording_rows(facts)
+    warnings = facts.get("warnings", [])
+    rows += [("warning", text) for text in warnings[:_MOST_WARNINGS]]
+    if len(warnings) > _MOST_WARNINGS:
+        rows.append(("warning", f"and {len(warnings) - _MOST_WARNINGS} more; --json lists all"))
+    return facts_text(facts["source"], rows)
+
+
+def _recording_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("holds", facts["holds"]), ("spikes", f"{facts['spikes']:,} of {facts['units']:,} units")]
     if "start_s" in facts:
         rows.append(("time", f"{facts['start_s']:g} to {facts['stop_s']:g} s"))
@@ -129,8 +183,7 @@ def _as_text(facts: dict[str, Any]) -> str:
     rows.append(("regions", _regions_text(facts["regions"])))
     trials = facts["trials"]
     rows.append(("trials", "none" if trials is None else f"{trials['rows']}: {', '.join(trials['columns'])}"))
-    rows += [("note", note) for note in facts["notes"]]
-    return "\n".join([facts["source"], *(f"  {name:<8} {value}" for name, value in rows)])
+    return [*rows, *[("note", note) for note in facts["notes"]]]
 
 
 def _rates_text(rates: dict[str, float] | None) -> str:

@@ -14,9 +14,12 @@ _HOME_OF = {
     "BIDSDataset": "bids",
     "BIDSRun": "bids",
     "BIDSIndex": "bids_index",
+    "FMRIStream": "fmri_stream",
     "FMRIWindows": "fmri_windows",
+    "collate_windows": "fmri_batch",
     "BinnedSession": "binned",
     "bin_windows": "binned",
+    "bright_mask": "brain_mask",
     "load_binned_npz": "binned_npz",
     "SpikeBatch": "batch",
     "collate_spikes": "batch",
@@ -40,6 +43,7 @@ __all__ = [
     "BIDSIndex",
     "BIDSRun",
     "BinnedSession",
+    "FMRIStream",
     "FMRIWindows",
     "SessionBatchSampler",
     "SpikeBatch",
@@ -48,7 +52,9 @@ __all__ = [
     "Splits",
     "WindowedRecording",
     "bin_windows",
+    "bright_mask",
     "collate_spikes",
+    "collate_windows",
     "depth_groups",
     "load_alf",
     "load_binned_npz",
@@ -67,6 +73,9 @@ if TYPE_CHECKING:
     from neurokern.datasets.bids_index import BIDSIndex
     from neurokern.datasets.binned import BinnedSession, bin_windows
     from neurokern.datasets.binned_npz import load_binned_npz
+    from neurokern.datasets.brain_mask import bright_mask
+    from neurokern.datasets.fmri_batch import collate_windows
+    from neurokern.datasets.fmri_stream import FMRIStream
     from neurokern.datasets.fmri_windows import FMRIWindows
     from neurokern.datasets.load import load_recording
     from neurokern.datasets.npz import load_npz

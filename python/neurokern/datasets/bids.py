@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from neurokern.datasets.bids_index import ENTITIES, BIDSIndex
+from neurokern.datasets.bids_index import ENTITIES, BIDSIndex, dataset_of, read_tsv
 
 if TYPE_CHECKING:
     from neurokern.datasets.fmri_windows import FMRIExtractor, FMRIWindows
 
 _SUFFIX = {"func": "bold"}
 _IMAGES = (".nii", ".nii.gz")
+_TR = "RepetitionTime"
 
 
 @dataclass(frozen=True)
 class BIDSRun:
     """One run: where its image lies, who and what it is of.
+
+    A derivative that lies below its raw dataset has the events of the raw run, and its repetition time where
+    the derivative's sidecars hold none.
 
     Attributes
     ----------
@@ -46,7 +50,7 @@ class BIDSRun:
     @property
     def repetition_time(self) -> float:
         """Seconds between volumes by the sidecar, which is to be believed before the image's header."""
-        value = self.metadata.get("RepetitionTime")
+        value = self.metadata.get(_TR)
         if (
             isinstance(value, bool)
             or not isinstance(value, (int, float))
@@ -146,13 +150,16 @@ class BIDSDataset:
         entities = {
             name: row[name] for name in self.table.columns if name in _NAMES and row[name] is not None
         }
-        return BIDSRun(
-            path,
-            entities,
-            self.index.metadata(path),
-            self.index.table(path, "events"),
-            self._confounds(entities),
-        )
+        metadata, events = self.index.metadata(path), self.index.table(path, "events")
+        if dataset_of(self.root, path) != self.root and (events is None or _TR not in metadata):
+            raw = self.index.matching(path, [_SUFFIX[self.modality]], _IMAGES)
+            raw = raw[raw["derivative"].isna()]
+            if len(raw):
+                source = raw["path"].iloc[0]
+                events = self.index.table(source, "events") if events is None else events
+                inherited = self.index.metadata(source)
+                metadata = {name: inherited[name] for name in (_TR,) if name in inherited} | metadata
+        return BIDSRun(path, entities, metadata, events, self._confounds(path))
 
     def with_extractor(self, extractor: FMRIExtractor, **windows: Any) -> FMRIWindows:
         """Return the dataset with signals: windows of every run.
@@ -167,26 +174,18 @@ class BIDSDataset:
         Returns
         -------
         FMRIWindows
-            A map-style PyTorch dataset.
+            A map-style PyTorch dataset; :class:`~neurokern.datasets.FMRIStream` reads it run after run.
         """
         from neurokern.datasets.fmri_windows import FMRIWindows
 
         return FMRIWindows([self.run(i) for i in range(len(self))], extractor, **windows)
 
-    def _confounds(self, entities: dict[str, str]) -> pd.DataFrame | None:
-        files = self.index.files
-        fits = files["suffix"].isin(["timeseries", "regressors"]) & files["extension"].eq(".tsv")
-        for name in ("subject", "session", "task", "acquisition", "run"):
-            if name in files:
-                fits &= files[name].isna() if entities.get(name) is None else files[name].eq(entities[name])
-        if "description" in files:
-            fits &= files["description"].eq("confounds")
-        found = files[fits]
-        if not len(found):
+    def _confounds(self, path: Path) -> pd.DataFrame | None:
+        found = self.index.matching(path, ["timeseries", "regressors"], [".tsv"])
+        if "description" not in found or not len(found):
             return None
-        from neurokern.datasets.bids_index import read_tsv
-
-        return read_tsv(found.iloc[0]["path"])
+        found = found[found["description"].eq("confounds")]
+        return read_tsv(found["path"].iloc[0]) if len(found) else None
 
 
 _NAMES = set(ENTITIES.values())

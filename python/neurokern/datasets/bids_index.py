@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ ENTITIES = {
     "desc": "description",
 }
 _PART = re.compile(r"([a-zA-Z0-9]+)-([a-zA-Z0-9+]+)")
+# Entities by which runs of one subject differ; echoes and parts of a run share its events and confounds.
+_OF_RUNS = frozenset(
+    ("subject", "session", "task", "acquisition", "ceagent", "reconstruction", "direction", "run")
+)
 _SKIPPED = {"sourcedata", "code", ".git", ".datalad", "stimuli"}
 
 
@@ -76,9 +80,15 @@ class BIDSName:
         return cls(entities, suffix, dot + extension)
 
 
+def dataset_of(root: Path, path: Path) -> Path:
+    """Return the folder of the dataset that a file belongs to: a derivative is a dataset of its own."""
+    parts = path.relative_to(root).parts
+    return root / parts[0] / parts[1] if parts[0] == "derivatives" and len(parts) > 2 else root
+
+
 @dataclass
 class _Sidecars:
-    """Metadata files by folder; a file inherits from its own folder and those above."""
+    """Metadata files by folder; a file inherits from its own folder and those above, within its dataset."""
 
     root: Path
     by_folder: dict[Path, list[tuple[BIDSName, Path]]] = field(default_factory=dict)
@@ -93,7 +103,7 @@ class _Sidecars:
             return []
         found = []
         folders = [path.parent, *path.parent.parents]
-        for folder in reversed(folders[: folders.index(self.root) + 1]):
+        for folder in reversed(folders[: folders.index(dataset_of(self.root, path)) + 1]):
             fitting = [
                 (len(other.entities), other_path)
                 for other, other_path in self.by_folder.get(folder, [])
@@ -144,18 +154,49 @@ class BIDSIndex:
         self.files = self.files.where(self.files.notna(), None)
 
     def _row(self, path: Path, name: BIDSName) -> dict[str, Any]:
-        parts = path.relative_to(self.root).parts
-        derivative = parts[1] if parts[0] == "derivatives" and len(parts) > 2 else None
-        fixed = {"path": path, "datatype": parts[-2], "suffix": name.suffix, "extension": name.extension}
-        return {**fixed, "derivative": derivative, **name.entities}
+        dataset = dataset_of(self.root, path)
+        fixed = {
+            "path": path,
+            "datatype": path.parent.name if path.parent != self.root else "",
+            "suffix": name.suffix,
+            "extension": name.extension,
+            "derivative": None if dataset == self.root else dataset.name,
+        }
+        return {**fixed, **name.entities}
 
     def metadata(self, path: Path) -> dict[str, Any]:
         """Return the metadata of a file: its sidecars' fields, the nearest file deciding."""
         name = BIDSName.parse(path.name)
         fields: dict[str, Any] = {}
         for sidecar in self._sidecars.of(path, name.suffix if name else "", ".json"):
-            fields |= _read_json(sidecar)
+            fields |= read_json(sidecar)
         return fields
+
+    def matching(self, path: Path, suffixes: Sequence[str], extensions: Sequence[str]) -> pd.DataFrame:
+        """Return files of other kinds, or of other datasets, that are of the same run as a file.
+
+        All entities that tell runs apart are the same (none where the file has none), others that such a file
+        has are the file's, too; ``description`` may be any. The most alike come first: those of the same
+        dataset, then those that share most entities.
+        """
+        name = BIDSName.parse(path.name)
+        files = self.files[self.files["suffix"].isin(suffixes) & self.files["extension"].isin(extensions)]
+        if name is None or not len(files):
+            return files[:0]
+        fits = files["path"] != path
+        shared = pd.Series(0, index=files.index)
+        present = {str(column) for column in files} & set(ENTITIES.values())
+        for entity in sorted(present - {"description"}):
+            own, theirs = name.entities.get(entity), files[entity]
+            same = theirs.eq(own) if own is not None else theirs.isna()
+            fits &= same if entity in _OF_RUNS else same | theirs.isna()
+            shared += same.astype(int)
+        for entity in _OF_RUNS - present:
+            fits &= name.entities.get(entity) is None
+        own_dataset = dataset_of(self.root, path)
+        alike = files["path"].map(lambda other: dataset_of(self.root, other) == own_dataset)
+        order = (alike.astype(int) * 1000 + shared)[fits].sort_values(ascending=False, kind="stable").index
+        return files.loc[order]
 
     def table(self, path: Path, suffix: str) -> pd.DataFrame | None:
         """Return the nearest table of this suffix for a file, or None: ``"events"`` for instance."""
@@ -171,10 +212,11 @@ def read_tsv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} must be a table with tabs, in UTF-8: {error}") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the fields of a sidecar."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold an object of fields, got {type(fields).__name__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from torch.utils.data import Dataset
 
 from neurokern._check import check_integer, check_number, check_positive
+from neurokern.datasets.fmri_batch import WindowList, stack_windows
+from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, trial_types
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
 NO_CONDITION = -1
-INSTANT = 1e-3  # seconds that an event without duration fills
+NAMES = ("subject", "session", "task", "run")
 
 
 class FMRIExtractor(Protocol):
@@ -25,18 +28,28 @@ class FMRIExtractor(Protocol):
     def n_volumes(self, run: BIDSRun) -> int:
         """Return the volumes of a run."""
 
-    def extract(self, run: BIDSRun, start: int, stop: int) -> torch.Tensor:
-        """Return volumes ``start`` ... ``stop - 1``, time first."""
+    def extract(self, run: BIDSRun, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return volumes ``start`` ... ``stop - 1``, time first; written into ``out`` if it is given."""
+
+    def feature_shape(self, run: BIDSRun) -> tuple[int, ...]:
+        """Return the shape of a volume's signal."""
 
     def feature_dim(self, run: BIDSRun) -> int | tuple[int, ...]:
         """Return the size of a volume's signal."""
+
+    def prepare(self, run: BIDSRun) -> None:
+        """Do ahead what windows of this run need."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the signals."""
 
 
 class Window(NamedTuple):
     """Where a window lies."""
 
     run: int
-    start: int  # volume
+    start: int  # volume; below 0 where a padded window begins before its run
     onset: float  # seconds from the event to the window's first volume; 0 without events
     condition: int  # of the event; NO_CONDITION without
 
@@ -44,7 +57,8 @@ class Window(NamedTuple):
 class FMRIWindows(Dataset[dict[str, Any]]):
     """Windows of runs as a map-style dataset, for any DataLoader and number of workers.
 
-    Without ``length`` and ``duration`` an item is a whole run.
+    Without ``length`` and ``duration`` an item is a whole run. A batch of runs of different lengths is padded
+    to the longest, with ``valid`` False where nothing was recorded; no collate function is needed for it.
 
     Parameters
     ----------
@@ -62,10 +76,18 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         Seconds from the event to the window's start.
     hrf_delay : float, default 0.0
         Seconds that the signal follows the event; windows, and the conditions of volumes, move by it.
+    pad : bool, default False
+        Keep windows that reach beyond their run: those at events, and a last one for the volumes that no
+        whole window holds. What lies beyond is 0 in ``signal``, False in ``valid`` and -1 in ``conditions``.
+        By default such windows are left out.
 
     Attributes
     ----------
     windows : list of Window
+    offsets : int64 array of shape (n_runs + 1,)
+        First window of each run, and the number of windows, as
+        :class:`~neurokern.datasets.SessionBatchSampler` takes it: shuffled batches of one run each, and a
+        place to resume from.
     conditions : tuple of str
         Names of ``trial_type``, in the order of their codes.
 
@@ -77,7 +99,8 @@ class FMRIWindows(Dataset[dict[str, Any]]):
     Warns
     -----
     UserWarning
-        If windows of events reach beyond their run and are left out.
+        If windows of events are left out: all that reach beyond their run, or with ``pad`` those that hold
+        nothing of it.
     """
 
     def __init__(
@@ -91,6 +114,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         events: bool | str | Sequence[str] = False,
         tmin: float = 0.0,
         hrf_delay: float = 0.0,
+        pad: bool = False,
     ) -> None:
         if length is not None and duration is not None:
             raise ValueError(f"FMRIWindows: give length or duration, not both, got {length} and {duration}")
@@ -100,29 +124,27 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             raise ValueError(
                 f"FMRIWindows: stride must be left out where windows lie at events, got {stride}"
             )
-        self.runs, self.extractor = list(runs), extractor
+        self.runs, self.extractor, self.pad = list(runs), extractor, bool(pad)
         self.tmin = check_number("FMRIWindows", "tmin", tmin)
         self.hrf_delay = check_number("FMRIWindows", "hrf_delay", hrf_delay)
-        self.conditions = _conditions(self.runs)
+        self.conditions = conditions_of_runs(self.runs)
         self._codes = {name: code for code, name in enumerate(self.conditions)}
         self._n_volumes = [extractor.n_volumes(run) for run in self.runs]
         lengths = [self._length(i, length, duration) for i in range(len(self.runs))]
         self._lengths = lengths
-        self.windows: list[Window] = []
         chosen = self._chosen(events)
-        outside = 0
+        by_run, outside = [], 0
         for i in range(len(self.runs)):
-            if chosen is None:
-                step = lengths[i] if stride is None else check_integer("FMRIWindows", "stride", stride)
-                if step < 1:
-                    raise ValueError(f"FMRIWindows: stride must be at least 1, got {step}")
-                starts = range(0, self._n_volumes[i] - lengths[i] + 1, step)
-                self.windows += [Window(i, start, 0.0, NO_CONDITION) for start in starts]
-            else:
-                outside += self._add_events(i, chosen)
+            found, lost = self._strided(i, stride) if chosen is None else self._at_events(i, chosen)
+            by_run.append(found)
+            outside += lost
+        self.windows = [window for found in by_run for window in found]
+        self.offsets = np.cumsum([0, *map(len, by_run)], dtype=np.int64)
         if outside:
             warnings.warn(
-                f"FMRIWindows: left out {outside} windows that reach beyond their run", stacklevel=3
+                f"FMRIWindows: left out {outside} windows that "
+                + ("hold nothing of their run" if self.pad else "reach beyond their run"),
+                stacklevel=3,
             )
         if not self.windows:
             raise ValueError(
@@ -153,27 +175,61 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             )
         return set(names)
 
-    def _add_events(self, i: int, chosen: set[str]) -> int:
-        """Add a window for each event of a run; return how many reach beyond it."""
-        run, outside = self.runs[i], 0
+    def _strided(self, i: int, stride: int | None) -> tuple[list[Window], int]:
+        length, n_volumes = self._lengths[i], self._n_volumes[i]
+        step = length if stride is None else check_integer("FMRIWindows", "stride", stride)
+        if step < 1:
+            raise ValueError(f"FMRIWindows: stride must be at least 1, got {step}")
+        starts = list(range(0, n_volumes - length + 1, step))
+        following = starts[-1] + step if starts else 0
+        covered = starts[-1] + length if starts else 0
+        if self.pad and covered < n_volumes and following < n_volumes:
+            starts.append(following)
+        return [Window(i, start, 0.0, NO_CONDITION) for start in starts], 0
+
+    def _at_events(self, i: int, chosen: set[str]) -> tuple[list[Window], int]:
+        """Return a window for each event of a run, and how many were left out."""
+        run = self.runs[i]
+        windows: list[Window] = []
         if run.events is None:
-            return 0
-        tr = run.repetition_time
-        for onset, name in zip(run.events["onset"], _trial_types(run), strict=True):
+            return windows, 0
+        tr, length, outside = run.repetition_time, self._lengths[i], 0
+        # How far a window may reach beyond its run.
+        beyond = length - 1 if self.pad else 0
+        for onset, name in zip(run.events["onset"], trial_types(run), strict=True):
             if name not in chosen or not np.isfinite(onset):
                 continue
             wanted = onset + self.tmin + self.hrf_delay
             start = int(np.floor(wanted / tr + 0.5))  # the nearest volume; what is left over is told
-            if start < 0 or start + self._lengths[i] > self._n_volumes[i]:
+            if start < -beyond or start + length > self._n_volumes[i] + beyond:
                 outside += 1
                 continue
-            self.windows.append(Window(i, start, start * tr - onset, self._codes[name]))
-        return outside
+            windows.append(Window(i, start, start * tr - onset, self._codes[name]))
+        return windows, outside
 
     @property
     def feature_dim(self) -> int | tuple[int, ...]:
         """Size of a volume's signal: voxels, parcels, or voxels along x, y and z."""
         return self.extractor.feature_dim(self.runs[0])
+
+    def prepare(self, threads: int = 1) -> FMRIWindows:
+        """Decode, pack and fit all runs ahead of the first epoch, several at once; return the dataset.
+
+        Without it a run is prepared when its first window is asked for, by the worker that needs it, while
+        others that need it, too, wait. What the extractor does not cache is not prepared.
+
+        Parameters
+        ----------
+        threads : int, default 1
+            Runs at a time; decoding does not hold Python's lock.
+        """
+        if check_integer("FMRIWindows.prepare", "threads", threads) < 1:
+            raise ValueError(f"FMRIWindows.prepare: threads must be at least 1, got {threads}")
+        used = sorted({window.run for window in self.windows})
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda i: self.extractor.prepare(self.runs[i]), used):
+                pass
+        return self
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -191,49 +247,69 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             that event to the first volume; ``start`` seconds of the first volume in its run; ``subject``,
             ``session``, ``task``, ``run`` str, empty where a file's name has none.
         """
+        n = self._lengths[self.windows[i].run]
+        signal = torch.empty(self._shape(i, n), dtype=self.extractor.dtype)
+        return self._read(i, signal)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
+        if len({self._lengths[self.windows[i].run] for i in indices}) < 2:
+            return [self[i] for i in indices]
+        return self._read_all(indices, shared=False)
+
+    def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
+        """Return windows as one batch, each read to its place in it, padded to the longest.
+
+        Parameters
+        ----------
+        indices : sequence of int
+        shared : bool, default False
+            In memory that a worker can hand over without copying.
+
+        Returns
+        -------
+        batch : dict
+            As that of a DataLoader over this dataset: ``signal`` (batch, trs, features), and so on.
+        """
+        return stack_windows(self._read_all(indices, shared=shared))
+
+    def _read_all(self, indices: Sequence[int], *, shared: bool) -> WindowList:
+        longest = max(self._lengths[self.windows[i].run] for i in indices)
+        shapes = {self._shape(i, longest) for i in indices}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"FMRIWindows: a batch must be of images of one shape, got {sorted(s[1:] for s in shapes)}; "
+                "take the voxels of a mask or parcels, or batches of one run each"
+            )
+        shape = (len(indices), *shapes.pop())
+        items = WindowList.empty(shape, self.extractor.dtype, shared=shared)
+        for signal, i in zip(items.signal, indices, strict=True):
+            items.append(self._read(i, signal))
+        return items
+
+    def _shape(self, i: int, n: int) -> tuple[int, ...]:
+        return (n, *self.extractor.feature_shape(self.runs[self.windows[i].run]))
+
+    def _read(self, i: int, signal: torch.Tensor) -> dict[str, Any]:
+        """Read a window to its place, which may be longer than it."""
         window = self.windows[i]
-        run, n = self.runs[window.run], self._lengths[window.run]
-        signal = self.extractor.extract(run, window.start, window.start + n)
+        run, n = self.runs[window.run], len(signal)
+        first = max(window.start, 0)
+        last = min(window.start + self._lengths[window.run], self._n_volumes[window.run])
+        inside = slice(first - window.start, last - window.start)
+        valid = torch.zeros(n, dtype=torch.bool)
+        valid[inside] = True
+        signal[: inside.start].zero_()
+        self.extractor.extract(run, first, last, signal[inside])
+        signal[inside.stop :].zero_()
         tr = run.repetition_time
+        codes = conditions_of_volumes(run, window.start, n, tr, self.hrf_delay, self._codes)
         item: dict[str, Any] = {
             "signal": signal,
-            "valid": torch.ones(len(signal), dtype=torch.bool),
-            "conditions": torch.from_numpy(self._conditions_of(run, window.start, n, tr)),
+            "valid": valid,
+            "conditions": torch.from_numpy(np.where(valid.numpy(), codes, NO_CONDITION)),
             "condition": window.condition,
             "onset": window.onset,
             "start": window.start * tr,
         }
-        return item | {name: run.entities.get(name, "") for name in ("subject", "session", "task", "run")}
-
-    def _conditions_of(self, run: BIDSRun, start: int, n: int, tr: float) -> np.ndarray:
-        """Return for each volume the condition that fills most of its time, or none."""
-        codes = np.full(n, NO_CONDITION, dtype=np.int64)
-        if run.events is None or not len(run.events):
-            return codes
-        begin = ((start + np.arange(n)) * tr - self.hrf_delay)[:, None]
-        onset = run.events["onset"].to_numpy(dtype=np.float64)
-        duration = np.maximum(np.nan_to_num(run.events["duration"].to_numpy(dtype=np.float64)), INSTANT)
-        shared = np.minimum(begin + tr, onset + duration) - np.maximum(begin, onset)
-        filled = np.zeros((n, len(self.conditions)))
-        event_codes = [self._codes[name] for name in _trial_types(run)]
-        np.add.at(filled.T, event_codes, np.nan_to_num(shared).clip(min=0).T)
-        best = filled.argmax(axis=1)
-        return np.where(filled[np.arange(n), best] > 0, best, codes)
-
-
-def _trial_types(run: BIDSRun) -> list[str]:
-    """Return the condition of each event; events of a table without ``trial_type`` are all "event"."""
-    if run.events is None:
-        return []
-    missing = {"onset", "duration"} - set(run.events)
-    if missing:
-        raise ValueError(
-            f"{run.path}: its events must have columns onset and duration, there is no {', '.join(missing)}"
-        )
-    if "trial_type" not in run.events:
-        return ["event"] * len(run.events)
-    return [str(name) for name in run.events["trial_type"]]
-
-
-def _conditions(runs: Sequence[BIDSRun]) -> tuple[str, ...]:
-    return tuple(sorted({name for run in runs for name in _trial_types(run)}))
+        return item | {name: run.entities.get(name, "") for name in NAMES}

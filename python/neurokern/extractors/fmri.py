@@ -1,26 +1,50 @@
-"""Signals of fMRI runs: voxels of a mask, means of parcels, whole volumes."""
+"""Signals of fMRI runs: voxels of a mask, means of parcels, whole or cropped volumes."""
 
 from __future__ import annotations
 
+import fnmatch
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from neurokern.ops import NiftiFile, ParcelAtlas, VoxelMask, decode_nifti
+from neurokern.ops import (
+    CleaningFit,
+    NiftiFile,
+    NiftiHeader,
+    PackedRun,
+    ParcelAtlas,
+    VoxelBox,
+    VoxelMask,
+    decode_nifti,
+    fit_cleaning,
+)
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
-_RUNS_KEPT = 2  # cleaned runs that a process keeps: cleaning looks at a whole run, windows at parts
+_RUNS_OPEN = 64  # runs that a process holds open: each takes up to three file descriptors
+_FIT_BYTES = 256 << 20  # of coefficients that could not be mapped from the cache
+
+
+@dataclass
+class _OpenRun:
+    """What a process knows of a run: its image, and, once needed, packed values and coefficients."""
+
+    file: NiftiFile
+    packed: PackedRun | None = None
+    looked_for_packed: bool = False
+    fit: CleaningFit | None = None
 
 
 class _FMRIExtractor(ABC):
-    """What the three kinds share: cleaning, open files, and runs that were cleaned already."""
+    """What the three kinds share: cleaning, the cache, and open files."""
 
     def __init__(
         self,
@@ -30,77 +54,160 @@ class _FMRIExtractor(ABC):
         high_pass: float | None = None,
         confounds: Sequence[str] = (),
         dtype: torch.dtype = torch.float32,
+        cache: bool | str = "auto",
     ) -> None:
+        if cache not in (True, False, "auto"):
+            raise ValueError(f"extractor: cache must be True, False or 'auto', got {cache!r}")
+        if isinstance(confounds, str):
+            raise TypeError(f"extractor: confounds must be a sequence of names, got the text {confounds!r}")
         self.normalize, self.detrend, self.high_pass, self.dtype = normalize, detrend, high_pass, dtype
-        self.confounds = tuple(confounds)
-        self._files: dict[Path, NiftiFile] = {}
-        self._cleaned: OrderedDict[Path, torch.Tensor] = OrderedDict()
+        self.confounds, self.cache = tuple(confounds), cache
+        self._runs: OrderedDict[Path, _OpenRun] = OrderedDict()
+        self._every: dict[tuple[int, int, int], VoxelMask] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files and signals behind; a worker opens its own."""
-        return self.__dict__ | {"_files": {}, "_cleaned": OrderedDict()}
+        return self.__dict__ | {"_runs": OrderedDict(), "_every": {}}
 
     @property
     def cleans(self) -> bool:
-        """Whether signals are cleaned, which takes a look at the whole run."""
+        """Whether signals are cleaned, which takes a look at the whole run, once."""
         return bool(self.normalize or self.detrend or self.confounds)
 
     def n_volumes(self, run: BIDSRun) -> int:
         """Return the volumes (TRs) of a run, from its header."""
-        return self._file(run).header.n_volumes
+        return self._open(run).file.header.n_volumes
 
-    def extract(self, run: BIDSRun, start: int, stop: int) -> torch.Tensor:
-        """Return volumes ``start`` ... ``stop - 1`` of a run, time first."""
-        if not self.cleans:
-            return self._decode(run, start=start, stop=stop)
-        rows = self._cleaned.get(run.path)
-        if rows is None:
-            rows = self._decode(run, **self._cleaning(run))
-            self._cleaned[run.path] = rows
-            while len(self._cleaned) > _RUNS_KEPT:
-                self._cleaned.popitem(last=False)
-        self._cleaned.move_to_end(run.path)
-        return rows[start:stop].clone()
+    def feature_shape(self, run: BIDSRun) -> tuple[int, ...]:
+        """Return the shape of a volume's signal."""
+        target = self._target(self._open(run).file.header)
+        return (target.n_voxels if isinstance(target, VoxelMask) else target.n_parcels,)
 
-    def _cleaning(self, run: BIDSRun) -> dict[str, Any]:
-        columns = None
-        if self.confounds:
-            if run.confounds is None:
-                raise ValueError(
-                    f"{run.path}: confounds {list(self.confounds)} are asked for, the run has no table of "
-                    "them"
-                )
-            missing = [name for name in self.confounds if name not in run.confounds]
-            if missing:
-                raise ValueError(
-                    f"{run.path}: confounds must be columns of its table, there is no {', '.join(missing)}"
-                )
-            columns = run.confounds[list(self.confounds)].to_numpy(dtype=np.float64)
-        return {
-            "detrend": self.detrend,
-            "standardize": self.normalize,
-            "confounds": columns,
-            "high_pass": self.high_pass,
-            "tr": None if self.high_pass is None else run.repetition_time,
-        }
-
-    def _file(self, run: BIDSRun) -> NiftiFile:
-        file = self._files.get(run.path)
-        if file is None:
-            file = self._files[run.path] = NiftiFile(run.path)
-        return file
-
-    def _decode(self, run: BIDSRun, **options: Any) -> torch.Tensor:
-        values: torch.Tensor = decode_nifti(self._file(run), dtype=self.dtype, **self._place(), **options)
-        return values
-
-    @abstractmethod
-    def _place(self) -> dict[str, Any]:
-        """Return what of :func:`~neurokern.decode_nifti` says where to look."""
-
-    @abstractmethod
     def feature_dim(self, run: BIDSRun) -> int | tuple[int, ...]:
         """Return the size of a volume's signal."""
+        shape = self.feature_shape(run)
+        return shape[0] if len(shape) == 1 else shape
+
+    def prepare(self, run: BIDSRun) -> None:
+        """Fill the cache with all that windows of this run need; nothing stays open."""
+        opened = _OpenRun(NiftiFile(run.path, cache=self.cache is not False))
+        packed = self._packed(opened)
+        if self.cleans:
+            self._fit(opened, run, packed)
+
+    def extract(self, run: BIDSRun, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return volumes ``start`` ... ``stop - 1`` of a run, time first; in ``out`` if given."""
+        opened = self._open(run)
+        if out is None:
+            out = torch.empty((stop - start, *self.feature_shape(run)), dtype=self.dtype)
+        rows = out.view(stop - start, -1)
+        packed = self._packed(opened)
+        if packed is not None:
+            fit = self._fit(opened, run, packed) if self.cleans else None
+            packed.decode(start, stop, cleaning=fit, out=rows)
+        elif not self.cleans:
+            self._decode(opened, start, stop, rows)
+        else:
+            self._decode_and_clean(opened, run, start, stop, rows)
+        self._forget_fits()
+        return out
+
+    def _decode_and_clean(self, opened: _OpenRun, run: BIDSRun, start: int, stop: int, out: Any) -> None:
+        values = out if out.dtype == torch.float32 else torch.empty(out.shape)
+        whole = stop - start == opened.file.header.n_volumes
+        if whole:  # one pass serves both the fit and the result
+            self._decode(opened, start, stop, values)
+        fit = self._fit(opened, run, None, values if whole else None)
+        if not whole:
+            self._decode(opened, start, stop, values)
+        fit.apply(values, start, out)
+
+    def _decode(self, opened: _OpenRun, start: int, stop: int, out: Any) -> None:
+        target = self._target(opened.file.header)
+        place = {"mask": target} if isinstance(target, VoxelMask) else {"labels": target}
+        decode_nifti(opened.file, **place, start=start, stop=stop, out=out)
+
+    def _open(self, run: BIDSRun) -> _OpenRun:
+        opened = self._runs.get(run.path)
+        if opened is None:
+            opened = self._runs[run.path] = _OpenRun(NiftiFile(run.path, cache=self.cache is not False))
+            while len(self._runs) > _RUNS_OPEN:
+                self._runs.popitem(last=False)
+        self._runs.move_to_end(run.path)
+        return opened
+
+    def _packed(self, opened: _OpenRun) -> PackedRun | None:
+        if opened.looked_for_packed:
+            return opened.packed
+        if self.cache is True or (self.cache == "auto" and opened.file.is_compressed and self._chooses):
+            try:
+                opened.packed = opened.file.pack(self._target(opened.file.header))
+            except OSError:
+                if self.cache is True:
+                    raise
+        opened.looked_for_packed = True
+        return opened.packed
+
+    def _fit(self, opened: _OpenRun, run: BIDSRun, packed: PackedRun | None, rows: Any = None) -> CleaningFit:
+        if opened.fit is None:
+            opened.fit = fit_cleaning(
+                opened.file,
+                self._target(opened.file.header),
+                detrend=self.detrend,
+                standardize=self.normalize,
+                confounds=self._columns(run),
+                high_pass=self.high_pass,
+                tr=None if self.high_pass is None else run.repetition_time,
+                packed=packed,
+                rows=rows,
+                cache=self.cache is not False,
+            )
+        return opened.fit
+
+    def _forget_fits(self) -> None:
+        """Drop the oldest coefficients in memory, but those just used, beyond the bound."""
+        held = [opened for opened in self._runs.values() if opened.fit is not None and opened.fit.n_bytes]
+        n_bytes = sum(opened.fit.n_bytes for opened in held if opened.fit is not None)
+        for opened in held[:-1]:
+            if n_bytes <= _FIT_BYTES:
+                return
+            n_bytes -= opened.fit.n_bytes if opened.fit is not None else 0
+            opened.fit = None
+
+    def _columns(self, run: BIDSRun) -> NDArray[np.float64] | None:
+        """Return the run's confounds, (trs, n)."""
+        if not self.confounds:
+            return None
+        if run.confounds is None:
+            raise ValueError(
+                f"{run.path}: confounds {list(self.confounds)} are asked for, the run has no table of them"
+            )
+        names: dict[str, None] = {}
+        columns = [str(name) for name in run.confounds]
+        for wanted in self.confounds:
+            found = [name for name in columns if fnmatch.fnmatchcase(name, wanted)]
+            if not found:
+                raise ValueError(f"{run.path}: confounds must be columns of its table, there is no {wanted}")
+            names.update(dict.fromkeys(found))
+        values = run.confounds[list(names)].to_numpy(dtype=np.float64, copy=True)
+        # Derivatives and displacements have no first value: the second stands in for it.
+        if len(values) > 1:
+            values[0] = np.where(np.isnan(values[0]), values[1], values[0])
+        return values
+
+    def _all(self, header: NiftiHeader) -> VoxelMask:
+        if header.shape not in self._every:
+            self._every[header.shape] = VoxelMask.all(header.shape)
+        return self._every[header.shape]
+
+    @property
+    @abstractmethod
+    def _chooses(self) -> bool:
+        """Whether less than whole volumes are taken."""
+
+    @abstractmethod
+    def _target(self, header: NiftiHeader) -> VoxelMask | ParcelAtlas:
+        """Return the voxels or parcels to take of an image."""
 
 
 class FMRIVoxelExtractor(_FMRIExtractor):
@@ -111,34 +218,39 @@ class FMRIVoxelExtractor(_FMRIExtractor):
     mask : VoxelMask, array, tensor, path or nibabel image, optional
         Voxels to take, in the order of ``volume[mask]``; all without.
     normalize : bool, default False
-        Mean 0 and standard deviation 1 of each voxel over the run.
+        Mean 0 and standard deviation 1 of each voxel over the run; 0 where it has no variance.
     detrend : bool or {"linear", "cosine"}, default False
         Remove the run's mean and slope, or all slower than ``high_pass``.
     high_pass : float, optional
         Cut-off in Hz of ``detrend="cosine"``.
     confounds : sequence of str
-        Columns of the run's table of confounds that are projected out.
+        Columns of the run's table of confounds that are projected out; ``*`` and ``?`` stand for any text and
+        any character (``"trans_*"``). Where a column has no first value, as derivatives, the second is taken.
     dtype : torch.dtype, default float32
         float32, float16 or bfloat16.
+    cache : {"auto", True, False}, default "auto"
+        Keep what was decoded in the cache folder (``NEUROKERN_CACHE``, else ``~/.cache/neurokern``), and map
+        it in later epochs, other workers and other programs. True: the chosen voxels of every run, packed in
+        the type of the image (:meth:`~neurokern.ops.NiftiFile.pack`). "auto": of compressed images of which a
+        mask, parcels or a crop is taken; and where the folder cannot be written, go without. Both keep the
+        coefficients of cleaning. False: nothing is written.
 
     Notes
     -----
-    Normalizing, detrending and confounds look at the whole run: for prediction, split by run.
+    Normalizing, detrending and confounds look at the whole run, once; windows are then cleaned by themselves
+    (:class:`~neurokern.ops.CleaningFit`). For prediction, split by run.
     """
 
     def __init__(self, mask: Any = None, **options: Any) -> None:
         super().__init__(**options)
         self.mask = mask if mask is None or isinstance(mask, VoxelMask) else VoxelMask(mask)
 
-    def _place(self) -> dict[str, Any]:
-        return {"mask": self.mask} if self.mask is not None else {}
+    @property
+    def _chooses(self) -> bool:
+        return self.mask is not None
 
-    def _decode(self, run: BIDSRun, **options: Any) -> torch.Tensor:
-        return super()._decode(run, **options).flatten(1)
-
-    def feature_dim(self, run: BIDSRun) -> int:
-        """Return the number of voxels."""
-        return self.mask.n_voxels if self.mask is not None else self._file(run).header.n_voxels
+    def _target(self, header: NiftiHeader) -> VoxelMask:
+        return self._all(header) if self.mask is None else self.mask
 
 
 class FMRIParcelExtractor(_FMRIExtractor):
@@ -148,7 +260,7 @@ class FMRIParcelExtractor(_FMRIExtractor):
     ----------
     labels : ParcelAtlas, array, tensor, path or nibabel image
         Whole numbers (x, y, z), 0 outside; or weights (x, y, z, parcels).
-    normalize, detrend, high_pass, confounds, dtype
+    normalize, detrend, high_pass, confounds, dtype, cache
         As in :class:`FMRIVoxelExtractor`, of the parcels' means.
     """
 
@@ -156,26 +268,52 @@ class FMRIParcelExtractor(_FMRIExtractor):
         super().__init__(**options)
         self.atlas = labels if isinstance(labels, ParcelAtlas) else ParcelAtlas(labels)
 
-    def _place(self) -> dict[str, Any]:
-        return {"labels": self.atlas}
+    @property
+    def _chooses(self) -> bool:
+        return True
 
-    def feature_dim(self, run: BIDSRun) -> int:
-        """Return the number of parcels."""
-        return self.atlas.n_parcels
+    def _target(self, header: NiftiHeader) -> ParcelAtlas:
+        return self.atlas
 
 
 class FMRIVolumeExtractor(_FMRIExtractor):
-    """Whole volumes, ``(trs, x, y, z)``.
+    """Volumes, whole or cropped, ``(trs, x, y, z)``.
 
     Parameters
     ----------
-    normalize, detrend, high_pass, confounds, dtype
+    crop : VoxelBox, three pairs (start, stop), or a mask (VoxelMask, array, path, image), optional
+        Take this box of each volume alone; of a mask, the smallest box that holds it.
+    normalize, detrend, high_pass, confounds, dtype, cache
         As in :class:`FMRIVoxelExtractor`, of every voxel.
+
+    Notes
+    -----
+    ``extractor.box(run)`` is the box, whose ``put_back`` puts cropped volumes to their place.
     """
 
-    def _place(self) -> dict[str, Any]:
-        return {}
+    def __init__(self, crop: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        is_bounds = isinstance(crop, (tuple, list)) and len(crop) == 3
+        self.crop = crop if crop is None or is_bounds or isinstance(crop, VoxelBox) else VoxelBox.around(crop)
 
-    def feature_dim(self, run: BIDSRun) -> tuple[int, int, int]:
+    @property
+    def _chooses(self) -> bool:
+        return self.crop is not None
+
+    def box(self, run: BIDSRun) -> VoxelBox:
+        """Return the box that is taken of a run's volumes."""
+        return self._box(self._open(run).file.header)
+
+    def feature_shape(self, run: BIDSRun) -> tuple[int, ...]:
         """Return the voxels along x, y and z."""
-        return self._file(run).header.shape
+        return self.box(run).shape
+
+    def _box(self, header: NiftiHeader) -> VoxelBox:
+        if self.crop is None:
+            return VoxelBox([(0, n) for n in header.shape], header.shape)
+        if not isinstance(self.crop, VoxelBox):
+            self.crop = VoxelBox(self.crop, header.shape)
+        return self.crop
+
+    def _target(self, header: NiftiHeader) -> VoxelMask:
+        return self._all(header) if self.crop is None else self._box(header).mask

@@ -1,31 +1,47 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
+from neurokern.ops._array_cache import prune_cache
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
+    CleaningFit,
     NiftiFile,
     NiftiFormatError,
     NiftiHeader,
+    PackedRun,
     ParcelAtlas,
+    VoxelBox,
     VoxelMask,
     decode_nifti,
     decode_voxels,
+    fit_cleaning,
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
+from neurokern.ops.solve_ridge import RidgeCVResult, RidgePlan, RidgeSolution, ridge_cv, solve_ridge
 
 __all__ = [
+    "CleaningFit",
     "MaskedBatch",
     "NiftiFile",
     "NiftiFormatError",
     "NiftiHeader",
+    "PackedRun",
     "ParcelAtlas",
     "RegionIndex",
+    "RidgeCVResult",
+    "RidgePlan",
+    "RidgeSolution",
+    "VoxelBox",
     "VoxelMask",
     "bin_spikes",
     "decode_nifti",
     "decode_voxels",
+    "fit_cleaning",
     "gather_regions",
     "mask_regions",
+    "prune_cache",
     "region_index",
+    "ridge_cv",
     "scatter_regions",
+    "solve_ridge",
 ]

@@ -22,12 +22,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurokern"
 
 
-def _place(file: Any) -> Path:
+def content_key(file: Any) -> str:
+    """Return what tells a compressed file from others: its size, and both ends with CRC and length."""
     ends = hashlib.blake2b(digest_size=16)
     ends.update(os.pread(file.descriptor, _ENDS, 0))
     ends.update(os.pread(file.descriptor, _ENDS, max(file.size - _ENDS, 0)))
     ends.update(str(file.size).encode())
-    return cache_folder() / "gzip_index" / f"{ends.hexdigest()}.index"
+    return ends.hexdigest()
+
+
+def _place(file: Any) -> Path:
+    return cache_folder() / "gzip_index" / f"{content_key(file)}.index"
 
 
 def load(file: Any) -> Any:

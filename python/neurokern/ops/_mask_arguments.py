@@ -75,7 +75,8 @@ def read_replacement(replacement: str | float, x: Any, is_torch: bool) -> tuple[
     is_float = x.dtype.is_floating_point if is_torch else x.dtype.kind == "f"
     if math.isfinite(value) or not is_float:
         limits = _float_limits(x, is_torch) if is_float else _integer_limits(x, is_torch)
-        if not ((is_float or value.is_integer()) and limits[0] <= value <= limits[1]):
+        whole = value.is_integer() and value == replacement  # an integer above 2**53 may not be a float
+        if not ((is_float or whole) and limits[0] <= value <= limits[1]):
             raise ValueError(f"mask_regions: replacement must be a value of {x.dtype}, got {replacement!r}")
     return REPLACE_FILL, value
 

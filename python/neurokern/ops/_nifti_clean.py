@@ -19,7 +19,7 @@ def make_basis(
     standardize: bool,
     high_pass: float | None,
     tr: float | None,
-) -> NDArray[np.float32] | None:
+) -> NDArray[np.float64] | None:
     """Return orthonormal rows (k, trs) that span what is to be removed, constant first; None for nothing.
 
     ``confounds`` are (trs, k), checked. Directions that are sums of others are left out.
@@ -50,7 +50,7 @@ def make_basis(
         directions, strength, _ = np.linalg.svd(rest, full_matrices=False)
         rest = directions[:, strength > _RANK * strength[0]]
     constant = np.full((n_volumes, 1), 1 / np.sqrt(n_volumes))
-    return np.ascontiguousarray(np.hstack([constant, rest]).T, dtype=np.float32)
+    return np.ascontiguousarray(np.hstack([constant, rest]).T)
 
 
 def check_confounds(confounds: Any, start: int, stop: int, n_volumes: int) -> NDArray[np.float64] | None:
@@ -74,8 +74,9 @@ def check_confounds(confounds: Any, start: int, stop: int, n_volumes: int) -> ND
     return values
 
 
-def clean_rows(rows: Any, basis: NDArray[np.float32], standardize: bool) -> None:
+def clean_rows(rows: Any, basis: NDArray[np.float64], standardize: bool) -> None:
     """Remove the basis from float32 rows (trs, n) in place; bring what is left to variance 1 if asked."""
+    basis = np.ascontiguousarray(basis, dtype=np.float32)
     is_array = isinstance(rows, np.ndarray)
     _library.core.clean_columns(
         values=rows.ctypes.data if is_array else rows.data_ptr(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from neurokern.ops import _gzip_cache, _library
 from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError, NiftiHeader, check_decodable, header_of
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_resident import DECODED_TYPES
+
+if TYPE_CHECKING:
+    from neurokern.ops._nifti_parcels import ParcelAtlas
+    from neurokern.ops._packed_run import PackedRun
 
 HEADER_BYTES = 540
 GZIP_MAGIC = b"\x1f\x8b"
@@ -61,12 +65,18 @@ class NiftiFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, cache: bool = True) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(
+                f"decode_nifti: image must be a path or a NiftiFile, got {type(path).__name__}; of a nibabel "
+                "image that was loaded from a file, pass image.get_filename()"
+            )
         self.path = Path(path)
         self._cache = cache
         self._open()
 
     def _open(self) -> None:
         parts = _parts_of(self.path)
+        self._header_path = parts.header
         self._values_path = parts.values
         self._file = _open_file(parts.values, mapped=True)
         self.is_compressed = _first_bytes(self._file, 2) == GZIP_MAGIC
@@ -81,6 +91,16 @@ class NiftiFile:
         self.header: NiftiHeader = header_of(native)
         self._index: Any = None
         self._looked_for_index = False
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The file, or the two of a pair, the header's first."""
+        return tuple(dict.fromkeys((self._header_path, self._values_path)))
+
+    def first_bytes(self, n: int) -> bytes:
+        """Return up to ``n`` bytes from the start of the header's file, inflated if it is compressed."""
+        one = self._header_path == self._values_path
+        return _start_of(self._file if one else _open_file(self._header_path, mapped=False), n)
 
     def _header_bytes(self, parts: _Parts) -> bytes:
         if parts.header != parts.values:
@@ -139,10 +159,41 @@ class NiftiFile:
             self.decode_into(out, mask, start, RAW)
         return out
 
+    @property
+    def content_key(self) -> str:
+        """What tells this file's values from others; a change of them changes it.
+
+        A compressed file ends with a checksum of all: size and both ends tell it, wherever it lies. Others
+        (and those of several gzip members, whose last checksum is of a part) also go by the time of writing.
+        """
+        key, h = _gzip_cache.content_key(self._file), self.header
+        whole = (h.offset + h.n_bytes) % 2**32
+        if self.is_compressed and _last_bytes(self._file, 4) == whole.to_bytes(4, "little"):
+            return key
+        return f"{key}-{self._file.state[1]}"
+
+    def is_unchanged(self) -> bool:
+        """Return whether the file still is what was opened."""
+        return bool(self._file.is_unchanged())
+
+    def pack(self, mask: VoxelMask | ParcelAtlas) -> PackedRun:
+        """Return the run's voxels of a mask, or means of parcels, as one mapped file of the cache.
+
+        The first call decodes the run in one pass into the file; later ones, of any process, map it. Windows
+        then are blocks of memory: ``decode`` and ``read_raw`` of the :class:`~neurokern.ops.PackedRun`.
+
+        Raises
+        ------
+        OSError
+            If the cache folder cannot be written, or its disk is full.
+        """
+        from neurokern.ops._packed_run import PackedRun
+
+        return PackedRun(self, mask)
+
     def decode_into(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any = None) -> None:
         """Decode the mask's voxels from volume ``start`` on into ``out``, (volumes, voxels); checked."""
-        if not self._file.is_unchanged():
-            raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
+        self._check_unchanged()
         try:
             if self.is_compressed:
                 self._decode_compressed(out, mask, start, decoded, parcels)
@@ -151,6 +202,11 @@ class NiftiFile:
                 _core.decode_volumes(volumes, parcels, _library.thread_count())
         except ValueError as error:
             raise NiftiFormatError(f"{self._values_path}: {error}") from None
+        self._check_unchanged()  # what was read while the file changed may be of both
+
+    def _check_unchanged(self) -> None:
+        if not self._file.is_unchanged():
+            raise NiftiFormatError(f"{self.path}: the file was changed while it was open; open it again")
 
     def _volumes(self, out: Any, mask: VoxelMask, decoded: int, address: int, start: int) -> Any:
         h = self.header
@@ -237,9 +293,13 @@ def _first_bytes(file: Any, n: int) -> bytes:
     return os.pread(file.descriptor, n, 0)
 
 
-def _start_of(file: Any) -> bytes:
+def _last_bytes(file: Any, n: int) -> bytes:
+    return os.pread(file.descriptor, n, max(file.size - n, 0))
+
+
+def _start_of(file: Any, n: int = HEADER_BYTES) -> bytes:
     """Return the first bytes of a file, inflated if it is compressed."""
-    start = _first_bytes(file, HEADER_BYTES)
+    start = _first_bytes(file, n)
     if not start.startswith(GZIP_MAGIC):
         return start
-    return bytes(_core.inflate_start(file.descriptor, file.size, HEADER_BYTES))
+    return bytes(_core.inflate_start(file.descriptor, file.size, n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ VOXEL_TYPES = {
     "float32": 8,
     "float64": 9,
 }
-_TIME_UNITS = {8: 1.0, 16: 1e-3, 24: 1e-6}  # seconds
+_TIME_UNITS = {8: ("s", 1.0), 16: ("ms", 1e-3), 24: ("us", 1e-6), 32: ("Hz", math.nan)}  # and seconds
 _SPACE_UNITS = {1: "m", 2: "mm", 3: "um"}
 
 
@@ -65,6 +66,10 @@ class NiftiHeader:
         Where the values start, and their bytes in all.
     description : str
         The free text of the header.
+    sform_code, qform_code : int
+        Where the two matrices lead: 0 nowhere, 1 scanner, 2 another image, 3 Talairach, 4 MNI, 5 template.
+    time_unit : str or None
+        ``"s"``, ``"ms"``, ``"us"`` or ``"Hz"``, or None where the file does not say; ``tr`` is in seconds.
     """
 
     shape: tuple[int, int, int]
@@ -83,6 +88,9 @@ class NiftiHeader:
     offset: int
     n_bytes: int
     description: str
+    sform_code: int = 0
+    qform_code: int = 0
+    time_unit: str | None = None
 
     @property
     def swapped(self) -> bool:
@@ -99,6 +107,42 @@ class NiftiHeader:
         """Voxels of a volume."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
+    @property
+    def orientation(self) -> str:
+        """Where each axis of the array leads, nearest to which: ``"RAS"`` is right, anterior, superior."""
+        return "".join(_ENDS[axis][0 if sign > 0 else 1] for axis, sign in nearest_axes(self.affine))
+
+    @property
+    def obliqueness(self) -> float:
+        """Degrees between the scanner's axes and those of the array, of the pair that is farthest apart."""
+        columns = self.affine[:3, :3]
+        lengths = np.linalg.norm(columns, axis=0)
+        if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+            return math.nan
+        along = [abs(columns[axis, i]) / lengths[i] for i, (axis, _) in enumerate(nearest_axes(self.affine))]
+        return math.degrees(math.acos(min(min(along), 1.0)))
+
+
+_ENDS = ("RL", "AP", "SI")
+
+
+def nearest_axes(affine: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Return for each axis of an array the axis of space (0 right, 1 front, 2 up) and the sign.
+
+    Axes are given away in the order of how well they fit, so that each is taken once.
+    """
+    fit = np.nan_to_num(affine[:3, :3], posinf=0, neginf=0)
+    lengths = np.linalg.norm(fit, axis=0)
+    fit = fit / np.where(lengths > 0, lengths, 1)
+    left = np.abs(fit)
+    axes = [(0, 1)] * 3
+    for _ in range(3):
+        space, own = (int(i) for i in np.unravel_index(left.argmax(), left.shape))
+        axes[own] = (space, -1 if fit[space, own] < 0 else 1)
+        left[space, :] = -1
+        left[:, own] = -1
+    return axes
+
 
 _NATIVE = "little" if np.dtype("=i2").str[0] == "<" else "big"
 
@@ -109,7 +153,8 @@ def header_of(native: Any) -> NiftiHeader:
     other = {"little": "big", "big": "little"}[_NATIVE]
     affine = np.vstack([np.array(native.affine), [0.0, 0.0, 0.0, 1.0]])
     has_time = native.n_dims > 3
-    tr = native.zooms[3] * _TIME_UNITS.get(native.time_unit, 1.0)
+    time_unit, seconds = _TIME_UNITS.get(native.time_unit, (None, 1.0))
+    tr = native.zooms[3] * seconds
     return NiftiHeader(
         shape=(n_x, n_y, n_z),
         n_volumes=n_volumes,
@@ -119,9 +164,12 @@ def header_of(native: Any) -> NiftiHeader:
         inter=native.inter,
         affine=affine,
         affine_source={3: "sform", 2: "qform", 0: "none"}[native.affine_source],
+        sform_code=native.sform_code,
+        qform_code=native.qform_code,
         zooms=tuple(native.zooms[:3]),
         spatial_unit=_SPACE_UNITS.get(native.spatial_unit),
-        tr=tr if has_time and np.isfinite(tr) and tr > 0 and native.time_unit != 32 else None,
+        time_unit=time_unit,
+        tr=tr if has_time and np.isfinite(tr) and tr > 0 else None,
         version=native.version,
         byte_order=other if native.swapped else _NATIVE,
         offset=native.offset,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from typing import Any
 
@@ -37,6 +39,8 @@ class VoxelMask:
     n_voxels : int
         Voxels inside.
     affine : float64 array of shape (4, 4) or None
+    source : str
+        Path of the file that it was read from, or "".
 
     Raises
     ------
@@ -53,19 +57,24 @@ class VoxelMask:
 
     def __init__(self, mask: Any, affine: Any = None) -> None:
         values, own_affine = read_image("mask", mask)
+        self.source = path_of(mask)
+        name = f"mask {self.source}".rstrip()
         inside = np.ascontiguousarray(values if values.dtype == bool else np.nan_to_num(values) != 0)
         if inside.ndim == 4 and inside.shape[3] == 1:
             inside = inside[..., 0]
         if inside.ndim != 3:
-            raise ValueError(f"mask must have the shape (x, y, z), got {tuple(values.shape)}")
+            raise ValueError(
+                f"{name} must have the shape (x, y, z), got {tuple(values.shape)}; of a run, take the mean "
+                "over volumes first"
+            )
         self.shape: tuple[int, int, int] = (inside.shape[0], inside.shape[1], inside.shape[2])
         self.affine = _as_affine(own_affine if affine is None else affine)
         address = inside.ctypes.data
         self.n_voxels, n_runs = _core.measure_mask(address, *self.shape)
         if self.n_voxels == 0:
-            raise ValueError("mask must have at least one voxel inside, got none")
+            raise ValueError(f"{name} must have at least one voxel inside, got none: all are 0 or NaN")
         if self.n_voxels >= 2**31:
-            raise ValueError(f"mask must have fewer than 2**31 voxels inside, got {self.n_voxels}")
+            raise ValueError(f"{name} must have fewer than 2**31 voxels inside, got {self.n_voxels}")
         self.run_starts = np.empty(n_runs, dtype=np.int64)
         self.run_lengths = np.empty(n_runs, dtype=np.int64)
         self.order = np.empty(self.n_voxels, dtype=np.int32)
@@ -84,6 +93,14 @@ class VoxelMask:
         check_memory("decode_nifti", f"the voxels of a volume of {shape}", 16 * n_voxels, _DAMAGED)
         return cls(np.ones(shape, dtype=bool))
 
+    @functools.cached_property
+    def key(self) -> str:
+        """What tells these voxels from others."""
+        digest = hashlib.blake2b(repr(self.shape).encode(), digest_size=16)
+        digest.update(self.run_starts.tobytes())
+        digest.update(self.run_lengths.tobytes())
+        return digest.hexdigest()
+
     @property
     def positions(self) -> NDArray[np.int64]:
         """Position of each voxel within a volume of the file (x fastest), in output order."""
@@ -93,18 +110,24 @@ class VoxelMask:
         )
         return in_file[self.order]
 
-    def check_fits(self, name: str, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> None:
+    def check_fits(
+        self,
+        name: str,
+        shape: tuple[int, int, int],
+        affine: NDArray[np.float64],
+        image: str | os.PathLike[str] = "the image",
+    ) -> None:
         """Raise ValueError unless the mask, argument ``name``, lies on the grid of this image."""
+        name = f"{name} {self.source}".rstrip()
         if self.shape != shape:
             raise ValueError(
-                f"decode_nifti: {name} must have the shape of the image, {shape}, got {self.shape}; resample "
+                f"decode_nifti: {name} must have the shape of {image}, {shape}, got {self.shape}; resample "
                 "it first"
             )
         if self.affine is not None and not np.allclose(self.affine, affine, atol=AFFINE_TOLERANCE):
             raise ValueError(
-                f"decode_nifti: {name} must have the affine of the "
-                f"image,\n{affine}\ngot\n{self.affine}\nresample it, "
-                "or pass an array if the headers are known to be wrong"
+                f"decode_nifti: {name} must have the affine of {image},\n{affine}\ngot\n{self.affine}\n"
+                "resample it, or pass an array if the headers are known to be wrong"
             )
 
 
@@ -113,7 +136,11 @@ def read_image(name: str, image: Any) -> tuple[NDArray[Any], Any]:
     if isinstance(image, (str, os.PathLike)):
         from neurokern.ops._nifti_file import NiftiFile
 
-        file = NiftiFile(image)
+        try:
+            file = NiftiFile(image)
+        except OSError as error:
+            reason = error.strerror or str(error).removeprefix(f"{os.fspath(image)} ")
+            raise type(error)(f"{name} {os.fspath(image)} could not be read: {reason}") from None
         return file.read_all(), file.header.affine
     if hasattr(image, "dataobj") and hasattr(image, "affine"):  # nibabel's spatial images
         return np.asarray(image.dataobj), image.affine
@@ -124,6 +151,11 @@ def read_image(name: str, image: Any) -> tuple[NDArray[Any], Any]:
     raise TypeError(
         f"{name} must be an array of numbers, a tensor, a path or a nibabel image, got {_kind(image)}"
     )
+
+
+def path_of(image: Any) -> str:
+    """Return the path that a mask or label image was given as, or "" for another kind."""
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
 
 
 def _kind(value: Any) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurokern import _core
-from neurokern.ops._nifti_mask import VoxelMask, read_image
+from neurokern.ops._nifti_mask import VoxelMask, path_of, read_image
 
 LONGEST_RUN = 65536  # kernels add a run in 32 bits
 
@@ -43,27 +45,40 @@ class ParcelAtlas:
     def __init__(self, labels: Any, affine: Any = None) -> None:
         values, own_affine = read_image("labels", labels)
         affine = own_affine if affine is None else affine
+        name = f"labels {path_of(labels)}".rstrip()
         if values.ndim not in (3, 4):
             raise ValueError(
-                f"labels must have the shape (x, y, z) or (x, y, z, parcels), got {values.shape}"
+                f"{name} must have the shape (x, y, z) or (x, y, z, parcels), got {values.shape}"
             )
         self.weights: NDArray[np.float32] | None = None
         if values.ndim == 4 and values.shape[3] > 1:
-            self._take_weights(values, affine)
+            self._take_weights(name, values, affine)
         else:
-            self._take_labels(values.reshape(values.shape[:3]), affine)
+            self._take_labels(name, values.reshape(values.shape[:3]), affine)
+        self.mask.source = path_of(labels)
 
     @property
     def n_parcels(self) -> int:
         """Number of parcels."""
         return len(self.labels)
 
-    def _take_labels(self, values: NDArray[Any], affine: Any) -> None:
-        numbers = values.astype(np.int64) if values.dtype.kind == "f" else values
-        if values.dtype.kind == "f" and not np.array_equal(numbers, values):
-            raise ValueError("labels must be whole numbers, got fractions; is this a map of weights?")
+    @functools.cached_property
+    def key(self) -> str:
+        """What tells these parcels from others."""
+        digest = hashlib.blake2b(self.mask.key.encode(), digest_size=16)
+        parts = (self.run_lengths, self.run_parcels) if self.weights is None else (self.weights,)
+        for part in parts:
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+    def _take_labels(self, name: str, values: NDArray[Any], affine: Any) -> None:
+        numbers = _whole(name, values) if values.dtype.kind == "f" else values
         if numbers.dtype.kind == "i" and numbers.min(initial=0) < 0:
-            raise ValueError(f"labels must not be negative, got {numbers.min()}")
+            raise ValueError(
+                f"{name} must not be negative, got {numbers.min()}; set what belongs to no parcel to 0"
+            )
+        if not numbers.any():
+            raise ValueError(f"{name} must have at least one voxel in a parcel, got 0 everywhere")
         self.mask = VoxelMask(numbers != 0, affine)
         in_file = numbers.ravel(order="F")
         in_file = in_file[in_file != 0]
@@ -79,11 +94,13 @@ class ParcelAtlas:
             ends = np.append(starts[1:], len(parcels))
         self.run_lengths = (ends - starts).astype(np.int32)
         self.run_parcels = parcels[starts].astype(np.int32)
+        short = parcels.astype(np.uint16) if len(self.labels) <= 2**16 else parcels  # is sorted by digits
+        self.voxels = np.argsort(short, kind="stable").astype(np.int32)  # in file order, by parcel
 
-    def _take_weights(self, values: NDArray[Any], affine: Any) -> None:
+    def _take_weights(self, name: str, values: NDArray[Any], affine: Any) -> None:
         weights = np.nan_to_num(values.astype(np.float32))
         if weights.min(initial=0) < 0:
-            raise ValueError(f"labels as weights must not be negative, got {weights.min()}")
+            raise ValueError(f"{name} as weights must not be negative, got {weights.min()}")
         inside = weights.any(axis=3)
         self.mask = VoxelMask(inside, affine)
         self.weights = weights[inside]
@@ -91,7 +108,7 @@ class ParcelAtlas:
         self.sizes = self.weights.sum(axis=0, dtype=np.float64)
         if (self.sizes == 0).any():
             raise ValueError(
-                f"labels as weights must have a voxel in every map, got none in {np.argmin(self.sizes)}"
+                f"{name} as weights must have a voxel in every map, got none in {np.argmin(self.sizes)}"
             )
 
     def native(self) -> Any:
@@ -102,4 +119,16 @@ class ParcelAtlas:
             sizes=self.sizes.ctypes.data,
             n_runs=len(self.run_lengths),
             n_parcels=self.n_parcels,
+            voxels=self.voxels.ctypes.data,
         )
+
+
+def _whole(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return labels that are stored as floats as integers, or raise with one that is none."""
+    odd = values[~(np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 2**53))]
+    if odd.size:
+        raise ValueError(
+            f"{name} must be whole numbers, got {odd[0]:g} and {odd.size - 1} more that are not; maps of "
+            "weights have the shape (x, y, z, parcels)"
+        )
+    return values.astype(np.int64)

@@ -50,6 +50,11 @@ def as_array(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except (TypeError, ValueError):
         raise TypeError(f"bin_spikes: {name} must be an array of numbers, got {value!r}") from None
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            f"bin_spikes: {name} must not be a masked array, whose mask would be ignored; take what is valid "
+            "of times and units alike"
+        )
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from neurokern._check import check_choice, check_finite, check_integer, check_positive
+from neurokern._check import check_choice, check_finite, check_flag, check_integer, check_positive
 from neurokern.ops import _library
 from neurokern.ops import _spike_arrays as arrays
 from neurokern.ops._spike_calls import Rules, Spikes, count_by_triton, count_on_cpu, count_on_gpu
@@ -175,8 +175,9 @@ def bin_spikes(
            [ 5.92,  0.  ,  9.06]], dtype=float32)
     """
     check_choice("bin_spikes", "overflow", overflow, ("raise", "saturate"))
-    if sorted is not None and not isinstance(sorted, bool):
-        raise TypeError(f"bin_spikes: sorted must be None, True or False, got {sorted!r}")
+    sorted = None if sorted is None else check_flag("bin_spikes", "sorted", sorted)
+    strict = check_flag("bin_spikes", "strict", strict)
+    closed_last = check_flag("bin_spikes", "closed_last", closed_last)
     times = arrays.as_times(times)
     units, train_ends = arrays.as_units_or_trains(units, train_ends, times)
     if unit_map is not None:

@@ -10,24 +10,31 @@ import numpy as np
 from neurokern._check import check_integer, check_memory, check_positive
 from neurokern.ops import _library
 from neurokern.ops._library import torch
+from neurokern.ops._nifti_box import VoxelBox, as_box
 from neurokern.ops._nifti_clean import check_confounds, clean_rows, make_basis
 from neurokern.ops._nifti_file import DECODED_TYPES, NiftiFile
+from neurokern.ops._nifti_fit import CleaningFit, fit_cleaning
 from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_parcels import ParcelAtlas
 from neurokern.ops._nifti_resident import decode_voxels
+from neurokern.ops._packed_run import PackedRun, decode_weighted
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
 __all__ = [
+    "CleaningFit",
     "NiftiFile",
     "NiftiFormatError",
     "NiftiHeader",
+    "PackedRun",
     "ParcelAtlas",
+    "VoxelBox",
     "VoxelMask",
     "decode_nifti",
     "decode_voxels",
+    "fit_cleaning",
 ]
 
 _VOLUMES_AT_ONCE = 32  # of a weighted atlas
@@ -38,6 +45,7 @@ def decode_nifti(
     mask: Any = None,
     *,
     labels: Any = None,
+    crop: Any = None,
     start: int = 0,
     stop: int | None = None,
     detrend: bool | str = False,
@@ -45,6 +53,7 @@ def decode_nifti(
     confounds: Any = None,
     high_pass: float | None = None,
     tr: float | None = None,
+    cache: bool = False,
     dtype: Any = None,
     device: Any = None,
     out: Array | None = None,
@@ -64,6 +73,9 @@ def decode_nifti(
     labels : ParcelAtlas, array, tensor, path or nibabel image, optional
         Mean signals of parcels instead: whole numbers (x, y, z), or weights (x, y, z, parcels). Columns are
         the parcels in ascending order of their numbers. Not with ``mask``.
+    crop : VoxelBox, three pairs (start, stop), or a mask as above, optional
+        Decode this box of each volume alone; of a mask, the smallest box that holds it. Not with ``mask`` and
+        ``labels``. ``VoxelBox.put_back`` puts the result into whole volumes.
     start, stop : int, default 0 and all
         Volumes (TRs) ``start`` ... ``stop - 1``.
     detrend : bool or {"linear", "cosine"}, default False
@@ -77,6 +89,8 @@ def decode_nifti(
         Cut-off in Hz of ``detrend="cosine"``.
     tr : float, optional
         Seconds between volumes for ``high_pass``; default the header's. Sidecars know better.
+    cache : bool, default False
+        Read from the packed run in the cache, see :meth:`NiftiFile.pack`, which is made first if need be.
     dtype : torch or numpy dtype, default float32
         float32, float16 or bfloat16 (torch), or float32 or float16 (numpy); which of the two decides what is
         returned. Without torch installed the default is numpy's.
@@ -88,7 +102,7 @@ def decode_nifti(
 
     Returns
     -------
-    values : (trs, voxels) or (trs, parcels), or (trs, x, y, z) without either
+    values : (trs, voxels) or (trs, parcels), or (trs, x, y, z) without either, of the box with ``crop``
         Detrending, standardizing and confounds refer to the decoded window alone.
 
     Raises
@@ -111,30 +125,33 @@ def decode_nifti(
     check_decodable(file.path, header)
     start, stop = _window(start, stop, header)
     atlas = _atlas_of(labels, mask, header)
-    voxels = atlas.mask if atlas is not None else _voxels_of(mask, header)
+    box = _box_of(crop, mask, atlas, header)
+    voxels = box.mask if box is not None else atlas.mask if atlas is not None else _voxels_of(mask, header)
     basis = _basis(detrend, standardize, confounds, high_pass, tr, start, stop, header)
-    whole = mask is None and atlas is None
+    grid = None if mask is not None or atlas is not None else header.shape if box is None else box.shape
     shape = (stop - start, voxels.n_voxels if atlas is None else atlas.n_parcels)
     name = _dtype_name(dtype, out)
     if device is not None and torch.device(device).type != "cpu":
-        return _decode_to(device, file, voxels, start, shape, name, whole, atlas, basis, standardize, out)
-    rows = _allocate(shape, name, dtype) if out is None else _check_out(out, whole, shape, header)
+        return _decode_to(device, file, voxels, start, shape, name, grid, atlas, basis, standardize, out)
+    rows = _allocate(shape, name, dtype) if out is None else _check_out(out, grid, shape)
     # Cleaning and parcels are computed in float32; other types are rounded at the end.
     values = rows if name == "float32" or (atlas is None and basis is None) else _float_rows(rows)
     if shape[0]:
-        if atlas is None:
+        if cache:
+            file.pack(voxels if atlas is None else atlas).decode_into(values, start)
+        elif atlas is None:
             file.decode_into(values, voxels, start, DECODED_TYPES[name if values is rows else "float32"])
         elif atlas.weights is None:
             file.decode_into(values, voxels, start, DECODED_TYPES["float32"], atlas.native())
         else:
-            _decode_weighted(file, atlas, atlas.weights, start, values)
+            decode_weighted(file, atlas, atlas.weights, start, values)
         if basis is not None:
             clean_rows(values, basis, standardize)
     if values is not rows:
         rows[...] = values
     if out is not None:
         return out
-    return rows.reshape(shape[0], *header.shape) if whole else rows
+    return rows if grid is None else rows.reshape(shape[0], *grid)
 
 
 def _decode_to(
@@ -144,7 +161,7 @@ def _decode_to(
     start: int,
     shape: tuple[int, ...],
     name: str,
-    whole: bool,
+    grid: tuple[int, int, int] | None,
     atlas: ParcelAtlas | None,
     basis: Any,
     standardize: bool,
@@ -165,7 +182,7 @@ def _decode_to(
         raw = raw.to(device, non_blocking=True)
         pieces.append(decode_voxels(raw, file.header.in_memory, dtype=getattr(torch, name)))
     values = torch.cat(pieces) if pieces else torch.empty(shape, dtype=getattr(torch, name), device=device)
-    return values.reshape(shape[0], *file.header.shape) if whole else values
+    return values if grid is None else values.reshape(shape[0], *grid)
 
 
 def _atlas_of(labels: Any, mask: Any, header: NiftiHeader) -> ParcelAtlas | None:
@@ -178,15 +195,14 @@ def _atlas_of(labels: Any, mask: Any, header: NiftiHeader) -> ParcelAtlas | None
     return atlas
 
 
-def _decode_weighted(file: NiftiFile, atlas: ParcelAtlas, weights: Any, start: int, out: Any) -> None:
-    """Weighted means, a few volumes at a time, so that the voxels of a run are never held together."""
-    block = np.empty((min(_VOLUMES_AT_ONCE, out.shape[0]), atlas.mask.n_voxels), dtype=np.float32)
-    shares = weights / atlas.sizes.astype(np.float32)
-    for first in range(0, out.shape[0], len(block)):
-        n = min(len(block), out.shape[0] - first)
-        file.decode_into(block[:n], atlas.mask, start + first, DECODED_TYPES["float32"])
-        means = block[:n] @ shares
-        out[first : first + n] = means if isinstance(out, np.ndarray) else torch.from_numpy(means)
+def _box_of(crop: Any, mask: Any, atlas: ParcelAtlas | None, header: NiftiHeader) -> VoxelBox | None:
+    if crop is None:
+        return None
+    if mask is not None or atlas is not None:
+        raise ValueError("decode_nifti: give crop alone, without mask and labels; they say what to take")
+    box = as_box(crop, header.shape)
+    box.mask.check_fits("crop", header.shape, header.affine)
+    return box
 
 
 def _basis(
@@ -271,18 +287,18 @@ def _allocate(shape: tuple[int, ...], name: str, dtype: Any) -> Any:
     return rows
 
 
-def _check_out(out: Any, whole: bool, shape: tuple[int, ...], header: NiftiHeader) -> Any:
+def _check_out(out: Any, grid: tuple[int, int, int] | None, shape: tuple[int, ...]) -> Any:
     is_tensor = torch is not None and isinstance(out, torch.Tensor)
     if not (is_tensor or isinstance(out, np.ndarray)):
         raise TypeError(
             f"decode_nifti: out must be a torch tensor or a numpy array, got {type(out).__name__}"
         )
-    wanted = (shape[0], *header.shape) if whole else shape
+    wanted = shape if grid is None else (shape[0], *grid)
     if tuple(out.shape) != wanted:
         raise ValueError(f"decode_nifti: out must have the shape {wanted}, got {tuple(out.shape)}")
     if is_tensor and out.device.type != "cpu":
         raise ValueError(f"decode_nifti: out must lie on the CPU, got {out.device}")
-    contiguous = out.reshape(shape) if whole else out
+    contiguous = out if grid is None else out.reshape(shape)
     shares = contiguous.data_ptr() == out.data_ptr() if is_tensor else np.shares_memory(contiguous, out)
     strides = contiguous.stride() if is_tensor else tuple(s // out.itemsize for s in contiguous.strides)
     apart = (shape[1] > 1 and strides[1] != 1) or (shape[0] > 1 and strides[0] < shape[1])
@@ -290,4 +306,6 @@ def _check_out(out: Any, whole: bool, shape: tuple[int, ...], header: NiftiHeade
         raise ValueError("decode_nifti: out must have its voxels next to each other; pass a contiguous one")
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise ValueError("decode_nifti: out must be writeable")
+    if is_tensor:  # numpy asks for huge pages by itself; memory that was written before keeps its pages
+        _library.core.advise_huge_pages(contiguous.data_ptr(), contiguous.nbytes)
     return contiguous

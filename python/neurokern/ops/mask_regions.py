@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neurokern._check import check_flag
 from neurokern.ops import _mask_arguments as arguments
 from neurokern.ops import _mask_kernel
 from neurokern.ops._library import torch
@@ -186,6 +187,8 @@ def mask_regions(
     if not (is_torch or isinstance(x, np.ndarray)):
         raise TypeError(f"mask_regions: x must be a torch tensor or a numpy array, got {type(x).__name__}")
     arguments.check_batch(x, is_torch)
+    inplace = check_flag("mask_regions", "inplace", inplace)
+    return_index = check_flag("mask_regions", "return_index", return_index)
     seed, offset = arguments.read_draws(x.shape[0], seed, offset, span, region, region_choice)
 
     schemes, code, used = arguments.read_schemes(scheme, x)

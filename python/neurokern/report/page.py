@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text under a header; columns after the first are aligned right.
+    """Rows of text under a header; columns after the first are aligned right, or, of ``words``, left.
 
     ``strong`` holds (row, column) of the cells to set in bold.
     """
@@ -45,6 +45,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
     strong: frozenset[tuple[int, int]] = frozenset()
+    words: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +119,9 @@ def _table(table: Table) -> str:
     header = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in table.header)
     rows = "\n".join(_row(index, row, table.strong) for index, row in enumerate(table.rows))
     caption = f"<figcaption>{html.escape(table.caption)}</figcaption>" if table.caption else ""
-    return (
-        f"<figure><table><thead><tr>{header}</tr></thead><tbody>\n{rows}\n</tbody></table>{caption}</figure>"
-    )
+    kind = ' class="words"' if table.words else ""
+    head = f"<thead><tr>{header}</tr></thead>" if any(table.header) else ""
+    return f"<figure><table{kind}>{head}<tbody>\n{rows}\n</tbody></table>{caption}</figure>"
 
 
 def _row(index: int, row: Sequence[str], strong: frozenset[tuple[int, int]]) -> str:

@@ -1,0 +1,87 @@
+"""Batches of fMRI windows: read to their place at once, or put together from items of different lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+
+from neurokern._check import check_memory
+from neurokern.ops import _library
+
+__all__ = ["WindowList", "collate_windows", "stack_windows"]
+
+_NO_CONDITION = -1
+
+
+class WindowList(list[dict[str, Any]]):
+    """Items whose signals lie behind each other in one tensor, ``signal``."""
+
+    signal: torch.Tensor
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: torch.dtype, *, shared: bool) -> WindowList:
+        """Return no items yet, and the memory for their signals."""
+        items = cls()
+        n_bytes = math.prod(shape) * dtype.itemsize
+        check_memory("FMRIWindows", "a batch", n_bytes, "take fewer or shorter windows, or a mask")
+        if shared and n_bytes:
+            storage = torch.UntypedStorage._new_shared(n_bytes)
+            items.signal = torch.empty(0, dtype=dtype).set_(storage).view(shape)
+        else:
+            items.signal = torch.empty(shape, dtype=dtype)
+            _library.core.advise_huge_pages(items.signal.data_ptr(), items.signal.nbytes)
+        return items
+
+
+def stack_windows(items: WindowList) -> dict[str, Any]:
+    """Return items that lie in one tensor as a batch; signals stay where they are."""
+    others = [{name: value for name, value in item.items() if name != "signal"} for item in items]
+    batch: dict[str, Any] = default_collate(others)
+    return {"signal": items.signal} | batch
+
+
+def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of windows of any lengths, padded at their ends; ``collate_fn`` of a DataLoader.
+
+    A DataLoader over :class:`~neurokern.datasets.FMRIWindows` needs it only if it asks for items one by one
+    (``Subset``, ``ConcatDataset`` of older PyTorch): the dataset pads its own batches.
+
+    Parameters
+    ----------
+    items : sequence of dict
+        Windows as the dataset gives them, of one number of voxels or parcels.
+
+    Returns
+    -------
+    batch : dict
+        ``signal`` (batch, trs, features), 0 where ``valid`` (batch, trs) is False and ``conditions`` -1.
+
+    Raises
+    ------
+    ValueError
+        If there are no items, or they differ in their features.
+    """
+    if not items:
+        raise ValueError("collate_windows: there are no windows")
+    features = {tuple(item["signal"].shape[1:]) for item in items}
+    if len(features) > 1:
+        raise ValueError(f"collate_windows: windows must have the same features, got {sorted(features)}")
+    longest = max(len(item["signal"]) for item in items)
+    fill = {"signal": 0, "valid": False, "conditions": _NO_CONDITION}
+    padded = [
+        item | {name: _lengthened(item[name], longest, value) for name, value in fill.items()}
+        for item in items
+    ]
+    batch: dict[str, Any] = default_collate(padded)
+    return batch
+
+
+def _lengthened(values: torch.Tensor, n: int, fill: float) -> torch.Tensor:
+    missing = n - len(values)
+    if not missing:
+        return values
+    return torch.cat([values, values.new_full((missing, *values.shape[1:]), fill)])

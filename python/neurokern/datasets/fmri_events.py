@@ -1,0 +1,55 @@
+"""What happened in a run: the conditions of its events, and those of its volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from neurokern.datasets.bids import BIDSRun
+
+INSTANT = 1e-3  # seconds that an event without duration fills
+_NO_CONDITION = -1
+
+
+def trial_types(run: BIDSRun) -> list[str | None]:
+    """Return the condition of each event, None where the table has ``n/a``; without a column all "event"."""
+    if run.events is None:
+        return []
+    missing = {"onset", "duration"} - set(run.events)
+    if missing:
+        raise ValueError(
+            f"{run.path}: its events must have columns onset and duration, there is no {', '.join(missing)}"
+        )
+    if "trial_type" not in run.events:
+        return ["event"] * len(run.events)
+    there = run.events["trial_type"].notna()
+    return [str(name) if known else None for name, known in zip(run.events["trial_type"], there, strict=True)]
+
+
+def conditions_of_runs(runs: Sequence[BIDSRun]) -> tuple[str, ...]:
+    """Return the names of all conditions, sorted."""
+    return tuple(sorted({name for run in runs for name in trial_types(run) if name is not None}))
+
+
+def conditions_of_volumes(
+    run: BIDSRun, start: int, n: int, tr: float, hrf_delay: float, codes: Mapping[str, int]
+) -> NDArray[np.int64]:
+    """Return for each of ``n`` volumes the condition that fills most of its time, or -1."""
+    none = np.full(n, _NO_CONDITION, dtype=np.int64)
+    if run.events is None or not len(run.events):
+        return none
+    names = trial_types(run)
+    known = np.array([name is not None for name in names])
+    begin = ((start + np.arange(n)) * tr - hrf_delay)[:, None]
+    onset = run.events["onset"].to_numpy(dtype=np.float64)[known]
+    duration = np.nan_to_num(run.events["duration"].to_numpy(dtype=np.float64))[known]
+    shared = np.minimum(begin + tr, onset + np.maximum(duration, INSTANT)) - np.maximum(begin, onset)
+    filled = np.zeros((n, max(len(codes), 1)))
+    event_codes = [codes[name] for name in names if name is not None]
+    np.add.at(filled.T, event_codes, np.nan_to_num(shared).clip(min=0).T)
+    best = filled.argmax(axis=1)
+    return np.where(filled[np.arange(n), best] > 0, best, none)

@@ -1,0 +1,172 @@
+"""Batches of fMRI windows as a stream: run after run, the same for any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from neurokern._check import check_integer
+from neurokern.datasets._random import permutation
+
+if TYPE_CHECKING:
+    from neurokern.datasets.fmri_windows import FMRIWindows
+
+__all__ = ["FMRIStream"]
+
+
+class FMRIStream(IterableDataset[dict[str, Any]]):
+    """All windows of a dataset once an epoch, in whole batches, the windows of a run next to each other.
+
+    Reading goes through one run after the other, which suits compressed images and disks that are far away;
+    runs come in an order drawn anew for each epoch. Batches depend on ``(seed, epoch)`` alone: with any
+    number of workers a DataLoader gives the same batches in the same order, so that a run of training can be
+    resumed with another number. Windows are read to their place in the batch, in workers in shared memory.
+
+    Parameters
+    ----------
+    windows : FMRIWindows
+    batch_size : int
+        Windows in a batch; the last one may hold fewer.
+    seed : int, default 0
+    shuffle : {"runs", "windows", False}, default "runs"
+        "runs": runs in a drawn order, windows of each in time. "windows": also the windows within each run,
+        for files of which any part is read alike (``.nii``, packed runs). False: as in the dataset.
+    drop_last : bool, default False
+        Leave out a last batch that is not full.
+    rank, world_size : int, default 0 and 1
+        Of several processes that train together this one takes batches ``rank``, ``rank + world_size``, ...;
+        those that would not give every process as many are left out.
+
+    Notes
+    -----
+    ``DataLoader(stream, batch_size=None, num_workers=...)``: the stream makes the batches. ``set_epoch``
+    chooses the epoch of the next pass, also for persistent workers. To resume in the middle:
+    ``state_dict(consumed=n)`` with the number of batches of this epoch that were trained on, and
+    ``load_state_dict`` in the new process.
+
+    Examples
+    --------
+    >>> stream = FMRIStream(windows, batch_size=16, seed=1)  # doctest: +SKIP
+    >>> for epoch in range(10):  # doctest: +SKIP
+    ...     stream.set_epoch(epoch)
+    ...     for batch in DataLoader(stream, batch_size=None, num_workers=2):
+    ...         train(batch["signal"])
+    """
+
+    def __init__(
+        self,
+        windows: FMRIWindows,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: str | bool = "runs",
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if check_integer("FMRIStream", "batch_size", batch_size) < 1:
+            raise ValueError(f"FMRIStream: batch_size must be at least 1, got {batch_size}")
+        if shuffle not in ("runs", "windows", False):
+            raise ValueError(f"FMRIStream: shuffle must be 'runs', 'windows' or False, got {shuffle!r}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"FMRIStream: rank must be 0 to {world_size - 1}, got {rank}")
+        self.windows, self.batch_size, self.shuffle = windows, batch_size, shuffle
+        self.seed, self.drop_last, self.rank, self.world_size = int(seed), bool(drop_last), rank, world_size
+        # Epoch and first batch: shared, so that workers that live on see what set_epoch says.
+        self._place = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next pass."""
+        return int(self._place[0])
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that this process gets in a whole epoch."""
+        n = len(self.windows)
+        batches = n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+        return batches // self.world_size
+
+    def __len__(self) -> int:
+        """Return the batches of the next pass: fewer than a whole epoch only after resuming."""
+        return self.batches_per_epoch - int(self._place[1])
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return all windows of an epoch in their order, as numbers of the dataset's items."""
+        offsets = self.windows.offsets
+        n_runs = len(offsets) - 1
+        runs = permutation(n_runs, self.seed, epoch, n_runs) if self.shuffle else np.arange(n_runs)
+        parts = []
+        for run in runs.tolist():
+            size = int(offsets[run + 1] - offsets[run])
+            within = (
+                permutation(size, self.seed, epoch, run) if self.shuffle == "windows" else np.arange(size)
+            )
+            parts.append(offsets[run] + within)
+        return np.concatenate(parts)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, start = self._place.tolist()
+        order, size = self.order(epoch), self.batch_size
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for number in range(start + first, self.batches_per_epoch, step):
+            at = (number * self.world_size + self.rank) * size
+            yield self.windows.batch(order[at : at + size].tolist(), shared=worker is not None)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; a loaded epoch keeps its place."""
+        if check_integer("FMRIStream.set_epoch", "epoch", epoch) < 0:
+            raise ValueError(f"FMRIStream.set_epoch: epoch must be at least 0, got {epoch}")
+        if epoch != self.epoch:
+            self._place[0], self._place[1] = epoch, 0
+
+    def state_dict(self, consumed: int) -> dict[str, Any]:
+        """Return the place in the epoch and what it depends on, as plain numbers.
+
+        Parameters
+        ----------
+        consumed : int
+            Batches of this epoch already trained on, those before a resumption included. Workers read ahead,
+            so only the training loop knows.
+        """
+        if not 0 <= consumed <= self.batches_per_epoch:
+            raise ValueError(
+                f"FMRIStream.state_dict: consumed must be 0 to {self.batches_per_epoch}, got {consumed}"
+            )
+        return {"epoch": self.epoch, "batch": int(consumed), **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a saved place. ValueError if the saved order belongs to other data or settings."""
+        different = {
+            name: (state.get(name), value)
+            for name, value in self._identity().items()
+            if state.get(name) != value
+        }
+        if different:
+            raise ValueError(f"FMRIStream.load_state_dict: (saved, now) differ: {different}")
+        epoch, batch = state.get("epoch"), state.get("batch")
+        if not (
+            isinstance(epoch, int)
+            and isinstance(batch, int)
+            and epoch >= 0
+            and 0 <= batch <= self.batches_per_epoch
+        ):
+            raise ValueError(f"FMRIStream.load_state_dict: no such place: epoch {epoch!r}, batch {batch!r}")
+        done = batch == self.batches_per_epoch
+        self._place[0], self._place[1] = (epoch + 1, 0) if done else (epoch, batch)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+            "world_size": self.world_size,
+            "windows": np.diff(self.windows.offsets).tolist(),
+        }

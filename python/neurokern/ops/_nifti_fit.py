@@ -1,0 +1,187 @@
+"""Cleaning fitted once per run: any window then needs its own values and a row of coefficients per trend."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurokern.ops import _gzip_cache, _library
+from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
+from neurokern.ops._library import torch
+from neurokern.ops._nifti_clean import check_confounds, make_basis
+from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError
+from neurokern.ops._nifti_mask import VoxelMask
+from neurokern.ops._nifti_resident import DECODED_TYPES
+from neurokern.ops._packed_run import PackedRun, check_place, decode_weighted, run_key, scale_rows
+
+if TYPE_CHECKING:
+    from neurokern.ops._nifti_file import NiftiFile
+    from neurokern.ops._nifti_parcels import ParcelAtlas
+
+_FORMAT = "1"
+_ROWS_AT_ONCE = 32  # decoded at a time while a run is looked at
+# What is left of a column, relative to what it was about its first value: below, it is rounding.
+_NOTHING_LEFT = 1e-12
+
+
+class CleaningFit:
+    """What cleaning takes out of each column of a run, and what it multiplies the rest with.
+
+    A cleaned value is ``((value - origin) - basis . coefficients) * factor``: the origin is the column's
+    first value, the basis spans constant, drift and confounds over the whole run, the factor brings the rest
+    to variance 1 (1 without ``standardize``; 0 for columns of which nothing is left). So a window can be
+    cleaned by itself, with the same bits as in the whole run, however it is cut.
+
+    Attributes
+    ----------
+    basis : float32 array of shape (trs, trends)
+    n_bytes : int
+        Private memory of the coefficients; 0 if they are mapped from the cache.
+    """
+
+    def __init__(self, basis: NDArray[np.float32], arrays: CachedArrays | dict[str, NDArray[Any]]) -> None:
+        self.basis, self._arrays = basis, arrays
+        self.n_bytes = 0 if isinstance(arrays, CachedArrays) else sum(a.nbytes for a in arrays.values())
+
+    def addresses(self, start: int, stop: int) -> tuple[int, int, int, int, int]:
+        """Return where origin, factor, coefficients and the window's basis lie, and the number of trends."""
+        self.check_unchanged()
+        if isinstance(self._arrays, CachedArrays):
+            found = self._arrays.addresses
+        else:
+            found = {name: array.ctypes.data for name, array in self._arrays.items()}
+        basis = self.basis[start:stop]
+        return found["origin"], found["factor"], found["coefficients"], basis.ctypes.data, basis.shape[1]
+
+    def check_unchanged(self) -> None:
+        """Raise if the coefficients are mapped from a file that was changed."""
+        if isinstance(self._arrays, CachedArrays) and not self._arrays.is_unchanged():
+            raise NiftiFormatError(
+                f"{self._arrays.path}: coefficients were changed by another program while they were open; "
+                "open the image again"
+            )
+
+    def apply(self, rows: Any, start: int, out: Any = None) -> Any:
+        """Clean float32 rows (trs, columns), volumes ``start`` ... of the run; in place unless ``out``."""
+        out = rows if out is None else out
+        address = _library.address(rows)
+        scale_rows(out, address, rows.shape[1], VOXEL_TYPES["float32"], 1.0, 0.0, start, self)
+        return out
+
+
+def fit_cleaning(
+    file: NiftiFile,
+    place: VoxelMask | ParcelAtlas,
+    *,
+    detrend: bool | str = False,
+    standardize: bool = False,
+    confounds: Any = None,
+    high_pass: float | None = None,
+    tr: float | None = None,
+    packed: PackedRun | None = None,
+    rows: Any = None,
+    cache: bool = True,
+) -> CleaningFit:
+    """Return what cleaning takes out of a run's voxels or parcels; options as in ``decode_nifti``.
+
+    The whole run is looked at once, a few volumes at a time (from ``packed``, or from ``rows`` if it was
+    decoded already), with sums in float64.
+
+    Parameters
+    ----------
+    cache : bool, default True
+        Keep the coefficients in the cache folder, mapped; where it cannot be written, in memory.
+    """
+    header = check_place(file, place)
+    columns = check_confounds(confounds, 0, header.n_volumes, header.n_volumes)
+    basis = make_basis(header.n_volumes, detrend, columns, standardize, high_pass, tr)
+    if basis is None:
+        raise ValueError("fit_cleaning: nothing is asked for; give detrend, standardize or confounds")
+    n_columns = place.n_voxels if isinstance(place, VoxelMask) else place.n_parcels
+    specs = {
+        "origin": ArraySpec("float32", (n_columns,)),
+        "factor": ArraySpec("float32", (n_columns,)),
+        "coefficients": ArraySpec("float32", (len(basis), n_columns)),
+    }
+    in_time = np.ascontiguousarray(basis.T)
+    source = _Source(file, place, packed, rows)
+
+    def fill(arrays: dict[str, NDArray[Any]]) -> None:
+        _fit(source, in_time, standardize, arrays)
+
+    single = in_time.astype(np.float32)
+    if cache:
+        key = hashlib.blake2b(run_key(file, place).encode(), digest_size=16)
+        key.update(in_time.tobytes() + bytes([standardize]))
+        name = key.hexdigest()
+        path = _gzip_cache.cache_folder() / "fits" / f"{name}.safetensors"
+        try:
+            return CleaningFit(single, make_arrays(path, specs, {"format": _FORMAT, "key": name}, fill))
+        except OSError:
+            pass  # a folder that cannot be written: in memory
+    arrays = {name: np.empty(spec.shape, dtype=spec.dtype) for name, spec in specs.items()}
+    fill(arrays)
+    return CleaningFit(single, arrays)
+
+
+class _Source:
+    """Float32 rows of a run, from wherever they are had for least."""
+
+    def __init__(
+        self, file: NiftiFile, place: VoxelMask | ParcelAtlas, packed: PackedRun | None, rows: Any
+    ) -> None:
+        self.file, self.place, self.packed = file, place, packed
+        self.rows = rows.numpy() if torch is not None and isinstance(rows, torch.Tensor) else rows
+
+    def read(self, start: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        place = self.place
+        if self.rows is not None:
+            return self.rows[start : start + len(out)]
+        if self.packed is not None:
+            self.packed.decode_into(out, start)
+        elif isinstance(place, VoxelMask):
+            self.file.decode_into(out, place, start, DECODED_TYPES["float32"])
+        elif place.weights is None:
+            self.file.decode_into(out, place.mask, start, DECODED_TYPES["float32"], place.native())
+        else:
+            decode_weighted(self.file, place, place.weights, start, out)
+        return out
+
+
+def _fit(
+    source: _Source, basis: NDArray[np.float64], standardize: bool, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Fill origin, factor and coefficients from one pass over the run; the basis is (trs, trends)."""
+    n_volumes, n_trends = basis.shape
+    n_columns = arrays["origin"].size
+    sums = np.zeros((n_trends, n_columns))
+    squares = np.zeros(n_columns)
+    piece = np.empty((min(_ROWS_AT_ONCE, n_volumes), n_columns), dtype=np.float32)
+    for start in range(0, n_volumes, _ROWS_AT_ONCE):
+        rows = source.read(start, piece[: n_volumes - start])
+        if start == 0:
+            arrays["origin"][:] = rows[0]
+        _library.core.fit_columns(
+            values=rows.ctypes.data,
+            stride=n_columns,
+            n_rows=len(rows),
+            n_columns=n_columns,
+            basis=basis[start:].ctypes.data,
+            n_basis=n_trends,
+            origin=arrays["origin"].ctypes.data,
+            sums=sums.ctypes.data,
+            squares=squares.ctypes.data,
+            n_threads=_library.thread_count(),
+        )
+    arrays["coefficients"][:] = sums
+    if not standardize:
+        arrays["factor"][:] = 1
+        return
+    # The basis is orthonormal: what it explains and what is left add up to the whole.
+    left = squares - np.einsum("kc,kc->c", sums, sums)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.sqrt(max(n_volumes - 1, 0) / left)
+    arrays["factor"][:] = np.where(left <= _NOTHING_LEFT * squares, 0, factor)

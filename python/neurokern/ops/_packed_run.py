@@ -1,0 +1,233 @@
+"""Packed runs: a mask's voxels in the file's type, or the means of parcels, mapped from the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurokern._check import check_memory
+from neurokern.ops import _gzip_cache, _library
+from neurokern.ops._array_cache import ArraySpec, make_arrays
+from neurokern.ops._library import torch
+from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError, NiftiHeader, check_decodable
+from neurokern.ops._nifti_mask import VoxelMask
+from neurokern.ops._nifti_parcels import ParcelAtlas
+from neurokern.ops._nifti_resident import DECODED_TYPES
+
+if TYPE_CHECKING:
+    from neurokern.ops._nifti_file import NiftiFile
+    from neurokern.ops._nifti_fit import CleaningFit
+    from neurokern.ops._types import Array
+
+_FORMAT = "1"
+_RAW = 3
+_VOLUMES_AT_ONCE = 32  # of a weighted atlas
+
+
+class PackedRun:
+    """The chosen values of a run, side by side in one mapped file of the cache: made by ``NiftiFile.pack``.
+
+    A mask's voxels are kept as the image has them (int16 stays int16, without its byte order), parcels as
+    float32 means. A window is then one block of memory, whatever the image was: no inflating, no gathering.
+    The file is a safetensors file with the tensor ``values`` of shape (trs, voxels) and the scale in its
+    metadata, below ``packed_runs`` in the cache folder (``NEUROKERN_CACHE``); its name depends on the image's
+    content and on the mask. It appears when complete; a damaged or cut one is made again.
+
+    Attributes
+    ----------
+    file : NiftiFile
+        The image. If it changes while open, the next read is an error.
+    header : NiftiHeader
+        The image's, with the type, byte order and scale of the packed values, as
+        :func:`~neurokern.ops.decode_voxels` takes it.
+    shape : tuple of int
+        Volumes, and voxels or parcels.
+    """
+
+    def __init__(self, file: NiftiFile, place: VoxelMask | ParcelAtlas) -> None:
+        self.file, self.place = file, place
+        header = check_place(file, place)
+        if isinstance(place, VoxelMask):
+            self.header: NiftiHeader = header.in_memory
+            n_columns = place.n_voxels
+        else:
+            self.header = replace(header.in_memory, dtype="float32", slope=1.0, inter=0.0)
+            n_columns = place.n_parcels
+        self.shape = (header.n_volumes, n_columns)
+        key = run_key(file, place)
+        scale = {"slope": repr(self.header.slope), "inter": repr(self.header.inter)}
+        self._arrays = make_arrays(
+            _gzip_cache.cache_folder() / "packed_runs" / f"{key}.safetensors",
+            {"values": ArraySpec(self.header.dtype, self.shape)},
+            {"format": _FORMAT, "key": key} | scale,
+            lambda arrays: fill_rows(file, place, arrays["values"]),
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedRun, (self.file, self.place)
+
+    def __repr__(self) -> str:
+        return f"PackedRun(shape={self.shape}, dtype={self.header.dtype})"
+
+    def read_raw(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return a copy of volumes ``start`` ... ``stop - 1``, unscaled: (trs, voxels)."""
+        stop = self._check_window(start, stop)
+        out = np.empty((stop - start, self.shape[1]), dtype=self.header.dtype)
+        if out.size:
+            ctypes.memmove(out.ctypes.data, self._address(start), out.nbytes)
+            self._check_unchanged()
+        return out
+
+    def decode(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        cleaning: CleaningFit | None = None,
+        dtype: Any = None,
+        out: Array | None = None,
+    ) -> Array:
+        """Return volumes ``start`` ... ``stop - 1``, scaled, and cleaned if a fit is given.
+
+        Parameters
+        ----------
+        start, stop : int, default 0 and all
+        cleaning : CleaningFit, optional
+            What :func:`fit_cleaning` found for this run.
+        dtype : torch dtype, default float32
+            float32, float16 or bfloat16.
+        out : tensor or array of shape (trs, voxels), optional
+            Written and returned; contiguous, on the CPU.
+        """
+        stop = self._check_window(start, stop)
+        if out is None:
+            shape = (stop - start, self.shape[1])
+            check_memory("PackedRun.decode", "the result", 4 * shape[0] * shape[1], "decode a window")
+            if torch is None:
+                out = np.empty(shape, dtype=np.float32)
+            else:
+                out = torch.empty(shape, dtype=torch.float32 if dtype is None else dtype)
+                _library.core.advise_huge_pages(out.data_ptr(), out.nbytes)
+        self.decode_into(out, start, cleaning)
+        return out
+
+    def decode_into(self, out: Any, start: int, cleaning: CleaningFit | None = None) -> None:
+        """Write ``len(out)`` volumes from ``start`` on into rows that are checked and contiguous."""
+        self._check_window(start, start + out.shape[0])
+        if out.shape[0]:
+            h = self.header
+            address = self._address(start)
+            scale_rows(out, address, self.shape[1], VOXEL_TYPES[h.dtype], h.slope, h.inter, start, cleaning)
+            self._check_unchanged()  # what was read while a file changed may be of both
+
+    def _check_window(self, start: int, stop: int | None) -> int:
+        stop = self.shape[0] if stop is None else stop
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise ValueError(
+                f"PackedRun: start and stop must lie in order within the {self.shape[0]} volumes of the run, "
+                f"got {start} and {stop}"
+            )
+        return stop
+
+    def _address(self, start: int) -> int:
+        self._check_unchanged()
+        row = self.shape[1] * np.dtype(self.header.dtype).itemsize
+        return self._arrays.addresses["values"] + start * row
+
+    def _check_unchanged(self) -> None:
+        if not self.file.is_unchanged():
+            raise NiftiFormatError(f"{self.file.path}: the file was changed while it was open; open it again")
+        if not self._arrays.is_unchanged():
+            raise NiftiFormatError(
+                f"{self._arrays.path}: the packed run was changed by another program while it was open; open "
+                "the image again"
+            )
+
+
+def scale_rows(
+    out: Any,
+    raw: int,
+    raw_stride: int,
+    kind: int,
+    slope: float,
+    inter: float,
+    start: int,
+    cleaning: CleaningFit | None,
+) -> None:
+    """Write rows ``start`` ... of a run, scaled and cleaned, from raw values at an address."""
+    is_array = isinstance(out, np.ndarray)
+    fit = (0, 0, 0, 0, 0) if cleaning is None else cleaning.addresses(start, start + out.shape[0])
+    _library.core.scale_rows(
+        raw=raw,
+        raw_stride=raw_stride,
+        n_rows=out.shape[0],
+        n_columns=out.shape[1],
+        type=kind,
+        slope=slope,
+        inter=inter,
+        origin=fit[0],
+        factor=fit[1],
+        coefficients=fit[2],
+        basis=fit[3],
+        n_basis=fit[4],
+        out=out.ctypes.data if is_array else out.data_ptr(),
+        out_stride=out.strides[0] // out.itemsize if is_array else out.stride(0),
+        decoded=DECODED_TYPES[str(out.dtype).removeprefix("torch.")],
+        n_threads=_library.thread_count(),
+    )
+    if cleaning is not None:
+        cleaning.check_unchanged()
+
+
+def check_place(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> NiftiHeader:
+    """Return the image's header, if it can be decoded and the mask or atlas fits."""
+    header = file.header
+    check_decodable(file.path, header)
+    if isinstance(place, VoxelMask):
+        place.check_fits("mask", header.shape, header.affine)
+    else:
+        place.mask.check_fits("labels", header.shape, header.affine)
+    return header
+
+
+def run_key(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> str:
+    """Return what tells these values of this image from all others; it names nobody."""
+    h = file.header
+    fields = (
+        file.content_key,
+        place.key,
+        h.shape,
+        h.n_volumes,
+        h.dtype,
+        h.byte_order,
+        h.slope,
+        h.inter,
+        h.offset,
+    )
+    return hashlib.blake2b(repr(fields).encode(), digest_size=16).hexdigest()
+
+
+def fill_rows(file: NiftiFile, place: VoxelMask | ParcelAtlas, rows: NDArray[Any]) -> None:
+    """Decode the whole run in one pass: raw voxels, or float32 means of parcels."""
+    if isinstance(place, VoxelMask):
+        file.decode_into(rows, place, 0, _RAW)
+    elif place.weights is None:
+        file.decode_into(rows, place.mask, 0, DECODED_TYPES["float32"], place.native())
+    else:
+        decode_weighted(file, place, place.weights, 0, rows)
+
+
+def decode_weighted(file: NiftiFile, atlas: ParcelAtlas, weights: Any, start: int, out: Any) -> None:
+    """Weighted means, a few volumes at a time, so that the voxels of a run are never held together."""
+    block = np.empty((min(_VOLUMES_AT_ONCE, out.shape[0]), atlas.mask.n_voxels), dtype=np.float32)
+    shares = weights / atlas.sizes.astype(np.float32)
+    for first in range(0, out.shape[0], len(block)):
+        n = min(len(block), out.shape[0] - first)
+        file.decode_into(block[:n], atlas.mask, start + first, DECODED_TYPES["float32"])
+        means = block[:n] @ shares
+        out[first : first + n] = means if isinstance(out, np.ndarray) else torch.from_numpy(means)

@@ -1,0 +1,306 @@
+r"""Cross-validation from sums over folds, for fewer features than samples.
+
+All that a fold needs of its samples is :math:`X^T X`, :math:`X^T Y` and a few sums, each of which is computed
+once; those of the training samples are the sums over all samples less those of the samples left out. In the
+eigenbasis :math:`V, \lambda` of the training Gram matrix a solution is :math:`V (d \circ z)` with :math:`z =
+V^T X^T y` and :math:`d_i = 1 / (\lambda_i + \alpha)`, and the squared norm of the predictions of the test
+samples is :math:`\|R (d \circ z)\|^2` with a triangular R, :math:`R^T R = V^T X_{test}^T X_{test} V`. No
+prediction is formed.
+
+A last column of ones (of roots of weights) in X carries the sums of X and Y along in the same products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from neurokern.ops._ridge_blas import Algebra
+from neurokern.ops._ridge_folds import Fold, Rows, is_partition
+from neurokern.ops._ridge_scores import FoldSums, Scores
+from neurokern.ops._ridge_skeleton import skeleton
+from neurokern.ops._ridge_sums import ROWS, blocks, means, shifted
+
+_BLOCK_ROWS = 96  # rows of R in one product: R is triangular, and the zeros beside a block are left out
+_OUT_BYTES = 1 << 22  # of the products of a block of rows, all penalties and some targets: stays in cache
+_CHUNK_BYTES = 3 << 25  # of the cross products of all folds with a chunk of targets
+
+
+@dataclass
+class TargetSums:
+    """Sums over some samples that involve a chunk of targets."""
+
+    cross: Any  # (targets, features + 1): Y'[X, 1]
+    y_squared: Any  # (targets,) float64
+
+    @property
+    def y(self) -> Any:
+        """Sums of y, (targets,)."""
+        return self.cross[:, -1]
+
+    def less(self, other: TargetSums) -> TargetSums:
+        return TargetSums(self.cross - other.cross, self.y_squared - other.y_squared)
+
+
+class Moments(Protocol):
+    """Sums over the samples of folds: of a matrix in memory, or of a stream."""
+
+    algebra: Algebra
+    dtype: str
+    n_features: int
+    n_targets: int
+    n_test: list[int]
+    x_shift: Any | None
+    y_shift: Any | None
+
+    def grams(self) -> tuple[Any, list[Any], list[Any]]:
+        """Gram matrices of [X, 1] over all samples, over each test set, over all that a fold leaves out."""
+
+    def chunk(self, targets: slice) -> tuple[TargetSums, list[TargetSums], list[TargetSums]]:
+        """The same sums with targets."""
+
+    def test_rows(self, fold: int) -> Any | None:
+        """Rows [X, 1] of a test set with fewer samples than features, if they are at hand."""
+
+
+class MatrixMoments:
+    """Sums over the folds of a matrix in memory."""
+
+    def __init__(self, algebra: Algebra, problem: Any, folds: list[Fold], fit_intercept: bool) -> None:
+        self.algebra, self.dtype = algebra, problem.dtype
+        self._Y, self._folds = problem.Y, folds
+        n_samples, self.n_features, self.n_targets = problem.shape
+        self.n_test = [fold.n_test for fold in folds]
+        self._partition = is_partition(folds, n_samples)
+        weight = problem.weight
+        self._root = None if weight is None else weight**0.5
+        self.x_shift = means(algebra, problem.X, weight) if fit_intercept else None
+        self.y_shift = means(algebra, problem.Y, weight) if fit_intercept else None
+        self.X = algebra.empty((n_samples, self.n_features + 1), self.dtype)
+        self.X[:, -1] = 1.0 if self._root is None else algebra.cast(self._root, self.dtype)
+        for rows in blocks(n_samples, self.n_features):
+            root = None if self._root is None else self._root[rows]
+            self.X[rows, :-1] = shifted(algebra, problem.X[rows], self.x_shift, root, self.dtype)
+
+    def grams(self) -> tuple[Any, list[Any], list[Any]]:
+        tests = [self._gram(fold.test) for fold in self._folds]
+        total = sum(tests) if self._partition else self._gram(slice(None))
+        out = [
+            test if fold.aside is None else test + self._gram(fold.aside)
+            for fold, test in zip(self._folds, tests, strict=True)
+        ]
+        return total, tests, out
+
+    def chunk(self, targets: slice) -> tuple[TargetSums, list[TargetSums], list[TargetSums]]:
+        tests = [self._sums(fold.test, targets) for fold in self._folds]
+        total = _added(tests) if self._partition else self._sums(slice(None), targets)
+        out = [
+            test if fold.aside is None else _added([test, self._sums(fold.aside, targets)])
+            for fold, test in zip(self._folds, tests, strict=True)
+        ]
+        return total, tests, out
+
+    def targets(self, rows: slice, targets: slice) -> Any:
+        """Y about its shift, weighted, transposed: (targets, rows)."""
+        root = None if self._root is None else self._root[rows]
+        shift = None if self.y_shift is None else self.y_shift[targets]
+        return shifted(self.algebra, self._Y[rows, targets], shift, root, self.dtype).T
+
+    def test_rows(self, fold: int) -> Any | None:
+        return self.X[self._folds[fold].test]
+
+    def _gram(self, rows: Rows) -> Any:
+        X = self.X[rows]
+        total = self.algebra.zeros((X.shape[1], X.shape[1]), "float64")
+        for part in blocks(*X.shape):
+            total += self.algebra.gram(self.algebra.cast(X[part], "float64"))
+        return total
+
+    def _sums(self, rows: Rows, targets: slice) -> TargetSums:
+        algebra, X, Y = self.algebra, self.X[rows], self._Y[rows, targets]
+        root = None if self._root is None else self._root[rows]
+        shift = None if self.y_shift is None else self.y_shift[targets]
+        total: Any = 0.0
+        y_squared: Any = 0.0
+        for part in blocks(Y.shape[0], Y.shape[1], ROWS):
+            y = shifted(algebra, Y[part], shift, None if root is None else root[part], "float64")
+            y_squared = y_squared + (y * y).sum(0)
+            product = algebra.mm(algebra.cast(y, self.dtype).T, X[part])
+            # Sums over blocks in float64; a single block needs none.
+            whole = Y.shape[0] == part.stop - part.start
+            total = product if whole else total + algebra.cast(product, "float64")
+        return TargetSums(algebra.cast(total, self.dtype), y_squared)
+
+
+def _added(parts: list[TargetSums]) -> TargetSums:
+    cross = parts[0].cross + 0.0
+    for part in parts[1:]:
+        cross += part.cross
+    return TargetSums(cross, sum(part.y_squared for part in parts))
+
+
+@dataclass
+class Basis:
+    """Eigenvectors of a centered Gram matrix."""
+
+    values: Any  # (features,) float64, at least 0; 0 for those that are rounding alone
+    rotation: Any  # (features + 1, features): V, and a last row that takes the mean off
+    mean: Any  # (features,) of X about its shift
+    weight: float
+
+    @classmethod
+    def of(cls, algebra: Algebra, gram: Any, fit_intercept: bool, dtype: str) -> Basis:
+        """Decompose the Gram matrix of [X, 1]."""
+        weight = float(gram[-1, -1])
+        mean = gram[:-1, -1] / weight if fit_intercept else 0.0 * gram[:-1, -1]
+        centered = gram[:-1, :-1] - weight * mean[:, None] * mean[None, :]
+        values, vectors = algebra.eigh(centered)
+        values = algebra.xp.where(values > values[-1] * 2.3e-16 * len(values), values, 0.0 * values)
+        rotation = algebra.empty((len(mean) + 1, len(mean)), dtype)
+        rotation[:-1] = algebra.cast(vectors, dtype)
+        rotation[-1] = algebra.cast(-(mean @ vectors), dtype)
+        return cls(values, rotation, mean, weight)
+
+    def shrink(self, alphas: Any) -> Any:
+        """``1 / (values + alpha)`` in float64, (features, alphas); 0 for values of 0, where X'y is 0, too."""
+        return (self.values > 0)[:, None] / (self.values[:, None] + alphas[None, :])
+
+
+class TallFold:
+    """What scoring one fold needs that does not depend on the targets."""
+
+    def __init__(
+        self, algebra: Algebra, basis: Basis, test_gram: Any, test_rows: Any | None, dtype: str
+    ) -> None:
+        self.basis, self._algebra, self._dtype = basis, algebra, dtype
+        self.weight = float(test_gram[-1, -1])
+        n_features = len(basis.mean)
+        moved = basis.mean * self.weight
+        sums = test_gram[:-1, -1]
+        vectors = algebra.cast(basis.rotation[:-1], "float64")
+        self.sum_of_rotated = (sums - moved) @ vectors
+        if test_rows is not None and len(test_rows) < n_features:
+            rows = algebra.cast(test_rows, "float64")
+            root = algebra.triangle((rows[:, :-1] - rows[:, -1:] * basis.mean) @ vectors)
+        else:
+            cross = sums[:, None] * basis.mean[None, :]
+            centered = test_gram[:-1, :-1] - cross - cross.T + moved[:, None] * basis.mean[None, :]
+            root = _root_of(algebra, vectors.T @ centered @ vectors)
+        self.root = algebra.cast(root, dtype)
+        self.triangular = root.shape[0] <= n_features and bool(abs(root[-1, : root.shape[0] - 1]).sum() == 0)
+
+    def squared_norms(self, Z: Any, shrink: Any) -> Any:
+        """Return ``|R (d o z)|^2`` for each z (targets, features) and each column of d: (targets, alphas)."""
+        algebra, n_alphas = self._algebra, shrink.shape[1]
+        n_targets = Z.shape[0]
+        total = algebra.zeros((n_targets, n_alphas), "float64")
+        n_rows = self.root.shape[0]
+        step = _BLOCK_ROWS if self.triangular and n_rows > 2 * _BLOCK_ROWS else n_rows
+        for first in range(0, n_rows, max(step, 1)):
+            start = first if self.triangular else 0
+            block = self.root[first : first + step, start:].T
+            stacked = (shrink[start:, :, None] * block[:, None, :]).reshape(block.shape[0], -1)
+            width = max(64, _OUT_BYTES // (stacked.shape[1] * 4))
+            for at in range(0, n_targets, width):
+                out = algebra.mm(Z[at : at + width, start:], stacked)
+                out = out.reshape(out.shape[0], n_alphas, block.shape[1])
+                total[at : at + width] += algebra.sum_squares(out)
+        return total
+
+
+def _root_of(algebra: Algebra, matrix: Any) -> Any:
+    """R with ``R'R`` equal to a positive semidefinite matrix: upper triangular if it has full rank."""
+    factor = algebra.cholesky(matrix)
+    if factor is not None:
+        return factor.T
+    values, vectors = algebra.eigh(matrix)
+    return (values.clip(0) ** 0.5)[:, None] * vectors.T
+
+
+class TallSolver:
+    """Scores and weights of chunks of targets, from :class:`Moments`."""
+
+    def __init__(
+        self, moments: Moments, alphas: np.ndarray, fit_intercept: bool, *, score_folds: bool = True
+    ) -> None:
+        algebra, self.dtype = moments.algebra, moments.dtype
+        self.moments, self._algebra, self._alphas = moments, algebra, alphas
+        total, tests, out = moments.grams()
+        self.full = Basis.of(algebra, total, fit_intercept, self.dtype)
+        self.folds = [
+            TallFold(
+                algebra,
+                Basis.of(algebra, total - left_out, fit_intercept, self.dtype),
+                test,
+                moments.test_rows(number) if moments.n_test[number] < moments.n_features else None,
+                self.dtype,
+            )
+            for number, (test, left_out) in enumerate(zip(tests, out, strict=True))
+            if score_folds
+        ]
+        self._fit_intercept = fit_intercept
+        self.x_shift, self.y_shift = moments.x_shift, moments.y_shift
+        self.x_mean = self.full.mean if self.x_shift is None else self.full.mean + self.x_shift
+        spectra = [algebra.host(fold.basis.values) for fold in self.folds]
+        smallest = min((float(values[values > 0].min(initial=np.inf)) for values in spectra), default=0.0)
+        largest = float(self.full.values.max())
+        chosen, weights = skeleton(alphas, smallest, largest, self.dtype)
+        self.solved = alphas[chosen]
+        self._spread = None if len(chosen) == alphas.size else algebra.array(weights, "float64")
+
+    def chunks(self) -> Iterator[slice]:
+        """Chunks of targets with bounded memory."""
+        per_target = (
+            (len(self.folds) + 4) * (self.moments.n_features + 1) * (4 if self.dtype == "float32" else 8)
+        )
+        step = max(64, _CHUNK_BYTES // per_target)
+        for first in range(0, self.moments.n_targets, step):
+            yield slice(first, min(first + step, self.moments.n_targets))
+
+    def load(self, targets: slice) -> None:
+        """Take up a chunk of targets."""
+        self.total, self._tests, self._out = self.moments.chunk(targets)
+
+    def score(self, scores: Scores) -> Any:
+        """Scores (targets, alphas) of the chunk."""
+        alphas = self._algebra.array(self.solved, "float64")
+        for fold, test, left_out in zip(self.folds, self._tests, self._out, strict=True):
+            scores.add(self._fold_sums(fold, self.total.less(left_out), test, alphas, scores.needs_products))
+        return scores.result()
+
+    def _fold_sums(
+        self, fold: TallFold, train: TargetSums, test: TargetSums, alphas: Any, products: bool
+    ) -> FoldSums:
+        algebra, basis = self._algebra, fold.basis
+        cast = algebra.cast
+        origin = cast(train.y, "float64") / basis.weight
+        origin = origin if self._fit_intercept else 0.0 * origin
+        shrink = basis.shrink(alphas)
+        Z = algebra.mm(train.cross, basis.rotation)
+        G = algebra.mm(test.cross, basis.rotation)
+        G *= Z
+        guess = cast(algebra.mm(Z, cast(fold.sum_of_rotated[:, None] * shrink, self.dtype)), "float64")
+        y_guess = cast(algebra.mm(G, cast(shrink, self.dtype)), "float64") - origin[:, None] * guess
+        squared = fold.squared_norms(Z, cast(shrink, self.dtype))
+        test_y = cast(test.y, "float64")
+        y_squared = test.y_squared + origin * (fold.weight * origin - 2 * test_y)
+        error = y_squared[:, None] + self._at_all(squared - 2 * y_guess)
+        sums = FoldSums(fold.weight, origin, test_y - fold.weight * origin, y_squared, error.clip(0))
+        if not products:
+            return sums
+        found = (self._at_all(values) for values in (guess, squared, y_guess))
+        return FoldSums(sums.weight, origin, sums.y, y_squared, sums.error, *found)
+
+    def _at_all(self, values: Any) -> Any:
+        """From the penalties that were solved to all."""
+        return values if self._spread is None else values @ self._spread
+
+    def weights(self, alphas: Any) -> tuple[Any, Any]:
+        """Weights (features, targets), and the mean of y about its shift, with a penalty for each target."""
+        algebra, basis = self._algebra, self.full
+        Z = algebra.mm(self.total.cross, basis.rotation)
+        Z *= algebra.cast(basis.shrink(alphas), self.dtype).T
+        return algebra.mm(basis.rotation[:-1], Z.T), algebra.cast(self.total.y, "float64") / basis.weight
