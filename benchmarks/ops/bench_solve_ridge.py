@@ -21,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import harness
+import ridge_batched_peers
 import solve_ridge_peers as peers
 
 from neurokern.ops.solve_ridge import solve_ridge
@@ -64,13 +65,24 @@ def autograd(n: int, p: int, v: int) -> Workload:
     return Workload(candidates, differing, n * v, (4 * n * (p + v), 4 * p * v))
 
 
+def few_shot(n: int, n_problems: int) -> Workload:
+    """Return a batch of episodes of n samples, each with its alphas chosen by leave-one-out."""
+    return Workload(*ridge_batched_peers.few_shot(n, n_problems, OURS))
+
+
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(2000, 768, 500),
     "autograd head, 25 x 512, 5 targets": lambda: autograd(25, 512, 5),
+    "few-shot, 500 episodes of 5 samples": lambda: few_shot(5, 500),
+    "few-shot, 300 episodes of 16 samples": lambda: few_shot(16, 300),
+    "few-shot, 150 episodes of 32 samples": lambda: few_shot(32, 150),
+    "few-shot, 50 episodes of 64 samples": lambda: few_shot(64, 50),
+    "few-shot, 30 episodes of 100 samples": lambda: few_shot(100, 30),
 }
 QUICK: dict[str, Callable[[], Workload]] = {
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(200, 60, 20),
     "autograd head, 25 x 512, 5 targets": lambda: autograd(25, 512, 5),
+    "few-shot, 10 episodes of 16 samples": lambda: few_shot(16, 10),
 }
 
 

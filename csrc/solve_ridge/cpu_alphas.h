@@ -1,5 +1,5 @@
-// What one decomposition gives for every alpha: leave-one-out errors, with alphas in the lanes, and solutions,
-// with targets in the lanes.
+// What one decomposition gives for every alpha: leave-one-out errors, with alphas in the lanes, and
+// solutions, with targets in the lanes.
 #pragma once
 
 #include "solve_ridge/cpu_lanes.h"

@@ -49,8 +49,7 @@ void find_means(const Rows<Real>& x, bool center, double* means) {
     average<kMeanVectors>(x.n_rows, means + c, [&](std::int64_t r, int j) __attribute__((always_inline)) {
       return load(numbers + r * n + c + j * kLanes);
     });
-  for (; c < n; c += kLanes)
-    average<1>(x.n_rows, means + c, [&](std::int64_t r, int) { return x.at(r, c); });
+  for (; c < n; c += kLanes) average<1>(x.n_rows, means + c, [&](std::int64_t r, int) { return x.at(r, c); });
   for (; c < round_to_eight(n); c += kLanes) store(Lanes{}, means + c);
 }
 
@@ -65,7 +64,8 @@ void center_rows(const Rows<Real>& x, const double* means, std::int64_t pitch, d
 }
 
 template <class Store, class Read>
-NK_INLINE void transpose_columns(std::int64_t n_rows, std::int64_t pitch, const Read& read, const Store& keep) {
+NK_INLINE void transpose_columns(std::int64_t n_rows, std::int64_t pitch, const Read& read,
+                                 const Store& keep) {
   for (std::int64_t r = 0; r < pitch; r += kLanes) {
     Lanes tile[kLanes];
 #pragma GCC unroll 8
@@ -76,8 +76,8 @@ NK_INLINE void transpose_columns(std::int64_t n_rows, std::int64_t pitch, const 
   }
 }
 
-// out (count, pitch)[c][r] = x[r][first + c] - means[first + c], zeros behind the rows; the pitch is a multiple
-// of 8.
+// out (count, pitch)[c][r] = x[r][first + c] - means[first + c], zeros behind the rows; the pitch is a
+// multiple of 8.
 template <class Real>
 void center_columns(const Rows<Real>& x, std::int64_t first, std::int64_t count, const double* means,
                     std::int64_t pitch, double* out) {
@@ -89,9 +89,8 @@ void center_columns(const Rows<Real>& x, std::int64_t first, std::int64_t count,
     transpose_columns(
         x.n_rows, pitch,
         [&](std::int64_t r) __attribute__((always_inline)) { return load(numbers + r * x.n_columns) - mean; },
-        [&](int i, std::int64_t r, Lanes column) __attribute__((always_inline)) {
-          store(column, columns + i * pitch + r);
-        });
+        [&](int i, std::int64_t r, Lanes column)
+            __attribute__((always_inline)) { store(column, columns + i * pitch + r); });
   }
   if (c == count) return;
   const Lanes mean = load(means + first + c);
@@ -105,7 +104,8 @@ void center_columns(const Rows<Real>& x, std::int64_t first, std::int64_t count,
 // The first n_columns of rows (n_rows, pitch) as the caller's matrix. Whole vectors are stored: what a row
 // writes behind its end is the next row's, and written by that later.
 template <class Real>
-void write_rows(const double* rows, std::int64_t pitch, std::int64_t n_rows, std::int64_t n_columns, Real* out) {
+void write_rows(const double* rows, std::int64_t pitch, std::int64_t n_rows, std::int64_t n_columns,
+                Real* out) {
   const std::int64_t size = n_rows * n_columns;
   std::int64_t r = 0;
   if (n_columns <= kLanes)
@@ -181,8 +181,8 @@ void mirror(double* gram, std::int64_t n, std::int64_t pitch) {
 // out (n_rows, out_pitch) = left right, where left is (n_rows, count) and right (count, n_columns).
 template <int kRows>
 NK_INLINE void multiply_rows(const double* left, std::int64_t left_pitch, const double* right,
-                             std::int64_t right_pitch, std::int64_t count, std::int64_t n_columns, double* out,
-                             std::int64_t out_pitch) {
+                             std::int64_t right_pitch, std::int64_t count, std::int64_t n_columns,
+                             double* out, std::int64_t out_pitch) {
   for (std::int64_t b = 0; b < n_columns; b += kLanes) {
     Lanes sums[kRows] = {};
     for (std::int64_t k = 0; k < count; ++k) {

@@ -15,7 +15,7 @@ namespace {
 struct Tridiagonal {
   double* matrix;  // (n, pitch): symmetric at first; then reflectors, row by row; then their product Q
   std::int64_t n, pitch;
-  double *diagonal, *off, *tau;    // off[k] stands between k - 1 and k
+  double *diagonal, *off, *tau;     // off[k] stands between k - 1 and k
   double *v, *w, *next_v, *next_w;  // work
 };
 
@@ -123,8 +123,7 @@ void form_product(Tridiagonal& t) {
   for (std::int64_t j = 1; j <= t.n; ++j) {
     const std::int64_t padded = round_to_eight(j);
     if (j < t.n) {
-      for (std::int64_t c = 0; c < padded; c += kLanes)
-        store(load(t.matrix + j * t.pitch + c), t.next_v + c);
+      for (std::int64_t c = 0; c < padded; c += kLanes) store(load(t.matrix + j * t.pitch + c), t.next_v + c);
     } else {
       clear(t.next_v, padded);
     }

@@ -25,8 +25,15 @@ struct DeviceRoom {
 inline DeviceRoom device_room(const RidgeBatch& p) {
   DeviceRoom r{};
   const std::int64_t n = p.n_samples, f = p.n_features, q = p.n_targets, side = smaller(n, f);
-  const std::int64_t sizes[] = {f,        q,     is_primal(n, f) ? n * side : 0, n * q, side * q,
-                                side * q, n * q, (f + kEight) * q,               p.n_alphas * q};
+  const std::int64_t sizes[] = {f,
+                                q,
+                                is_primal(n, f) ? n * side : 0,
+                                n * q,
+                                side * q,
+                                side * q,
+                                n * q,
+                                (f + kEight) * q,
+                                p.n_alphas * q};
   std::int64_t* const starts[] = {&r.means,    &r.y_means, &r.samples, &r.y,     &r.rotated,
                                   &r.solution, &r.dual,    &r.weights, &r.errors};
   for (int i = 0; i < 9; ++i) {
@@ -109,8 +116,7 @@ __device__ bool decompose(BlockProblem<Real, kThreads>& b) {
   if (!(trace - trace == 0)) return false;
   const bool lifted = b.p.fit_intercept && !b.primal;
   b.lift = lifted ? lift_of(trace, b.n) : 0;
-  if (lifted)
-    b.for_each(b.side * b.s.pitch, [&](std::int64_t k) { b.s.matrix[k] += b.lift; });
+  if (lifted) b.for_each(b.side * b.s.pitch, [&](std::int64_t k) { b.s.matrix[k] += b.lift; });
   make_tridiagonal<kThreads>(b.s, b.side);
   form_product<kThreads>(b.s, b.side);
   if (b.primal)
@@ -163,7 +169,8 @@ __device__ void substitute_lane(int side, int lanes, const double* multipliers, 
 template <class Real, int kThreads>
 __device__ void score_lanes(const BlockProblem<Real, kThreads>& b, int first, int target, int count) {
   const int lanes = b.plan.alpha_lanes, lane = b.thread() % lanes, slot = b.thread() / lanes;
-  const int n_slots = kThreads / lanes, side = b.side, q = b.targets(), n_alphas = static_cast<int>(b.p.n_alphas);
+  const int n_slots = kThreads / lanes, side = b.side, q = b.targets(),
+            n_alphas = static_cast<int>(b.p.n_alphas);
   double* const multipliers = b.s.lanes;
   double* const inverse_pivots = multipliers + side * lanes;
   double* const solved = inverse_pivots + side * lanes;  // (targets, side, lanes)
@@ -186,8 +193,8 @@ __device__ void score_lanes(const BlockProblem<Real, kThreads>& b, int first, in
         z = row[k] - multipliers[k * lanes + lane] * z;
         const double scaled = z * inverse_pivots[k * lanes + lane];
         leverage += scaled * z;
-        NK_UNROLL for (int j = 0; j < kTargetsAtOnce; ++j)
-          if (j < count) fitted[j] += scaled * solved[(j * side + k) * lanes + lane];
+        NK_UNROLL for (int j = 0; j < kTargetsAtOnce; ++j) if (j < count) fitted[j] +=
+            scaled * solved[(j * side + k) * lanes + lane];
       }
     }
     const double scale = 1 / (b.primal ? (1 - centering) - leverage : leverage - centering);
@@ -204,8 +211,7 @@ __device__ void score_lanes(const BlockProblem<Real, kThreads>& b, int first, in
       __syncthreads();
     }
   }
-  NK_UNROLL for (int j = 0; j < kTargetsAtOnce; ++j)
-    if (slot == 0 && j < count && first + lane < n_alphas)
+  NK_UNROLL for (int j = 0; j < kTargetsAtOnce; ++j) if (slot == 0 && j < count && first + lane < n_alphas)
       b.room[b.at.errors + static_cast<std::int64_t>(first + lane) * q + target + j] = sums[j];
   __syncthreads();
 }

@@ -41,8 +41,8 @@ __device__ void add_tile(const SharedRoom& s, const double* tile, int count, int
     if (b > a) continue;
     double sums[kGramBlock][kGramBlock];
     NK_UNROLL for (int i = 0; i < kGramBlock; ++i) {
-      NK_UNROLL for (int j = 0; j < kGramBlock; ++j)
-        sums[i][j] = a + i < side && b + j < side ? s.matrix[(a + i) * s.pitch + b + j] : 0;
+      NK_UNROLL for (int j = 0; j < kGramBlock; ++j) sums[i][j] =
+          a + i < side && b + j < side ? s.matrix[(a + i) * s.pitch + b + j] : 0;
     }
     for (int r = 0; r < count; ++r) {
       double left[kGramBlock], right[kGramBlock];

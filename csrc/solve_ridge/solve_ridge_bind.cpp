@@ -75,10 +75,12 @@ struct Room {
 Room make_room(RidgeBatch* p, int n_threads) {
   Room room;
   const bool serial = products(*p) * static_cast<double>(p->n_problems) < kSerialProducts;
-  room.n_tasks = serial ? 1 : std::clamp<std::int64_t>(4 * n_threads, 1, std::max<std::int64_t>(p->n_problems, 1));
+  room.n_tasks =
+      serial ? 1 : std::clamp<std::int64_t>(4 * n_threads, 1, std::max<std::int64_t>(p->n_problems, 1));
   if (n_threads == 1) room.n_tasks = 1;
   const auto doubles = static_cast<std::size_t>(room_of(*p).total * room.n_tasks);
-  room.memory.reset(static_cast<double*>(std::aligned_alloc(64, std::max<std::size_t>(doubles, 8) * sizeof(double))));
+  room.memory.reset(
+      static_cast<double*>(std::aligned_alloc(64, std::max<std::size_t>(doubles, 8) * sizeof(double))));
   if (room.memory == nullptr) throw std::bad_alloc();
   p->scratch = room.memory.get();
   return room;
@@ -108,7 +110,8 @@ void solve_batch_backward(const py::dict& arguments, int n_threads) {
 #if defined(NEUROKERN_CUDA_MODULE)
 void bind_solve_ridge(py::module_& m) {
   m.def(
-      "ridge_room", [](const py::dict& arguments) { return solve_ridge_cuda_scratch(batch_arguments(arguments)); },
+      "ridge_room",
+      [](const py::dict& arguments) { return solve_ridge_cuda_scratch(batch_arguments(arguments)); },
       py::arg("arguments"), "Numbers of scratch that both directions need.");
   m.def(
       "solve_ridge_batched",

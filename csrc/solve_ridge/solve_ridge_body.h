@@ -64,9 +64,9 @@ NK_HD RidgeRoom room_of(const RidgeBatch& p) {
                                 r.feature_chunk * r.target_pitch,
                                 2 * r.target_pitch * n_samples,
                                 2 * r.target_pitch * r.feature_chunk};
-  std::int64_t* const starts[] = {&r.matrix,   &r.panel,        &r.means,  &r.y_means, &r.vectors,  &r.factor,
-                                  &r.solved,   &r.y,            &r.rotated, &r.solution, &r.dual, &r.weights,
-                                  &r.errors,   &r.shift,        &r.grad_weights, &r.terms, &r.factors};
+  std::int64_t* const starts[] = {&r.matrix, &r.panel, &r.means,        &r.y_means,  &r.vectors, &r.factor,
+                                  &r.solved, &r.y,     &r.rotated,      &r.solution, &r.dual,    &r.weights,
+                                  &r.errors, &r.shift, &r.grad_weights, &r.terms,    &r.factors};
   for (int i = 0; i < 17; ++i) {
     *starts[i] = r.total;
     r.total += sizes[i];

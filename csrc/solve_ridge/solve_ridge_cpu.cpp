@@ -59,9 +59,10 @@ void rotate_samples(const Problem<Real>& problem) {
   double* const rotated = panel + round_to_eight(problem.n) * pitch;
   for (std::int64_t first = 0; first < problem.n; first += kEight) {
     const std::int64_t n_rows = smaller(problem.n - first, kEight);
-    multiply(panel + first * pitch, pitch, problem.room + problem.at.matrix, pitch, side, n_rows, side, rotated,
-             pitch);
-    __builtin_memcpy(panel + first * pitch, rotated, static_cast<std::size_t>(n_rows * pitch) * sizeof(double));
+    multiply(panel + first * pitch, pitch, problem.room + problem.at.matrix, pitch, side, n_rows, side,
+             rotated, pitch);
+    __builtin_memcpy(panel + first * pitch, rotated,
+                     static_cast<std::size_t>(n_rows * pitch) * sizeof(double));
   }
 }
 
@@ -111,8 +112,16 @@ bool decompose(const Problem<Real>& problem, Decomposition* out) {
   make_tridiagonal(t);
   form_product(t);
   if (problem.primal) rotate_samples(problem);
-  *out = {t.matrix, problem.primal ? room + at.panel : t.matrix, t.n,    t.pitch,        problem.n,
-          t.diagonal, t.off, lift, problem.primal, problem.p.fit_intercept};
+  *out = {t.matrix,
+          problem.primal ? room + at.panel : t.matrix,
+          t.n,
+          t.pitch,
+          problem.n,
+          t.diagonal,
+          t.off,
+          lift,
+          problem.primal,
+          problem.p.fit_intercept};
   return true;
 }
 
@@ -132,7 +141,8 @@ void score_alphas(const Problem<Real>& problem, const Decomposition& t, double* 
   const RidgeRoom& at = problem.at;
   for (std::int64_t a = 0; a < p.n_alphas; a += kLanes) {
     Errors e{nullptr, nullptr, at.target_pitch, problem.factor(), problem.room + at.solved, {}};
-    for (std::int64_t lane = 0; lane < kLanes; ++lane) e.alphas[lane] = p.alphas[smaller(a + lane, p.n_alphas - 1)];
+    for (std::int64_t lane = 0; lane < kLanes; ++lane)
+      e.alphas[lane] = p.alphas[smaller(a + lane, p.n_alphas - 1)];
     factorize(t, e.alphas, e.factor);
     for (std::int64_t target = 0; target < p.n_targets; target += kTargetBlock) {
       e.y = problem.room + at.y + target;
@@ -170,7 +180,8 @@ template <class Real>
 void choose_alphas(const Problem<Real>& problem, const double* errors, std::int64_t* choice) {
   const RidgeBatch& p = problem.p;
   if (!p.shared_alpha) {
-    for (std::int64_t t = 0; t < p.n_targets; ++t) choice[t] = best_alpha(errors + t, p.n_alphas, p.n_targets);
+    for (std::int64_t t = 0; t < p.n_targets; ++t)
+      choice[t] = best_alpha(errors + t, p.n_alphas, p.n_targets);
     return;
   }
   double best_sum = 0;
@@ -349,14 +360,15 @@ void read_grad_weights(const RidgeGradient& g, const Problem<Real>& problem, std
   const RidgeRoom& at = problem.at;
   const std::int64_t targets = at.target_pitch, count = problem.chunk_size(first);
   double* const out = problem.room + at.grad_weights;
-  const Real* const weights = problem.of(static_cast<const Real*>(g.grad_weights), p.n_features * p.n_targets);
+  const Real* const weights =
+      problem.of(static_cast<const Real*>(g.grad_weights), p.n_features * p.n_targets);
   const Real* const intercept = problem.of(static_cast<const Real*>(g.grad_intercept), p.n_targets);
   for (std::int64_t f = 0; f < count; ++f)
     for (std::int64_t t = 0; t < targets; ++t)
-      out[f * targets + t] =
-          t < p.n_targets ? static_cast<double>(weights[(first + f) * p.n_targets + t]) -
-                                problem.room[at.means + first + f] * static_cast<double>(intercept[t])
-                          : 0;
+      out[f * targets + t] = t < p.n_targets
+                                 ? static_cast<double>(weights[(first + f) * p.n_targets + t]) -
+                                       problem.room[at.means + first + f] * static_cast<double>(intercept[t])
+                                 : 0;
 }
 
 // S into the room of the dual coefficients; (T + alpha I)^-1 Q'gW stays in `solution` (primal).

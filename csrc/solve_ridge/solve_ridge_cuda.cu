@@ -8,12 +8,13 @@ namespace neurokern {
 namespace {
 
 constexpr int kWarp = 32, kWide = 128;
-constexpr std::int64_t kMaxBlocks = 2048;  // each has scratch; more than run at once on any GPU
+constexpr std::int64_t kMaxBlocks = 2048;         // each has scratch; more than run at once on any GPU
 constexpr std::int64_t kSharedBytes = 163 << 10;  // of an A100
 
 template <class Real, int kThreads>
 __device__ BlockProblem<Real, kThreads> problem_of(const RidgeBatch& p, const DeviceRoom& at,
-                                                   const RidgePlan& plan, double* shared, std::int64_t index) {
+                                                   const RidgePlan& plan, double* shared,
+                                                   std::int64_t index) {
   const std::int64_t n = p.counts != nullptr ? p.counts[index] : p.n_samples;
   const bool valid = n >= (p.scores != nullptr && p.n_alphas > 1 ? 2 : 1) && n <= p.n_samples;
   const int rows = static_cast<int>(valid ? n : 0);
@@ -47,8 +48,9 @@ __device__ void spoil(const BlockProblem<Real, kThreads>& b) {
   b.for_each(n_weights, [&](std::int64_t k) {
     static_cast<Real*>(p.weights)[b.index * n_weights + k] = not_a_number<Real>();
   });
-  b.for_each(n_dual,
-             [&](std::int64_t k) { static_cast<Real*>(p.dual)[b.index * n_dual + k] = not_a_number<Real>(); });
+  b.for_each(n_dual, [&](std::int64_t k) {
+    static_cast<Real*>(p.dual)[b.index * n_dual + k] = not_a_number<Real>();
+  });
   b.for_each(q, [&](std::int64_t t) {
     static_cast<Real*>(p.intercept)[b.index * q + t] = not_a_number<Real>();
     p.choice[b.index * q + t] = 0;
@@ -63,7 +65,8 @@ __device__ bool center_targets(const BlockProblem<Real, kThreads>& b) {
   const RidgeBatch& p = b.p;
   const std::int64_t q = p.n_targets;
   const Real* const y = static_cast<const Real*>(p.Y) + b.index * p.n_samples * q;
-  b.for_each(q, [&](std::int64_t t) { b.room[b.at.y_means + t] = p.fit_intercept ? mean_of(y + t, b.n, q) : 0; });
+  b.for_each(
+      q, [&](std::int64_t t) { b.room[b.at.y_means + t] = p.fit_intercept ? mean_of(y + t, b.n, q) : 0; });
   bool bad = false;
   b.for_each(b.n * q, [&](std::int64_t k) {
     const double value = static_cast<double>(y[k]) - b.room[b.at.y_means + k % q], square = value * value;
@@ -160,8 +163,8 @@ __global__ void __launch_bounds__(kThreads) solve_problems(RidgeBatch p, DeviceR
 template <class Real, int kThreads>
 __device__ double grad_weight(const RidgeGradient& g, const BlockProblem<Real, kThreads>& b, std::int64_t k) {
   const std::int64_t q = b.p.n_targets;
-  const double direct = static_cast<double>(
-      static_cast<const Real*>(g.grad_weights)[b.index * b.p.n_features * q + k]);
+  const double direct =
+      static_cast<double>(static_cast<const Real*>(g.grad_weights)[b.index * b.p.n_features * q + k]);
   const double intercept =
       static_cast<double>(static_cast<const Real*>(g.grad_intercept)[b.index * q + k % q]);
   return direct - b.room[b.at.means + k / q] * intercept;
@@ -220,8 +223,7 @@ __device__ void write_gradients(const RidgeGradient& g, const BlockProblem<Real,
     static_cast<Real*>(g.grad_X)[b.index * p.n_samples * features + k] = static_cast<Real>(sum);
   });
   b.for_each(p.n_samples * q, [&](std::int64_t k) {
-    const double shift =
-        p.fit_intercept ? static_cast<double>(intercept[k % q]) / static_cast<double>(n) : 0;
+    const double shift = p.fit_intercept ? static_cast<double>(intercept[k % q]) / static_cast<double>(n) : 0;
     static_cast<Real*>(g.grad_Y)[b.index * p.n_samples * q + k] =
         static_cast<Real>(k < n * q ? s[k] + shift : 0);
   });
@@ -236,12 +238,10 @@ template <class Real, int kThreads>
 __device__ void spoil_gradients(const RidgeGradient& g, const BlockProblem<Real, kThreads>& b) {
   const RidgeBatch& p = b.p;
   const std::int64_t n_x = p.n_samples * p.n_features, n_y = p.n_samples * p.n_targets;
-  b.for_each(n_x, [&](std::int64_t k) {
-    static_cast<Real*>(g.grad_X)[b.index * n_x + k] = not_a_number<Real>();
-  });
-  b.for_each(n_y, [&](std::int64_t k) {
-    static_cast<Real*>(g.grad_Y)[b.index * n_y + k] = not_a_number<Real>();
-  });
+  b.for_each(n_x,
+             [&](std::int64_t k) { static_cast<Real*>(g.grad_X)[b.index * n_x + k] = not_a_number<Real>(); });
+  b.for_each(n_y,
+             [&](std::int64_t k) { static_cast<Real*>(g.grad_Y)[b.index * n_y + k] = not_a_number<Real>(); });
   b.for_each(p.n_targets, [&](std::int64_t t) { g.grad_alphas[b.index * p.n_targets + t] = NAN; });
 }
 
@@ -289,7 +289,8 @@ template <class Real, int kThreads>
 void launch_solve(const RidgeBatch& p, void* stream) {
   const RidgePlan plan = plan_batch(p, kThreads);
   const auto kernel = solve_problems<Real, kThreads>;
-  NK_LAUNCH_SHARED(kernel, blocks_of(p), kThreads, shared_bytes(plan, kThreads), stream, p, device_room(p), plan);
+  NK_LAUNCH_SHARED(kernel, blocks_of(p), kThreads, shared_bytes(plan, kThreads), stream, p, device_room(p),
+                   plan);
 }
 
 template <class Real, int kThreads>

@@ -17,9 +17,18 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-from neurokern.ops.solve_ridge import RidgeCVResult, RidgePlan, RidgeSolution, ridge_cv, solve_ridge
+from neurokern.ops.solve_ridge import (
+    BatchedRidge,
+    RidgeCVResult,
+    RidgePlan,
+    RidgeSolution,
+    ridge_cv,
+    solve_ridge,
+    solve_ridge_batched,
+)
 
 __all__ = [
+    "BatchedRidge",
     "CleaningFit",
     "MaskedBatch",
     "NiftiFile",
@@ -44,4 +53,5 @@ __all__ = [
     "ridge_cv",
     "scatter_regions",
     "solve_ridge",
+    "solve_ridge_batched",
 ]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurokern.ops import _library, _ridge_batched_op  # registers the ops
+from neurokern.ops import _ridge_batched_op  # registers the ops
 from neurokern.ops._library import torch
+from neurokern.ops._ridge_arguments import EXACT_IN_FLOAT32, EXACT_IN_FLOAT64, check_alphas
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["BatchedRidge", "solve_ridge_batched"]
 
 _FUNCTION = "solve_ridge_batched"
-_EXACT_IN_FLOAT32 = {"bool", "int8", "uint8", "int16", "uint16", "float16", "bfloat16", "float32"}
-_EXACT_IN_FLOAT64 = {"int32", "int64", "uint32", "uint64", "float64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,9 @@ def solve_ridge_batched(
     Raises
     ------
     ValueError, TypeError
-        If shapes, devices or types do not fit, an alpha is not above 0, a problem has no sample, or one sample
-        with several alphas to choose from, or values are NaN or infinite (the message counts the problems).
+        If shapes, devices or types do not fit, an alpha is not above 0, a problem has no sample, or one
+        sample with several alphas to choose from, or values are NaN or infinite (the message counts the
+        problems).
         On a GPU, which is not waited for, results of such a problem are NaN instead.
 
     Notes
@@ -162,9 +162,9 @@ def _check_arrays(X: Any, Y: Any) -> tuple[Any, Any, bool]:
         )
     names = {name: str(array.dtype).removeprefix("torch.") for name, array in (("X", X), ("Y", Y))}
     for name, kind in names.items():
-        if kind not in _EXACT_IN_FLOAT32 | _EXACT_IN_FLOAT64:
+        if kind not in EXACT_IN_FLOAT32 | EXACT_IN_FLOAT64:
             raise TypeError(f"{_FUNCTION}: {name} must hold real numbers of at most 64 bits, got {kind}")
-    wide = not _EXACT_IN_FLOAT64.isdisjoint(names.values())
+    wide = not EXACT_IN_FLOAT64.isdisjoint(names.values())
     one_target = Y.ndim == 2
     Y = Y[:, :, None] if one_target else Y
     if is_tensor:
@@ -181,20 +181,13 @@ def _place(array: Any) -> str:
 
 def _check_alphas(alphas: Any, X: Any) -> Any:
     """Return the candidates, ascending, as float64 of the kind and on the device of X."""
-    is_tensor = torch is not None and isinstance(alphas, torch.Tensor)
-    try:
-        values = np.asarray(alphas.detach().cpu() if is_tensor else alphas, np.float64).reshape(-1)
-    except (TypeError, ValueError):
-        raise TypeError(f"{_FUNCTION}: alphas must be a number or numbers, got {alphas!r}") from None
-    bad = values[~((values > 0) & (values < np.inf))]
-    if values.size == 0 or bad.size:
-        got = f"{bad[0]:g}" if bad.size else "none"
-        raise ValueError(f"{_FUNCTION}: alphas must be finite numbers above 0, at least one, got {got}")
-    values, places = np.unique(values, return_index=True)
+    values = check_alphas(_FUNCTION, alphas)
     if isinstance(X, np.ndarray):
         return values
-    if is_tensor and alphas.requires_grad:
-        return alphas.reshape(-1)[torch.from_numpy(places).to(alphas.device)].to(X.device, torch.float64)
+    if torch.is_tensor(alphas) and alphas.requires_grad:
+        _, places = np.unique(alphas.detach().cpu().double().numpy(), return_index=True)
+        places = torch.from_numpy(places).to(alphas.device)
+        return alphas.reshape(-1)[places].to(X.device, torch.float64)
     return torch.from_numpy(values).to(X.device)
 
 
@@ -207,17 +200,15 @@ def _check_counts(counts: Any, X: Any, n_alphas: int) -> Any:
             raise ValueError(f"{_FUNCTION}: X must hold at least 2 samples of each problem, got {n}{remedy}")
         return None
     is_tensor = torch is not None and isinstance(counts, torch.Tensor)
-    on_host = np.asarray(counts.cpu() if is_tensor and counts.device.type == "cpu" else 0)
-    if not is_tensor:
-        on_host = np.asarray(counts)
-    shape = tuple(counts.shape) if is_tensor else on_host.shape
-    whole = not (counts.is_floating_point() or counts.is_complex()) if is_tensor else on_host.dtype.kind in "iu"
-    if shape != (X.shape[0],) or not whole:
+    counts = counts if is_tensor else np.asarray(counts)
+    whole = str(counts.dtype).removeprefix("torch.").startswith(("int", "uint"))
+    if tuple(counts.shape) != (X.shape[0],) or not whole:
         raise ValueError(
-            f"{_FUNCTION}: n_samples must hold one integer per problem, {X.shape[0]} in all, got shape {shape} "
-            f"of {counts.dtype if is_tensor else on_host.dtype}"
+            f"{_FUNCTION}: n_samples must hold one integer per problem, {X.shape[0]} in all, got shape "
+            f"{tuple(counts.shape)} of {counts.dtype}"
         )
-    if not is_tensor or counts.device.type == "cpu":
+    if not is_tensor or counts.device.type == "cpu":  # another device is not waited for
+        on_host = np.asarray(counts)
         bad = on_host[(on_host < least) | (on_host > n)]
         if bad.size:
             raise ValueError(
@@ -225,5 +216,5 @@ def _check_counts(counts: Any, X: Any, n_alphas: int) -> Any:
                 f"({bad.size} of {on_host.size} problems){remedy}"
             )
     if isinstance(X, np.ndarray):
-        return np.ascontiguousarray(on_host, np.int64)
+        return np.ascontiguousarray(counts, np.int64)
     return torch.as_tensor(counts, dtype=torch.int64, device=X.device).contiguous()

@@ -22,9 +22,7 @@ def solve(
 ) -> tuple[Any, Any, Any, Any]:
     """Return weights, intercept, the chosen alphas and scores, of the kind of X."""
     call = _solve if isinstance(X, np.ndarray) else torch.ops.neurokern.solve_ridge_batched
-    weights, intercept, _, choice, scores = call(
-        X, Y, alphas, counts, fit_intercept, shared_alpha, backend
-    )
+    weights, intercept, _, choice, scores = call(X, Y, alphas, counts, fit_intercept, shared_alpha, backend)
     return weights, intercept, alphas[choice], scores
 
 

@@ -52,7 +52,7 @@ class Decomposed:
         y = _wide(Y)
         mean = y.mean(1) if self.fit_intercept else 0 * y.sum(1)
         y = y - mean[:, None]
-        constant = (Y == Y[:, :1]).all(1)[:, None] & self.fit_intercept
+        constant = (Y[:, :1] == Y).all(1)[:, None] & self.fit_intercept
         return mean, _algebra(Y).where(constant, 0 * y, y)
 
     def errors(self, y: Any, alpha: float) -> Any:
@@ -68,7 +68,7 @@ class Decomposed:
         return (residuals * residuals).sum(1)
 
     def solve(self, right: Any, alphas: Any) -> tuple[Any, Any]:
-        """Return (Xc'Xc + alpha)^-1 Xc' right, and (Xc Xc' + alpha)^-1 right; ``alphas`` is for each target."""
+        """Return (Xc'Xc + alpha)^-1 Xc' right and (Xc Xc' + alpha)^-1 right, alphas being for each target."""
         turned = _turned(self.samples) @ right / (self.values + alphas[:, None])
         if not self.primal:
             dual = self.samples @ turned

@@ -11,6 +11,7 @@ from neurokern._check import check_choice
 from neurokern.ops import _ridge_autograd  # registers the ops
 from neurokern.ops._library import torch
 from neurokern.ops._ridge_arguments import check_alpha, check_alphas, check_problem
+from neurokern.ops._ridge_batched import BatchedRidge, solve_ridge_batched
 from neurokern.ops._ridge_blas import algebra_for
 from neurokern.ops._ridge_cv import make_solver, run
 from neurokern.ops._ridge_direct import solve_direct
@@ -21,7 +22,15 @@ from neurokern.ops._ridge_scores import SCORINGS
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
-__all__ = ["RidgeCVResult", "RidgePlan", "RidgeSolution", "ridge_cv", "solve_ridge"]
+__all__ = [
+    "BatchedRidge",
+    "RidgeCVResult",
+    "RidgePlan",
+    "RidgeSolution",
+    "ridge_cv",
+    "solve_ridge",
+    "solve_ridge_batched",
+]
 
 
 class RidgeSolution(NamedTuple):
