@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "decode_nifti/decode_nifti.h"
+#include "decode_nifti/decode_nifti_body.h"
 
 namespace neurokern {
 namespace NEUROKERN_ISA {
@@ -15,9 +15,6 @@ namespace {
 
 constexpr std::int64_t kBlockBytes = 512 << 10;  // of a block, half of a 1 MiB L2
 constexpr std::int64_t kMostColumns = 256;       // of a block
-constexpr int kBasisStep = 4;                    // rows of the basis that one pass over the block takes
-// What is left of a column, relative to what it was about its first value: below, it is rounding.
-constexpr double kNothingLeft = 1e-12;
 
 // Columns of a block: whole cache lines, few enough for the block to stay.
 inline std::int64_t block_columns(const CleanColumns& p) {

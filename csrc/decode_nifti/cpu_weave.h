@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::int64_t kSlabsBytes = 192 << 10;  // read at once of all volumes together: they stay in L2
 constexpr std::int64_t kSlackBytes = 256;        // that may be read or written beyond a run's end
+// Tiles that are fetched early: runs are too short, and volumes too many, for the processor's prefetcher.
+constexpr int kTilesAhead = 40;
 
 inline DecodeStatus read_exactly(int descriptor, unsigned char* to, std::int64_t bytes, std::int64_t offset) {
   while (bytes > 0) {
@@ -30,8 +32,6 @@ inline DecodeStatus read_exactly(int descriptor, unsigned char* to, std::int64_t
   }
   return DecodeStatus::ok;
 }
-
-constexpr std::int64_t kAheadBytes = 1024;  // of each volume: several streams are too many for the prefetcher
 
 template <typename Bits, int kVolumes>
 struct Weaver {
@@ -121,6 +121,19 @@ struct Weaver {
     return DecodeStatus::ok;
   }
 
+  // Tile after tile of all runs, up to the first of run n_runs.
+  struct Tiles {
+    const std::int64_t *starts, *lengths;
+    std::int64_t n_runs, run = 0, at = starts[0], left = lengths[0];
+
+    inline __attribute__((always_inline)) void advance() {
+      const bool ends = left <= L::kValues;
+      run += ends && run < n_runs;
+      at = ends ? starts[run] : at + L::kValues;
+      left = ends ? lengths[run] : left - L::kValues;
+    }
+  };
+
   // All runs in one loop over tiles: where runs are short, an inner loop would end as no branch predictor
   // foresees. Reads run n_runs, too, and up to a vector of values more than the last run has.
   template <bool kSwapped>
@@ -130,14 +143,14 @@ struct Weaver {
       for (std::int64_t run = 0; run < n_runs; to += lengths[run++])
         weave_run<kSwapped>(volumes, starts[run], lengths[run], to);
     } else {
-      std::int64_t at = starts[0], left = lengths[0];
-      for (std::int64_t run = 0; run < n_runs;) {
-        weave_tile<kSwapped>(volumes, at, to);
-        const bool ends = left <= L::kValues;
-        to += ends ? left : L::kValues;
-        run += ends;
-        at = ends ? starts[run] : at + L::kValues;
-        left = ends ? lengths[run] : left - L::kValues;
+      Tiles tile{starts, lengths, n_runs}, ahead{starts, lengths, n_runs};
+      for (int i = 0; i < kTilesAhead; ++i) ahead.advance();
+      while (tile.run < n_runs) {
+        for (int k = 0; k < kVolumes; ++k) __builtin_prefetch(volumes[k] + ahead.at * kBytes);
+        weave_tile<kSwapped>(volumes, tile.at, to);
+        to += tile.left < L::kValues ? tile.left : L::kValues;
+        tile.advance();
+        ahead.advance();
       }
     }
     return to;
@@ -149,7 +162,6 @@ struct Weaver {
     typename L::Vector tile[kVolumes];
     for (int k = 0; k < kVolumes; ++k) {
       memcpy(&tile[k], volumes[k] + at * kBytes, kRegisterBytes);
-      __builtin_prefetch(volumes[k] + at * kBytes + kAheadBytes);
       if constexpr (kSwapped) tile[k] = swap_bytes<kBytes>(tile[k]);
     }
     if constexpr (kVolumes > 1) shuffle<log2_of(kVolumes)>(tile);
@@ -164,7 +176,11 @@ struct Weaver {
     if constexpr (kVolumes == 1 && !kSwapped) {
       memcpy(to, volumes[0] + first * kBytes, static_cast<std::size_t>(count * kBytes));
     } else {
-      for (std::int64_t i = 0; i < count; i += L::kValues) weave_tile<kSwapped>(volumes, first + i, to + i);
+      for (std::int64_t i = 0; i < count; i += L::kValues) {
+        const std::int64_t ahead = (first + i) * kBytes + kTilesAhead * kRegisterBytes;
+        for (int k = 0; k < kVolumes; ++k) __builtin_prefetch(volumes[k] + ahead);
+        weave_tile<kSwapped>(volumes, first + i, to + i);
+      }
     }
   }
 

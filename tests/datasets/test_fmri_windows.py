@@ -143,6 +143,16 @@ def test_runs_of_different_lengths_make_one_batch(root):
             assert same, name
 
 
+def test_a_batch_that_was_read_at_once_is_not_copied(root):
+    data = windows(root, length=5)
+    items = data.__getitems__([0, 2, 1])
+    batch = collate_windows(items)
+    assert batch["signal"].data_ptr() == items[0]["signal"].data_ptr()
+    alone = collate_windows([data[i] for i in (0, 2, 1)])
+    assert torch.equal(batch["signal"], alone["signal"])
+    assert torch.equal(batch["valid"], alone["valid"])
+
+
 def test_windows_of_different_voxels_are_an_error(root):
     items = [{"signal": torch.zeros(3, n)} for n in (4, 5)]
     with pytest.raises(ValueError, match=r"same features, got \[\(4,\), \(5,\)\]"):

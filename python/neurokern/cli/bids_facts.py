@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pandas as pd
 from neurokern.cli.image_facts import sizes_text, tr_facts
 
 if TYPE_CHECKING:
-    from neurokern.datasets import BIDSDataset, BIDSRun
+    from neurokern.datasets import BIDSDataset, BIDSIndex, BIDSRun
 
 __all__ = ["condition_names", "dataset_rows", "describe_dataset", "describe_run", "run_label"]
 
@@ -34,9 +33,10 @@ def describe_dataset(root: pathlib.Path) -> dict[str, Any]:
     """
     from neurokern.datasets import BIDSDataset, BIDSIndex
 
-    files = BIDSIndex(root).files
+    index = BIDSIndex(root)
+    files = index.files
     about = _description(root)
-    runs, warnings = [], _links_to_nowhere(root)
+    runs, warnings = [], _fetch_first(index)
     dataset = _functional(BIDSDataset, root)
     for i in range(0 if dataset is None else len(dataset)):
         assert dataset is not None
@@ -160,18 +160,12 @@ def _functional(kind: type[BIDSDataset], root: pathlib.Path) -> BIDSDataset | No
         return None
 
 
-def _links_to_nowhere(root: pathlib.Path) -> list[str]:
-    """Count links whose files are not here, as in a clone of which the data were not fetched."""
-    lost = [
-        pathlib.Path(folder, name)
-        for folder, _, names in os.walk(root)
-        for name in names
-        if name.endswith(_DATA) and not os.path.exists(os.path.join(folder, name))
-    ]
+def _fetch_first(index: BIDSIndex) -> list[str]:
+    lost = index.links_to_nowhere()
     if not lost:
         return []
     return [
-        f"{len(lost)} data files are links to nowhere, such as {lost[0].relative_to(root)}; fetch them "
+        f"{len(lost)} data files are links to nowhere, such as {lost[0].relative_to(index.root)}; fetch them "
         "first, with `datalad get` for instance"
     ]
 

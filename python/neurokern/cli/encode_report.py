@@ -21,7 +21,7 @@ __all__ = ["write_encoding_report"]
 def write_encoding_report(path: pathlib.Path, result: EncodingResult, data: EncodingData) -> pathlib.Path:
     """Write the page and return its path; no name of a file, which may name a subject, is on it."""
     lede = [
-        f"{result.settings['samples']:,} samples in {result.settings['runs']} runs, "
+        f"{result.settings['samples']:,} samples, runs: {result.settings['runs']}, "
         f"{result.settings['features']:,} features, {result.settings['targets']:,} targets. Every sample was "
         "predicted by a model whose weights and alphas were found without it and without its neighbors "
         f"within the gap of {result.settings['gap']} samples.",

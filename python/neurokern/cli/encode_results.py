@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["EncodingResult", "require_nibabel", "summary_text", "write_results"]
 
 FDR = 0.05
+_FEW_TARGETS = 8  # are shown one by one
 _QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95, "highest": 1.0}
 
 
@@ -112,6 +113,11 @@ def summary_text(result: EncodingResult) -> str:
         for row in table.to_dict("records")
     ]
     text = text_table(["held out", "targets", *names[:-1], "share above 0"], rows)
+    if result.r2.size <= _FEW_TARGETS:
+        text += "\n" + "\n".join(
+            f"target {index}: r2 {r2:.3f}, pearson {r:.3f}, alpha {alpha:.4g}"
+            for index, (r2, r, alpha) in enumerate(zip(result.r2, result.pearson, result.alphas, strict=True))
+        )
     if result.q_values is not None:
         text += f"\n{result.n_discoveries:,} of {result.r2.size:,} targets above chance (q <= {FDR})"
     return text

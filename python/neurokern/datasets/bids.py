@@ -59,7 +59,7 @@ class BIDSRun:
         ):
             raise ValueError(
                 f"{self.path}: RepetitionTime must be a positive number of seconds in a sidecar (.json), got "
-                f"{value!r}"
+                f"{value!r}" + _advice(self.path, value)
             )
         if value > 100:
             raise ValueError(
@@ -128,6 +128,7 @@ class BIDSDataset:
             raw = files["derivative"].isna()
             # A derivative's own folder holds no other derivatives: its images are what is asked for.
             files = files[raw] if not from_derivatives or raw.all() else files[~raw]
+        _check_runs(self.index, modality, files)
         self.table = _choose(self.index.root, files, entities)
 
     @property
@@ -145,6 +146,8 @@ class BIDSDataset:
 
     def run(self, i: int) -> BIDSRun:
         """Return run ``i`` with its metadata and tables, read now."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"BIDSDataset.run: i must lie in 0 ... {len(self) - 1}, got {i}")
         row = self.table.iloc[i]
         path = row["path"]
         entities = {
@@ -189,6 +192,27 @@ class BIDSDataset:
 
 
 _NAMES = set(ENTITIES.values())
+
+
+def _advice(path: Path, value: object) -> str:
+    if value is not None:
+        return ""
+    sidecar = path.name.partition(".")[0] + ".json"
+    return f'; write {{"RepetitionTime": SECONDS}} into {sidecar} beside it'
+
+
+def _check_runs(index: BIDSIndex, modality: str, files: pd.DataFrame) -> None:
+    """Raise if there are no runs at all, with what may be the reason."""
+    if len(files):
+        return
+    lost = index.links_to_nowhere()
+    hint = "is it the folder that holds those of the subjects?"
+    if lost:
+        hint = f"{len(lost)} files are links to nowhere; fetch them first, with `datalad get` for instance"
+    raise ValueError(
+        f"BIDSDataset: {index.root} must hold runs such as "
+        f"sub-01/{modality}/sub-01_task-rest_{_SUFFIX[modality]}.nii.gz, got none; {hint}"
+    )
 
 
 def _choose(root: Path, files: pd.DataFrame, entities: dict[str, Any]) -> pd.DataFrame:

@@ -53,6 +53,7 @@ _PART = re.compile(r"([a-zA-Z0-9]+)-([a-zA-Z0-9+]+)")
 _OF_RUNS = frozenset(
     ("subject", "session", "task", "acquisition", "ceagent", "reconstruction", "direction", "run")
 )
+_DATA = (".nii", ".nii.gz", ".vhdr", ".edf", ".bdf", ".set", ".fif", ".snirf", ".nwb")
 _SKIPPED = {"sourcedata", "code", ".git", ".datalad", "stimuli"}
 
 
@@ -132,14 +133,20 @@ class BIDSIndex:
 
     Raises
     ------
-    FileNotFoundError
-        If the folder does not exist.
+    FileNotFoundError, NotADirectoryError
+        If the folder does not exist, or is none.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
+        if not isinstance(root, (str, os.PathLike)):
+            raise TypeError(f"BIDSIndex: root must be the path of a folder, got {type(root).__name__}")
         self.root = Path(root).absolute()
-        if not self.root.is_dir():
+        if not self.root.exists():
             raise FileNotFoundError(f"BIDSIndex: root must be a folder, {self.root} does not exist")
+        if not self.root.is_dir():
+            raise NotADirectoryError(
+                f"BIDSIndex: root must be a folder with folders sub-*, {self.root} is a file"
+            )
         self._sidecars = _Sidecars(self.root)
         rows = []
         for path in _walk(self.root):
@@ -152,6 +159,15 @@ class BIDSIndex:
                 rows.append(self._row(path, name))
         self.files = pd.DataFrame(rows).astype(object)
         self.files = self.files.where(self.files.notna(), None)
+
+    def links_to_nowhere(self) -> list[Path]:
+        """Return data files that are links to what is not here, as in a clone without its data."""
+        return [
+            Path(folder, name)
+            for folder, _, names in os.walk(self.root)
+            for name in names
+            if name.endswith(_DATA) and not os.path.exists(os.path.join(folder, name))
+        ]
 
     def _row(self, path: Path, name: BIDSName) -> dict[str, Any]:
         dataset = dataset_of(self.root, path)

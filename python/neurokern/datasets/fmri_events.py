@@ -30,23 +30,34 @@ def trial_types(run: BIDSRun) -> list[str | None]:
     return [str(name) if known else None for name, known in zip(run.events["trial_type"], there, strict=True)]
 
 
+def event_times(run: BIDSRun) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return onsets (NaN where unknown) and durations (0 where unknown) of the events, in seconds."""
+    times = []
+    for column in ("onset", "duration"):
+        assert run.events is not None
+        try:
+            times.append(run.events[column].to_numpy(dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{run.path}: {column} of its events must be seconds or n/a: {error}") from None
+    return times[0], np.nan_to_num(times[1])
+
+
 def conditions_of_runs(runs: Sequence[BIDSRun]) -> tuple[str, ...]:
     """Return the names of all conditions, sorted."""
     return tuple(sorted({name for run in runs for name in trial_types(run) if name is not None}))
 
 
 def conditions_of_volumes(
-    run: BIDSRun, start: int, n: int, tr: float, hrf_delay: float, codes: Mapping[str, int]
+    run: BIDSRun, n: int, tr: float, hrf_delay: float, codes: Mapping[str, int]
 ) -> NDArray[np.int64]:
-    """Return for each of ``n`` volumes the condition that fills most of its time, or -1."""
+    """Return for each of a run's ``n`` volumes the condition that fills most of its time, or -1."""
     none = np.full(n, _NO_CONDITION, dtype=np.int64)
     if run.events is None or not len(run.events):
         return none
     names = trial_types(run)
     known = np.array([name is not None for name in names])
-    begin = ((start + np.arange(n)) * tr - hrf_delay)[:, None]
-    onset = run.events["onset"].to_numpy(dtype=np.float64)[known]
-    duration = np.nan_to_num(run.events["duration"].to_numpy(dtype=np.float64))[known]
+    begin = (np.arange(n) * tr - hrf_delay)[:, None]
+    onset, duration = (values[known] for values in event_times(run))
     shared = np.minimum(begin + tr, onset + np.maximum(duration, INSTANT)) - np.maximum(begin, onset)
     filled = np.zeros((n, max(len(codes), 1)))
     event_codes = [codes[name] for name in names if name is not None]

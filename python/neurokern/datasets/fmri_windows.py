@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from neurokern._check import check_integer, check_number, check_positive
 from neurokern.datasets.fmri_batch import WindowList, stack_windows
-from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, trial_types
+from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, event_times, trial_types
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
@@ -54,11 +55,21 @@ class Window(NamedTuple):
     condition: int  # of the event; NO_CONDITION without
 
 
+class _RunFacts(NamedTuple):
+    """What items of a run share."""
+
+    tr: float
+    conditions: NDArray[np.int64]  # of each volume
+    names: dict[str, str]
+
+
 class FMRIWindows(Dataset[dict[str, Any]]):
     """Windows of runs as a map-style dataset, for any DataLoader and number of workers.
 
     Without ``length`` and ``duration`` an item is a whole run. A batch of runs of different lengths is padded
     to the longest, with ``valid`` False where nothing was recorded; no collate function is needed for it.
+    The windows of a batch are read behind each other; ``collate_fn=collate_windows`` takes them as they lie
+    there, where PyTorch's own copies them.
 
     Parameters
     ----------
@@ -116,6 +127,12 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         hrf_delay: float = 0.0,
         pad: bool = False,
     ) -> None:
+        if isinstance(extractor, type) or not hasattr(extractor, "extract"):
+            kind = extractor.__name__ if isinstance(extractor, type) else type(extractor).__name__
+            raise TypeError(
+                "FMRIWindows: extractor must be an object of neurokern.extractors, such as "
+                f"FMRIVoxelExtractor(mask), got {kind}"
+            )
         if length is not None and duration is not None:
             raise ValueError(f"FMRIWindows: give length or duration, not both, got {length} and {duration}")
         if (events is not False or stride is not None) and length is None and duration is None:
@@ -129,6 +146,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         self.hrf_delay = check_number("FMRIWindows", "hrf_delay", hrf_delay)
         self.conditions = conditions_of_runs(self.runs)
         self._codes = {name: code for code, name in enumerate(self.conditions)}
+        self._facts: dict[int, _RunFacts] = {}
         self._n_volumes = [extractor.n_volumes(run) for run in self.runs]
         lengths = [self._length(i, length, duration) for i in range(len(self.runs))]
         self._lengths = lengths
@@ -140,6 +158,11 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             outside += lost
         self.windows = [window for found in by_run for window in found]
         self.offsets = np.cumsum([0, *map(len, by_run)], dtype=np.int64)
+        if outside and not self.windows:
+            raise ValueError(
+                f"FMRIWindows: all {outside} windows at events reach beyond their run, {max(lengths)} "
+                f"volumes each in runs of {max(self._n_volumes)}; see tmin, hrf_delay, length and pad"
+            )
         if outside:
             warnings.warn(
                 f"FMRIWindows: left out {outside} windows that "
@@ -166,7 +189,10 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         if events is False:
             return None
         if not self.conditions:
-            raise ValueError("FMRIWindows: events are asked for, no run has a table of them")
+            raise ValueError(
+                "FMRIWindows: events are asked for, no run has a table of them (_events.tsv) with a "
+                "trial_type"
+            )
         names = self.conditions if events is True else (events,) if isinstance(events, str) else tuple(events)
         unknown = sorted(set(names) - set(self.conditions))
         if unknown:
@@ -196,7 +222,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         tr, length, outside = run.repetition_time, self._lengths[i], 0
         # How far a window may reach beyond its run.
         beyond = length - 1 if self.pad else 0
-        for onset, name in zip(run.events["onset"], trial_types(run), strict=True):
+        for onset, name in zip(event_times(run)[0], trial_types(run), strict=True):
             if name not in chosen or not np.isfinite(onset):
                 continue
             wanted = onset + self.tmin + self.hrf_delay
@@ -253,8 +279,6 @@ class FMRIWindows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
-        if len({self._lengths[self.windows[i].run] for i in indices}) < 2:
-            return [self[i] for i in indices]
         return self._read_all(indices, shared=False)
 
     def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
@@ -297,19 +321,29 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         first = max(window.start, 0)
         last = min(window.start + self._lengths[window.run], self._n_volumes[window.run])
         inside = slice(first - window.start, last - window.start)
-        valid = torch.zeros(n, dtype=torch.bool)
-        valid[inside] = True
+        tr, conditions, names = self._facts_of(window.run)
         signal[: inside.start].zero_()
         self.extractor.extract(run, first, last, signal[inside])
         signal[inside.stop :].zero_()
-        tr = run.repetition_time
-        codes = conditions_of_volumes(run, window.start, n, tr, self.hrf_delay, self._codes)
+        valid = torch.zeros(n, dtype=torch.bool)
+        valid[inside] = True
+        codes = torch.full((n,), NO_CONDITION)
+        codes[inside] = torch.from_numpy(conditions[first:last])
         item: dict[str, Any] = {
             "signal": signal,
             "valid": valid,
-            "conditions": torch.from_numpy(np.where(valid.numpy(), codes, NO_CONDITION)),
+            "conditions": codes,
             "condition": window.condition,
             "onset": window.onset,
             "start": window.start * tr,
         }
-        return item | {name: run.entities.get(name, "") for name in NAMES}
+        return item | names
+
+    def _facts_of(self, i: int) -> _RunFacts:
+        """Return what is known of a run; its sidecar is believed when an item is first asked for."""
+        if i not in self._facts:
+            run = self.runs[i]
+            tr = run.repetition_time
+            codes = conditions_of_volumes(run, self._n_volumes[i], tr, self.hrf_delay, self._codes)
+            self._facts[i] = _RunFacts(tr, codes, {name: run.entities.get(name, "") for name in NAMES})
+        return self._facts[i]

@@ -25,10 +25,13 @@ from neurokern.ops import (
     decode_nifti,
     fit_cleaning,
 )
+from neurokern.ops._nifti_clean import check_cleaning
+from neurokern.ops._packed_run import check_place
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _RUNS_OPEN = 64  # runs that a process holds open: each takes up to three file descriptors
 _FIT_BYTES = 256 << 20  # of coefficients that could not be mapped from the cache
 
@@ -58,8 +61,14 @@ class _FMRIExtractor(ABC):
     ) -> None:
         if cache not in (True, False, "auto"):
             raise ValueError(f"extractor: cache must be True, False or 'auto', got {cache!r}")
+        check_cleaning("extractor", detrend, normalize, high_pass, "normalize")
+        if dtype not in _DTYPES:
+            raise ValueError(f"extractor: dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype!r}")
         if isinstance(confounds, str):
-            raise TypeError(f"extractor: confounds must be a sequence of names, got the text {confounds!r}")
+            raise TypeError(
+                f"extractor: confounds must be a sequence of names, got the text {confounds!r}; put it into "
+                "a list"
+            )
         self.normalize, self.detrend, self.high_pass, self.dtype = normalize, detrend, high_pass, dtype
         self.confounds, self.cache = tuple(confounds), cache
         self._runs: OrderedDict[Path, _OpenRun] = OrderedDict()
@@ -124,6 +133,7 @@ class _FMRIExtractor(ABC):
 
     def _decode(self, opened: _OpenRun, start: int, stop: int, out: Any) -> None:
         target = self._target(opened.file.header)
+        check_place(opened.file, target)
         place = {"mask": target} if isinstance(target, VoxelMask) else {"labels": target}
         decode_nifti(opened.file, **place, start=start, stop=stop, out=out)
 
@@ -180,14 +190,18 @@ class _FMRIExtractor(ABC):
             return None
         if run.confounds is None:
             raise ValueError(
-                f"{run.path}: confounds {list(self.confounds)} are asked for, the run has no table of them"
+                f"{run.path}: confounds {list(self.confounds)} are asked for, the run has no table of them "
+                "(_desc-confounds_timeseries.tsv)"
             )
         names: dict[str, None] = {}
         columns = [str(name) for name in run.confounds]
         for wanted in self.confounds:
             found = [name for name in columns if fnmatch.fnmatchcase(name, wanted)]
             if not found:
-                raise ValueError(f"{run.path}: confounds must be columns of its table, there is no {wanted}")
+                raise ValueError(
+                    f"{run.path}: confounds must be columns of its table, there is no {wanted}; there are "
+                    f"{', '.join(columns[:12])}{', ...' if len(columns) > 12 else ''}"
+                )
             names.update(dict.fromkeys(found))
         values = run.confounds[list(names)].to_numpy(dtype=np.float64, copy=True)
         # Derivatives and displacements have no first value: the second stands in for it.

@@ -1,6 +1,7 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops._array_cache import prune_cache
+from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
     CleaningFit,
@@ -9,16 +10,20 @@ from neurokern.ops.decode_nifti import (
     NiftiHeader,
     PackedRun,
     ParcelAtlas,
+    ParcelIndex,
     VoxelBox,
     VoxelMask,
     decode_nifti,
+    decode_parcels,
     decode_voxels,
     fit_cleaning,
+    parcel_index,
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 from neurokern.ops.solve_ridge import (
     BatchedRidge,
+    RidgeAccumulator,
     RidgeCVResult,
     RidgePlan,
     RidgeSolution,
@@ -28,6 +33,7 @@ from neurokern.ops.solve_ridge import (
 )
 
 __all__ = [
+    "BandedRidgeResult",
     "BatchedRidge",
     "CleaningFit",
     "MaskedBatch",
@@ -36,18 +42,23 @@ __all__ = [
     "NiftiHeader",
     "PackedRun",
     "ParcelAtlas",
+    "ParcelIndex",
     "RegionIndex",
+    "RidgeAccumulator",
     "RidgeCVResult",
     "RidgePlan",
     "RidgeSolution",
     "VoxelBox",
     "VoxelMask",
+    "banded_ridge_cv",
     "bin_spikes",
     "decode_nifti",
+    "decode_parcels",
     "decode_voxels",
     "fit_cleaning",
     "gather_regions",
     "mask_regions",
+    "parcel_index",
     "prune_cache",
     "region_index",
     "ridge_cv",

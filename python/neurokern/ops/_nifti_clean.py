@@ -7,9 +7,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurokern._check import check_positive
 from neurokern.ops import _library
+from neurokern.ops._nifti_reference import clean_reference
 
 _RANK = 1e-7  # singular values below this share of the largest are rounding
+
+
+def check_cleaning(
+    function: str,
+    detrend: object,
+    standardize: object,
+    high_pass: object,
+    standardize_name: str = "standardize",
+) -> None:
+    """Raise unless the options of cleaning are such and fit together."""
+    if not (isinstance(detrend, (bool, np.bool_)) or detrend in ("linear", "cosine")):
+        raise ValueError(f"{function}: detrend must be a bool, 'linear' or 'cosine', got {detrend!r}")
+    if not isinstance(standardize, (bool, np.bool_)):
+        raise TypeError(f"{function}: {standardize_name} must be True or False, got {standardize!r}")
+    if (detrend == "cosine") != (high_pass is not None):
+        raise ValueError(
+            f"{function}: high_pass must be given, in Hz, with detrend='cosine' and only with it, got "
+            f"{high_pass} with detrend={detrend!r}"
+        )
+    if high_pass is not None:
+        check_positive(function, "high_pass", high_pass)  # type: ignore[arg-type]
 
 
 def make_basis(
@@ -49,6 +72,11 @@ def make_basis(
     if rest.shape[1]:
         directions, strength, _ = np.linalg.svd(rest, full_matrices=False)
         rest = directions[:, strength > _RANK * strength[0]]
+    if (confounds is not None or detrend == "cosine") and rest.shape[1] >= n_volumes - 1 > 0:
+        raise ValueError(
+            f"decode_nifti: confounds and trends must leave something of {n_volumes} volumes, together they "
+            f"span {rest.shape[1] + 1} dimensions; give fewer, or clean a longer window"
+        )
     constant = np.full((n_volumes, 1), 1 / np.sqrt(n_volumes))
     return np.ascontiguousarray(np.hstack([constant, rest]).T)
 
@@ -88,3 +116,25 @@ def clean_rows(rows: Any, basis: NDArray[np.float64], standardize: bool) -> None
         standardize=standardize,
         n_threads=_library.thread_count(),
     )
+
+
+def clean_on_gpu(values: Any, basis: Any, standardize: bool) -> None:
+    """Clean contiguous float32 tensors on a GPU as :func:`clean_rows` does, with its bits in our kernels."""
+    backend = _library.choose_backend("decode_nifti", _library.device_type(values), None)
+    if backend == "reference":
+        clean_reference(values, basis, standardize)
+        return
+    if backend == "triton":
+        _library.triton_kernels("decode_nifti").clean(values, basis, standardize)
+        return
+    with _library.gpu_module(values) as (module, stream):
+        module.clean_columns(
+            values=_library.address(values),
+            basis=_library.address(basis),
+            n_rows=values.shape[0],
+            n_columns=values.shape[1],
+            stride=values.shape[1],
+            n_basis=len(basis),
+            standardize=standardize,
+            stream=stream,
+        )

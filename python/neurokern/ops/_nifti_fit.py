@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neurokern.ops import _gzip_cache, _library
 from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
 from neurokern.ops._library import torch
-from neurokern.ops._nifti_clean import check_confounds, make_basis
+from neurokern.ops._nifti_clean import check_cleaning, check_confounds, make_basis
 from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_resident import DECODED_TYPES
@@ -96,6 +96,7 @@ def fit_cleaning(
         Keep the coefficients in the cache folder, mapped; where it cannot be written, in memory.
     """
     header = check_place(file, place)
+    check_cleaning("fit_cleaning", detrend, standardize, high_pass)
     columns = check_confounds(confounds, 0, header.n_volumes, header.n_volumes)
     basis = make_basis(header.n_volumes, detrend, columns, standardize, high_pass, tr)
     if basis is None:

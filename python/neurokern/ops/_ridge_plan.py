@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 ROUTES = ("tall", "wide", "blocks")
 _EIGH = 12.0  # operations of a symmetric eigendecomposition, in units of n^3 at the rate of float64 products
 _WIDE_TYPE = 2.0  # time of a float64 operation in units of one in float32
-_SKELETON = 16  # penalties that a long grid comes down to, before the spectrum is known
+_BLOCKS_BYTES = 1 << 29  # of the matrices that give the residuals of a block
+_SKELETON = 12  # penalties that a long grid comes down to, before the spectrum is known
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,15 @@ class RidgePlan:
         Penalties that were solved; scores of the others follow from them.
     chunk : int
         Targets that are computed together.
+    condition : float
+        Largest over smallest eigenvalue of the Gram matrix of all samples plus the smallest penalty.
     """
 
     route: str
     operations: Mapping[str, float] = field(default_factory=dict)
     n_solved: int = 0
     chunk: int = 0
+    condition: float = 1.0
 
 
 def choose_route(
@@ -39,7 +43,8 @@ def choose_route(
 ) -> RidgePlan:
     """Estimate every route and take the cheapest."""
     operations = {"tall": _tall(shape, n_tests, n_alphas), "wide": _wide(shape, n_tests, n_alphas)}
-    if not any_aside:
+    few = min(n_alphas, _SKELETON)
+    if not any_aside and 4 * few * max(n_tests, default=0) * shape[0] <= _BLOCKS_BYTES:
         operations["blocks"] = _blocks(shape, n_tests, n_alphas)
     if float64:  # the products with targets, too
         operations = {name: _WIDE_TYPE * count for name, count in operations.items()}

@@ -21,7 +21,7 @@ from neurokern.ops._ridge_arguments import Problem
 from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_folds import Fold
 from neurokern.ops._ridge_scores import FoldSums, Scores
-from neurokern.ops._ridge_skeleton import few_predictions
+from neurokern.ops._ridge_skeleton import Skeleton
 from neurokern.ops._ridge_tall import MatrixMoments, TallSolver, TargetSums
 from neurokern.ops._ridge_wide import WideSolver
 
@@ -44,9 +44,11 @@ class SingleTall:
             self._moments.x_shift,
             self._moments.y_shift,
         )
-        chosen, weights = few_predictions(alphas, algebra.host(self.full.values), self.dtype)
-        self.solved = alphas[chosen]
-        self._spread = algebra.array(weights, self.dtype)
+        values = algebra.host(self.full.values)
+        smallest, largest = float(values[values > 0].min(initial=np.inf)), float(values.max())
+        self.spectrum = self._solver.spectrum
+        self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
+        self._spread = algebra.cast(self.skeleton.weights, self.dtype)
         self.x_mean = self._solver.x_mean
         self.chunks, self.weights = self._solver.chunks, self._solver.weights
 
@@ -65,7 +67,7 @@ class SingleTall:
                 algebra, scores, basis.values, Z, total, self._alphas, basis.weight, self._intercept
             )
         alphas = algebra.array(self._alphas, "float64")
-        few = algebra.cast(basis.shrink(algebra.array(self.solved, "float64")), self.dtype)
+        few = algebra.cast(basis.shrink(algebra.array(self.skeleton.alphas, "float64")), self.dtype)
         shrink = basis.shrink(alphas)
         n_samples, n_targets = moments.X.shape[0], Z.shape[0]
         origin = algebra.cast(total.y, "float64") / basis.weight if self._intercept else 0.0 * total.y
@@ -88,7 +90,7 @@ class SingleTall:
             width = max(1, _OUT_ELEMENTS // (len(self._alphas) * len(B)))
             for at in range(0, n_targets, width):
                 part = slice(at, min(at + width, n_targets))
-                fits = algebra.mm(Z[part], stacked).reshape(-1, len(self.solved))
+                fits = algebra.mm(Z[part], stacked).reshape(-1, len(self.skeleton))
                 missed = algebra.mm(fits, self._spread).reshape(-1, len(B), len(self._alphas))
                 truth = y[part][:, :, None]
                 missed = (truth - missed) * scale[None, :, :]
@@ -137,23 +139,22 @@ def _generalized(
 class SingleWide(WideSolver):
     """Leave-one-out for fewer samples than features: all residuals from one matrix per penalty."""
 
+    _rows_apart = True
+
     def __init__(
         self, algebra: Algebra, problem: Problem, alphas: np.ndarray, fit_intercept: bool, gcv: bool
     ) -> None:
         everything = [Fold(slice(None), None, np.arange(0), problem.shape[0])]
         super().__init__(algebra, problem, everything, alphas, fit_intercept, by_blocks=True)
         self._gcv = gcv
-        self.solved, self._spread = (
-            alphas,
-            None,
-        )  # the leverages depend on a penalty in another way than sums do
+        # The leverages depend on a penalty in another way than predictions do: all are solved.
+        self.skeleton = Skeleton(algebra, alphas, 0.0, 0.0, self.dtype)
 
-    def _residuals(self, vectors: Any, ones: Any, alpha: float) -> Any:
+    def _residuals(self, vectors: Any, ones: Any, samples: slice, alpha: float) -> Any:
         kept = vectors * (alpha / (self._values + alpha))[None, :]
         own = (kept * vectors).sum(1)
         if self._fit_intercept:
-            total = float(ones @ ones)
-            own = own - alpha / (alpha + self._lift * total) / total * ones**2
+            own = own - self._lifted_share(alpha) * ones**2
         if self._gcv:
             own = 0.0 * own + own.sum() / len(own)
-        return kept / own[:, None]
+        return kept[samples] / own[samples][:, None]

@@ -1,55 +1,78 @@
 r"""A few penalties that stand for a long grid.
 
-Sums of squares of predictions depend on a penalty through products :math:`g_i(\alpha) g_j(\alpha)` with
-:math:`g_i(\alpha) = \lambda_i / (\lambda_i + \alpha)`, smooth functions of :math:`\alpha`. Their matrix over
-a grid has a low numerical rank, so that the sums at a few penalties of the grid, weighted, give those at all
-others.
+Predictions depend on a penalty through :math:`\lambda_i / (\lambda_i + \alpha)`, smooth functions of it.
+Their matrix over a grid has a low numerical rank, so that the predictions for a few penalties of the grid,
+weighted, are those for all others, and products of the few give sums of squares for all.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-# Of the sums, in units of their largest: above the rounding of the products, and below 1e-6 of R2.
-TOLERANCE = {"float32": 2e-7, "float64": 1e-12}
-_EIGENVALUES = 40  # that stand for the spectrum
+from neurokern.ops._ridge_blas import Algebra
+
+# Of predictions; their squared errors change by far less, since the weights fit all eigenvalues at once.
+TOLERANCE = {"float32": 3e-6, "float64": 1e-13}
+_EIGENVALUES = 100  # that stand for the spectrum
 
 
-def skeleton(
-    alphas: np.ndarray, smallest: float, largest: float, dtype: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose penalties from a grid, for training samples with eigenvalues from ``smallest`` to ``largest``.
+class Skeleton:
+    """Penalties chosen from an ascending grid.
 
-    Returns
-    -------
-    chosen : (few,) indices into ``alphas``
-    weights : (few, alphas)
-        Sums at the chosen penalties times these weights are the sums at all.
+    Parameters
+    ----------
+    alphas : (alphas,)
+    smallest, largest : float
+        Between which the eigenvalues of all training samples lie, except for those of 0.
+    dtype : str
+        Of the products.
     """
-    if alphas.size < 8 or not largest > 0:
-        return np.arange(alphas.size), np.eye(alphas.size)
-    lowest = max(smallest, 1e-9 * alphas[0], 1e-15 * largest)
-    spectrum = np.geomspace(min(lowest, largest), largest, _EIGENVALUES)
-    g = np.column_stack([np.ones(alphas.size), spectrum / (spectrum + alphas[:, None])])
-    first, second = np.triu_indices(g.shape[1])
-    return _interpolated(g[:, first] * g[:, second], TOLERANCE[dtype])
 
+    def __init__(
+        self, algebra: Algebra, alphas: np.ndarray, smallest: float, largest: float, dtype: str
+    ) -> None:
+        chosen = np.arange(alphas.size)
+        if alphas.size > 2 and largest > 0:
+            lowest = max(smallest, 1e-9 * float(alphas[0]), 1e-15 * largest)
+            spectrum = np.geomspace(min(lowest, largest), largest, _EIGENVALUES)
+            shares = spectrum / (spectrum + alphas[:, None])
+            chosen = _pivots(shares, TOLERANCE[dtype])
+        self.alphas = alphas[chosen]
+        self.complete = chosen.size == alphas.size
+        weights = np.eye(alphas.size)
+        if not self.complete:
+            weights = np.linalg.lstsq(shares[chosen].T, shares.T, rcond=None)[0]
+        self.weights = algebra.array(weights, "float64")  # (few, alphas)
+        pairs = (weights[:, None, :] * weights[None, :, :]).reshape(-1, alphas.size)
+        self._pairs = algebra.array(pairs, "float64")
+        self._algebra = algebra
 
-def few_predictions(alphas: np.ndarray, values: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """The same for the predictions themselves, which depend on a penalty through each g alone."""
-    positive = np.unique(values[values > 1e-15 * values.max(initial=0)])
-    if positive.size == 0 or alphas.size < 4:
-        return np.arange(alphas.size), np.eye(alphas.size)
-    some = positive[np.linspace(0, positive.size - 1, min(positive.size, 5 * _EIGENVALUES)).astype(int)]
-    return _interpolated(some / (some + alphas[:, None]), TOLERANCE[dtype])
+    def __len__(self) -> int:
+        return int(self.alphas.size)
 
+    @property
+    def bytes_per_target(self) -> int:
+        """Memory of the sums of a fold and of the scores, per target."""
+        return 8 * (8 * int(self.weights.shape[1]) + 2 * len(self) ** 2)
 
-def _interpolated(rows: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that stand for all, and the weights (few, all) with which they do."""
-    chosen = _pivots(rows, tolerance)
-    if len(chosen) == len(rows):
-        return chosen, np.eye(len(rows))
-    return chosen, np.linalg.lstsq(rows[chosen].T, rows.T, rcond=None)[0]
+    def sums(self, values: Any) -> Any:
+        """Sums of predictions, (targets, few), to those of all penalties."""
+        return values if self.complete else self._algebra.cast(values, "float64") @ self.weights
+
+    def empty_squares(self, n_targets: int) -> Any:
+        """Room for :meth:`add_squares`."""
+        shape = (n_targets, len(self)) if self.complete else (n_targets, len(self), len(self))
+        return self._algebra.zeros(shape, "float64")
+
+    def add_squares(self, total: Any, out: Any) -> None:
+        """Add what sums of squares of ``out`` (targets, few, samples) need."""
+        total += self._algebra.sum_squares(out) if self.complete else self._algebra.pair_products(out)
+
+    def squares(self, total: Any) -> Any:
+        """Sums of squares (targets, alphas)."""
+        return total if self.complete else (total.reshape(len(total), -1) @ self._pairs).clip(0)
 
 
 def _pivots(rows: np.ndarray, tolerance: float) -> np.ndarray:

@@ -33,12 +33,16 @@ def means(algebra: Algebra, values: Any, weight: Any | None) -> Any:
     return total / (values.shape[0] if weight is None else weight.sum())
 
 
-def shifted(algebra: Algebra, values: Any, mean: Any | None, root: Any | None, dtype: str) -> Any:
-    """Return rows less the mean, times the roots of their weights, rounded once to ``dtype``."""
-    block = algebra.cast(values, "float64")
-    block = block - mean if mean is not None else block
-    block = block * root[:, None] if root is not None else block
-    return algebra.cast(block, dtype)
+def shifted(algebra: Algebra, values: Any, shift: Any | None, root: Any | None, dtype: str) -> Any:
+    """Return rows less a shift, times the roots of their weights, in ``dtype``; not always a copy."""
+    block = algebra.cast(values, dtype)
+    block = block - algebra.cast(shift, dtype) if shift is not None else block
+    return block * algebra.cast(root, dtype)[:, None] if root is not None else block
+
+
+def rounded(algebra: Algebra, mean: Any, dtype: str) -> Any:
+    """A mean as a shift: a number of ``dtype``, so that values less the shift are rounded once."""
+    return algebra.cast(algebra.cast(mean, dtype), "float64")
 
 
 def gram(algebra: Algebra, X: Any, mean: Any | None, root: Any | None) -> Any:

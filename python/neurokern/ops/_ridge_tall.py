@@ -21,8 +21,8 @@ import numpy as np
 from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_folds import Fold, Rows, is_partition
 from neurokern.ops._ridge_scores import FoldSums, Scores
-from neurokern.ops._ridge_skeleton import skeleton
-from neurokern.ops._ridge_sums import ROWS, blocks, means, shifted
+from neurokern.ops._ridge_skeleton import Skeleton
+from neurokern.ops._ridge_sums import ROWS, blocks, means, rounded, shifted
 
 _BLOCK_ROWS = 96  # rows of R in one product: R is triangular, and the zeros beside a block are left out
 _OUT_BYTES = 1 << 22  # of the products of a block of rows, all penalties and some targets: stays in cache
@@ -77,8 +77,10 @@ class MatrixMoments:
         self._partition = is_partition(folds, n_samples)
         weight = problem.weight
         self._root = None if weight is None else weight**0.5
-        self.x_shift = means(algebra, problem.X, weight) if fit_intercept else None
-        self.y_shift = means(algebra, problem.Y, weight) if fit_intercept else None
+        self.x_shift = self.y_shift = None
+        if fit_intercept:
+            self.x_shift = rounded(algebra, means(algebra, problem.X, weight), self.dtype)
+            self.y_shift = rounded(algebra, means(algebra, problem.Y, weight), self.dtype)
         self.X = algebra.empty((n_samples, self.n_features + 1), self.dtype)
         self.X[:, -1] = 1.0 if self._root is None else algebra.cast(self._root, self.dtype)
         for rows in blocks(n_samples, self.n_features):
@@ -126,9 +128,9 @@ class MatrixMoments:
         total: Any = 0.0
         y_squared: Any = 0.0
         for part in blocks(Y.shape[0], Y.shape[1], ROWS):
-            y = shifted(algebra, Y[part], shift, None if root is None else root[part], "float64")
-            y_squared = y_squared + (y * y).sum(0)
-            product = algebra.mm(algebra.cast(y, self.dtype).T, X[part])
+            y = shifted(algebra, Y[part], shift, None if root is None else root[part], self.dtype)
+            y_squared = y_squared + algebra.xp.einsum("nc,nc->c", *[algebra.cast(y, "float64")] * 2)
+            product = algebra.mm(y.T, X[part])
             # Sums over blocks in float64; a single block needs none.
             whole = Y.shape[0] == part.stop - part.start
             total = product if whole else total + algebra.cast(product, "float64")
@@ -192,11 +194,12 @@ class TallFold:
         self.root = algebra.cast(root, dtype)
         self.triangular = root.shape[0] <= n_features and bool(abs(root[-1, : root.shape[0] - 1]).sum() == 0)
 
-    def squared_norms(self, Z: Any, shrink: Any) -> Any:
-        """Return ``|R (d o z)|^2`` for each z (targets, features) and each column of d: (targets, alphas)."""
-        algebra, n_alphas = self._algebra, shrink.shape[1]
-        n_targets = Z.shape[0]
-        total = algebra.zeros((n_targets, n_alphas), "float64")
+    def squared_norms(self, Z: Any, skeleton: Skeleton) -> Any:
+        """Return ``|R (d o z)|^2`` for each z (targets, features) and each penalty: (targets, alphas)."""
+        algebra = self._algebra
+        shrink = algebra.cast(self.basis.shrink(algebra.array(skeleton.alphas, "float64")), self._dtype)
+        n_targets, n_few = Z.shape[0], len(skeleton)
+        total = skeleton.empty_squares(n_targets)
         n_rows = self.root.shape[0]
         step = _BLOCK_ROWS if self.triangular and n_rows > 2 * _BLOCK_ROWS else n_rows
         for first in range(0, n_rows, max(step, 1)):
@@ -206,9 +209,9 @@ class TallFold:
             width = max(64, _OUT_BYTES // (stacked.shape[1] * 4))
             for at in range(0, n_targets, width):
                 out = algebra.mm(Z[at : at + width, start:], stacked)
-                out = out.reshape(out.shape[0], n_alphas, block.shape[1])
-                total[at : at + width] += algebra.sum_squares(out)
-        return total
+                out = out.reshape(out.shape[0], n_few, block.shape[1])
+                skeleton.add_squares(total[at : at + width], out)
+        return skeleton.squares(total)
 
 
 def _root_of(algebra: Algebra, matrix: Any) -> Any:
@@ -247,15 +250,14 @@ class TallSolver:
         spectra = [algebra.host(fold.basis.values) for fold in self.folds]
         smallest = min((float(values[values > 0].min(initial=np.inf)) for values in spectra), default=0.0)
         largest = float(self.full.values.max())
-        chosen, weights = skeleton(alphas, smallest, largest, self.dtype)
-        self.solved = alphas[chosen]
-        self._spread = None if len(chosen) == alphas.size else algebra.array(weights, "float64")
+        self.spectrum = float(self.full.values.min()), largest
+        self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
 
     def chunks(self) -> Iterator[slice]:
         """Chunks of targets with bounded memory."""
-        per_target = (
-            (len(self.folds) + 4) * (self.moments.n_features + 1) * (4 if self.dtype == "float32" else 8)
-        )
+        size = 4 if self.dtype == "float32" else 8
+        per_target = (len(self.folds) + 4) * (self.moments.n_features + 1) * size
+        per_target += self.skeleton.bytes_per_target
         step = max(64, _CHUNK_BYTES // per_target)
         for first in range(0, self.moments.n_targets, step):
             yield slice(first, min(first + step, self.moments.n_targets))
@@ -266,7 +268,9 @@ class TallSolver:
 
     def score(self, scores: Scores) -> Any:
         """Scores (targets, alphas) of the chunk."""
-        alphas = self._algebra.array(self.solved, "float64")
+        alphas = self._algebra.array(self._alphas, "float64")
+        if not self.folds:  # nothing is left out, and nothing known
+            return self.total.y_squared[:, None] * alphas[None, :] * float("nan")
         for fold, test, left_out in zip(self.folds, self._tests, self._out, strict=True):
             scores.add(self._fold_sums(fold, self.total.less(left_out), test, alphas, scores.needs_products))
         return scores.result()
@@ -284,19 +288,14 @@ class TallSolver:
         G *= Z
         guess = cast(algebra.mm(Z, cast(fold.sum_of_rotated[:, None] * shrink, self.dtype)), "float64")
         y_guess = cast(algebra.mm(G, cast(shrink, self.dtype)), "float64") - origin[:, None] * guess
-        squared = fold.squared_norms(Z, cast(shrink, self.dtype))
+        squared = fold.squared_norms(Z, self.skeleton)
         test_y = cast(test.y, "float64")
         y_squared = test.y_squared + origin * (fold.weight * origin - 2 * test_y)
-        error = y_squared[:, None] + self._at_all(squared - 2 * y_guess)
+        error = y_squared[:, None] + squared - 2 * y_guess
         sums = FoldSums(fold.weight, origin, test_y - fold.weight * origin, y_squared, error.clip(0))
         if not products:
             return sums
-        found = (self._at_all(values) for values in (guess, squared, y_guess))
-        return FoldSums(sums.weight, origin, sums.y, y_squared, sums.error, *found)
-
-    def _at_all(self, values: Any) -> Any:
-        """From the penalties that were solved to all."""
-        return values if self._spread is None else values @ self._spread
+        return FoldSums(sums.weight, origin, sums.y, y_squared, sums.error, guess, squared, y_guess)
 
     def weights(self, alphas: Any) -> tuple[Any, Any]:
         """Weights (features, targets), and the mean of y about its shift, with a penalty for each target."""

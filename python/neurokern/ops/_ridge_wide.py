@@ -13,7 +13,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,11 @@ from neurokern.ops._ridge_arguments import Problem
 from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_folds import Fold
 from neurokern.ops._ridge_scores import FoldSums, Scores
-from neurokern.ops._ridge_skeleton import skeleton
-from neurokern.ops._ridge_sums import blocks, kernel, means, shifted
+from neurokern.ops._ridge_skeleton import Skeleton
+from neurokern.ops._ridge_sums import blocks, kernel, means, rounded, shifted
 
 _LARGE = 1 << 32  # multiply-adds of the kernel, above which float32 input is multiplied in float32
-_STACK_BYTES = 1 << 26  # of the prediction matrices of some penalties
+_STACK_BYTES = 1 << 26  # of the prediction matrices of all penalties for some samples
 _OUT_BYTES = 1 << 22  # of the predictions of some targets: stays in cache
 _CHUNK_BYTES = 1 << 27  # of a chunk of targets
 _KEPT_BYTES = 1 << 28  # of eigenvectors that are kept between chunks of targets
@@ -34,6 +34,8 @@ _KEPT_BYTES = 1 << 28  # of eigenvectors that are kept between chunks of targets
 
 class WideSolver:
     """Scores and weights of chunks of targets; ``by_blocks`` takes one decomposition for all folds."""
+
+    _rows_apart = False  # whether the residuals of some samples can be had without those of their block
 
     def __init__(
         self,
@@ -50,8 +52,11 @@ class WideSolver:
         self._root = None if weight is None else weight**0.5
         ones = algebra.array(np.ones(problem.shape[0]), "float64")
         self._ones = ones if self._root is None else self._root  # what a constant is after weighting
-        self.x_shift = means(algebra, problem.X, weight) if fit_intercept else None
-        self.y_shift = means(algebra, problem.Y, weight) if fit_intercept else None
+        self.x_mean = means(algebra, problem.X, weight) if fit_intercept else None
+        self.x_shift = self.y_shift = None
+        if fit_intercept:
+            self.x_shift = rounded(algebra, self.x_mean, self.dtype)
+            self.y_shift = rounded(algebra, means(algebra, problem.Y, weight), self.dtype)
         n_samples, n_features, _ = problem.shape
         # With fewer features than samples most eigenvalues are 0, and must not be the rounding of float32.
         large = n_samples**2 * n_features > _LARGE and n_features > n_samples
@@ -62,23 +67,23 @@ class WideSolver:
         centered = self._kernel
         if fit_intercept:
             centered = _centered(centered, self._ones)
-            self._lift = float(centered.diagonal().sum()) / len(centered) or 1.0
+            # Any lift is right on paper; this one makes its eigenvalue the mean of the others.
+            mean = float(centered.diagonal().sum()) / len(centered) or 1.0
+            self._lift = mean / float(self._ones @ self._ones)
             centered = centered + self._lift * self._ones[:, None] * self._ones[None, :]
         values, self._vectors = algebra.eigh(centered)
         self._values = values.clip(0)
         # Kernels of fewer samples have no smaller eigenvalues, unless this one has many of 0.
         smallest, largest = float(self._values[0]), float(self._values[-1])
-        chosen, weights = skeleton(alphas, smallest, largest, self.dtype)
-        self.solved = alphas[chosen]
-        self._spread = None if len(chosen) == alphas.size else algebra.array(weights, "float64")
+        self.spectrum = smallest, largest
+        self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
         self._kept: dict[int, tuple[Any, Any, Any]] = {}
-        self.x_mean = self.x_shift
 
     def chunks(self) -> Iterator[slice]:
         """Chunks of targets with bounded memory."""
         n_samples, _, n_targets = self._problem.shape
         size = 4 if self.dtype == "float32" else 8
-        step = max(256, _CHUNK_BYTES // (size * n_samples + 32 * self._alphas.size))
+        step = max(256, _CHUNK_BYTES // (3 * size * n_samples + self.skeleton.bytes_per_target))
         for first in range(0, n_targets, step):
             yield slice(first, min(first + step, n_targets))
 
@@ -91,6 +96,12 @@ class WideSolver:
             root = None if self._root is None else self._root[rows]
             self._U[:, rows] = shifted(algebra, Y[rows, targets], shift, root, self.dtype).T
         self._Z: Any = None
+        self._y_mean = 0.0 * algebra.cast(self._U[:, 0], "float64")  # about the shift
+        if self._fit_intercept:
+            ones = algebra.cast(self._ones, self.dtype)
+            mean = (self._U @ ones) / (ones @ ones)
+            self._U -= mean[:, None] * ones[None, :]
+            self._y_mean = algebra.cast(mean, "float64")
 
     @property
     def _rotated(self) -> Any:
@@ -118,7 +129,7 @@ class WideSolver:
             shift = None if self.x_shift is None else self.x_shift[columns]
             block = shifted(algebra, X[:, columns], shift, self._root, self.dtype)
             weights[columns] = algebra.mm(block.T, duals)
-        return weights, algebra.zeros((duals.shape[1],), "float64")
+        return weights, self._y_mean
 
     # ---- a decomposition for each fold
 
@@ -156,17 +167,17 @@ class WideSolver:
         origin = (train @ own) / (own @ own) if self._fit_intercept else 0.0 * train[:, 0]
         ones = algebra.cast(self._ones[fold.test], self.dtype)
         U = self._U[:, fold.test] - origin[:, None] * ones[None, :]
-        shrink = (values > 0)[:, None] / (values[:, None] + algebra.array(self.solved, "float64")[None, :])
-        shrink = algebra.cast(shrink, self.dtype)
-        rotate = len(U) < len(self.solved) * fold.n_test
+        alphas = algebra.array(self.skeleton.alphas, "float64")
+        shrink = algebra.cast((values > 0)[:, None] / (values[:, None] + alphas[None, :]), self.dtype)
+        rotate = len(U) < len(alphas) * fold.n_test
         Z = algebra.mm(train, vectors) if rotate else train
 
-        def operator(alphas: slice) -> Any:
-            stacked = rows.T[:, None, :] * shrink[:, alphas, None]
+        def operator(samples: slice) -> Any:
+            stacked = rows[samples].T[:, None, :] * shrink[:, :, None]
             stacked = stacked.reshape(stacked.shape[0], -1)
             return stacked if rotate else algebra.mm(vectors, stacked)
 
-        return self._sums(operator, Z, U, ones, origin, scores, are_residuals=False)
+        return self._sums(operator, Z, U, ones, origin, scores)
 
     # ---- one decomposition for all folds
 
@@ -174,69 +185,80 @@ class WideSolver:
         algebra = self._algebra
         vectors, ones = self._vectors[fold.test], self._ones[fold.test]
 
-        def operator(alphas: slice) -> Any:
-            parts = [self._residuals(vectors, ones, alpha) for alpha in self.solved[alphas].tolist()]
-            return algebra.xp.concatenate([algebra.cast(part, self.dtype).T for part in parts], 1)
+        def operator(samples: slice) -> Any:
+            parts = [
+                algebra.cast(self._residuals(vectors, ones, samples, alpha), self.dtype).T
+                for alpha in self.skeleton.alphas.tolist()
+            ]
+            return algebra.xp.concatenate(parts, 1)
 
-        bulk_ones = algebra.cast(ones, self.dtype)
         U = self._U[:, fold.test]
+        own = algebra.cast(ones, self.dtype)
         origin = 0.0 * U[:, 0]
-        return self._sums(operator, self._rotated, U, bulk_ones, origin, scores, are_residuals=True)
+        if self._rows_apart:
+            return self._sums(operator, self._rotated, U, own, origin, scores)
+        if (
+            self._fit_intercept
+        ):  # the mean of the training samples: about it, predictions vanish as alpha grows
+            origin = (U @ own) / float(ones @ ones - self._ones @ self._ones)
+            U = U - origin[:, None] * own[None, :]
+        return self._sums(operator, self._rotated, U, own, origin, scores, fold.n_test)
 
-    def _residuals(self, vectors: Any, ones: Any, alpha: float) -> Any:
+    def _residuals(self, vectors: Any, ones: Any, samples: slice, alpha: float) -> Any:
         """Matrix from rotated targets to the residuals of samples left out together: (samples, rank)."""
         kept = vectors * (alpha / (self._values + alpha))[None, :]
         own = kept @ vectors.T
         if self._fit_intercept:
-            total = float(self._ones @ self._ones)
-            own = own - alpha / (alpha + self._lift * total) / total * ones[:, None] * ones[None, :]
+            own = own - self._lifted_share(alpha) * ones[:, None] * ones[None, :]
         return self._algebra.solve(own, kept)
+
+    def _lifted_share(self, alpha: float) -> float:
+        """What the lifted direction adds to each product of ones."""
+        total = float(self._ones @ self._ones)
+        return alpha / (alpha + self._lift * total) / total
 
     # ---- both
 
     def _sums(
-        self, operator: Any, Z: Any, U: Any, ones: Any, origin: Any, scores: Scores, *, are_residuals: bool
+        self,
+        operator: Callable[[slice], Any],
+        Z: Any,
+        U: Any,
+        ones: Any,
+        origin: Any,
+        scores: Scores,
+        whole: int | None = None,
     ) -> FoldSums:
-        """Sums of one fold; ``operator(alphas)`` is (rank, alphas * test samples), Z its (targets, rank)."""
-        algebra, xp = self._algebra, self._algebra.xp
+        """Sums of one fold from ``Z @ operator(samples)``, Z being (targets, rank).
+
+        The operator gives (rank, few alphas * samples): predictions about ``origin``, or residuals of blocks;
+        test samples are taken some at a time, or ``whole`` at once.
+        """
+        algebra, skeleton = self._algebra, self.skeleton
         n_targets, n_test = U.shape
-        n_solved = len(self.solved)
-        U = xp.ascontiguousarray(U) if xp is np else U.contiguous()
-        error, guess, squared, product = (algebra.zeros((n_targets, n_solved), "float64") for _ in range(4))
-        group = max(1, _STACK_BYTES // (4 * n_test * Z.shape[1]))
-        for first in range(0, n_solved, group):
-            alphas = slice(first, min(first + group, n_solved))
-            stacked = operator(alphas)
+        squares = skeleton.empty_squares(n_targets)
+        product, guess = (algebra.zeros((n_targets, len(skeleton)), "float64") for _ in range(2))
+        step = whole or max(1, _STACK_BYTES // (4 * len(skeleton) * Z.shape[1]))
+        for first in range(0, n_test, step):
+            samples = slice(first, min(first + step, n_test))
+            stacked = operator(samples)
             width = max(64, _OUT_BYTES // (4 * stacked.shape[1]))
             for at in range(0, n_targets, width):
                 rows = slice(at, min(at + width, n_targets))
-                out = algebra.mm(Z[rows], stacked).reshape(-1, alphas.stop - first, n_test)
-                truth = U[rows][:, None, :]
+                out = algebra.mm(Z[rows], stacked).reshape(-1, len(skeleton), samples.stop - first)
+                truth = U[rows, samples]
+                if self._by_blocks:
+                    out = truth[:, None, :] - out
+                skeleton.add_squares(squares[rows], out)
+                product[rows] += (out @ truth[:, :, None])[:, :, 0]
                 if scores.needs_products:
-                    guessed = truth - out if are_residuals else out
-                    guess[rows, alphas] = guessed @ ones
-                    squared[rows, alphas] = algebra.sum_squares(guessed)
-                    product[rows, alphas] = (guessed * truth).sum(-1)
-                if not are_residuals:
-                    out -= truth
-                error[rows, alphas] = algebra.sum_squares(out)
-        U64 = algebra.cast(U, "float64")
-        ones = algebra.cast(ones, "float64")
-        y, y_squared = U64 @ ones, (U64 * U64).sum(1)
-        sums = [
-            float(ones @ ones),
-            algebra.cast(origin, "float64"),
-            y,
-            y_squared,
-            self._at_all(error).clip(0),
-        ]
-        if scores.needs_products:
-            sums += [self._at_all(values) for values in (guess, squared, product)]
-        return FoldSums(*sums)
-
-    def _at_all(self, values: Any) -> Any:
-        """From the penalties that were solved to all."""
-        return values if self._spread is None else values @ self._spread
+                    guess[rows] += out @ ones[samples]
+        U, ones = algebra.cast(U, "float64"), algebra.cast(ones, "float64")
+        y, y_squared = U @ ones, (U * U).sum(1)
+        squared, product = skeleton.squares(squares), skeleton.sums(product)
+        error = (y_squared[:, None] + squared - 2 * product).clip(0)
+        sums = float(ones @ ones), algebra.cast(origin, "float64"), y, y_squared, error
+        return FoldSums(*sums, skeleton.sums(guess), squared, product)
 
 
 def _centered(matrix: Any, ones: Any) -> Any:

@@ -55,7 +55,7 @@ def score_map(volume: NDArray[np.floating]) -> Figure:
         for axis in axes.flat:
             axis.set_axis_off()
         for axis, level in zip(axes.flat, shown, strict=False):
-            axis.imshow(np.isfinite(volume[:, :, level]).T, cmap="gray", vmin=-6, vmax=1.4, origin="lower")
+            axis.imshow(np.isfinite(volume[:, :, level]).T, cmap="Greys", vmin=0, vmax=5, origin="lower")
             values = np.ma.masked_less_equal(np.ma.masked_invalid(volume[:, :, level]), 0)
             drawn = axis.imshow(values.T, cmap="inferno", vmin=0, vmax=high, origin="lower")
             axis.set_title(f"z = {level}", fontsize=8)

@@ -115,6 +115,7 @@ def measure_run(
         confounds = None  # told among the warnings; which row belongs to which volume is not known
     global_signal, dvars, signals = _courses(file, mask, _chosen_voxels(mask, file.header.affine))
     removed = () if confounds is None else tuple(name for name in _NUISANCE if name in confounds)
+    removed = removed if len(removed) + 2 < len(signals) else ()  # else nothing would be left
     columns = None
     if removed and confounds is not None:
         columns = np.nan_to_num(_numbers(confounds, removed))  # derivatives have no first row
