@@ -145,7 +145,7 @@ __device__ void make_tridiagonal(const SharedRoom& s, int n) {
     __syncthreads();
     swap_pairs(x);
   }
-  if (thread == 0) x.diagonal[0] = s.matrix[0];
+  if (thread == 0 && n > 0) x.diagonal[0] = s.matrix[0];
   __syncthreads();
 }
 

@@ -111,6 +111,30 @@ NK_HD double lift_of(double trace, std::int64_t n) {
   return mean > 0 ? mean : 1;  // samples are all the same: any positive number does
 }
 
+// ---- Choice
+
+constexpr double kEqualErrors = 1 + 1e-10;  // within rounding: leaving out one of two samples is all the same
+
+// Of errors (n_alphas, stride), each the sum of the first n_targets of its row.
+NK_HD double sum_row(const double* errors, std::int64_t n_targets) {
+  double sum = 0;
+  for (std::int64_t t = 0; t < n_targets; ++t) sum += errors[t];
+  return sum;
+}
+
+// The first alpha whose error equals the smallest; the first of all if there is none.
+NK_HD std::int64_t choose_alpha(const double* errors, std::int64_t n_alphas, std::int64_t stride,
+                                std::int64_t n_targets) {
+  double smallest = sum_row(errors, n_targets);
+  for (std::int64_t a = 1; a < n_alphas; ++a) {
+    const double error = sum_row(errors + a * stride, n_targets);
+    if (error < smallest) smallest = error;
+  }
+  for (std::int64_t a = 0; a < n_alphas; ++a)
+    if (sum_row(errors + a * stride, n_targets) <= smallest * kEqualErrors) return a;
+  return 0;
+}
+
 NK_HD double r_squared(double error, double total) { return total > 0 ? 1 - error / total : NAN; }
 
 }  // namespace neurokern

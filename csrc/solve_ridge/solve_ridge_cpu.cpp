@@ -133,6 +133,11 @@ void rotate(const Problem<Real>& problem, const Decomposition& t, const double* 
   add_product(t.samples, t.pitch, values, targets, t.n, t.side, problem.p.n_targets, rotated, targets);
 }
 
+template <class T>
+void fill(T* at, std::int64_t n, double value) {
+  for (std::int64_t i = 0; i < n; ++i) at[i] = static_cast<T>(value);
+}
+
 // ---- Leave-one-out
 
 template <class Real>
@@ -168,32 +173,14 @@ void score_alphas(const Problem<Real>& problem, const Decomposition& t, double* 
   }
 }
 
-// The alpha of the smallest error; the first one of equals, or if there is none.
-NK_INLINE std::int64_t best_alpha(const double* errors, std::int64_t n_alphas, std::int64_t stride) {
-  std::int64_t best = 0;
-  for (std::int64_t a = 1; a < n_alphas; ++a)
-    if (errors[a * stride] < errors[best * stride]) best = a;
-  return best;
-}
-
 template <class Real>
 void choose_alphas(const Problem<Real>& problem, const double* errors, std::int64_t* choice) {
   const RidgeBatch& p = problem.p;
-  if (!p.shared_alpha) {
-    for (std::int64_t t = 0; t < p.n_targets; ++t)
-      choice[t] = best_alpha(errors + t, p.n_alphas, p.n_targets);
-    return;
-  }
-  double best_sum = 0;
-  std::int64_t best = 0;
-  for (std::int64_t a = 0; a < p.n_alphas; ++a) {
-    double sum = 0;
-    for (std::int64_t t = 0; t < p.n_targets; ++t) sum += errors[a * p.n_targets + t];
-    if (a > 0 && !(sum < best_sum)) continue;
-    best_sum = sum;
-    best = a;
-  }
-  for (std::int64_t t = 0; t < p.n_targets; ++t) choice[t] = best;
+  if (p.shared_alpha)
+    return fill(choice, p.n_targets,
+                static_cast<double>(choose_alpha(errors, p.n_alphas, p.n_targets, p.n_targets)));
+  for (std::int64_t t = 0; t < p.n_targets; ++t)
+    choice[t] = choose_alpha(errors + t, p.n_alphas, p.n_targets, 1);
 }
 
 template <class Real>
@@ -284,11 +271,6 @@ void write_weights(const Problem<Real>& problem, const Decomposition& t, const d
     for (int i = 0; i < kEight; ++i) eight[i] = sums[i * targets + target];
     intercept[target] = static_cast<Real>(problem.room[at.y_means + target] - add_eight(eight));
   }
-}
-
-template <class Real>
-void fill(Real* at, std::int64_t n, double value) {
-  for (std::int64_t i = 0; i < n; ++i) at[i] = static_cast<Real>(value);
 }
 
 template <class Real>

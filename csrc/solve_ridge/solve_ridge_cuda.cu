@@ -76,23 +76,15 @@ __device__ bool center_targets(const BlockProblem<Real, kThreads>& b) {
   return __syncthreads_or(bad) == 0;
 }
 
-// A thread for each target; the smallest error wins, the first one of equals.
+// A thread for each target.
 template <class Real, int kThreads>
 __device__ void choose_alphas(const BlockProblem<Real, kThreads>& b) {
   const RidgeBatch& p = b.p;
   const std::int64_t q = p.n_targets;
   const double* const errors = b.room + b.at.errors;
   b.for_each(q, [&](std::int64_t t) {
-    std::int64_t best = 0;
-    double best_error = 0;
-    for (std::int64_t a = 0; a < p.n_alphas; ++a) {
-      double error = p.shared_alpha ? 0 : errors[a * q + t];
-      for (std::int64_t k = 0; p.shared_alpha && k < q; ++k) error += errors[a * q + k];
-      if (a > 0 && !(error < best_error)) continue;
-      best = a;
-      best_error = error;
-    }
-    p.choice[b.index * q + t] = best;
+    p.choice[b.index * q + t] =
+        p.shared_alpha ? choose_alpha(errors, p.n_alphas, q, q) : choose_alpha(errors + t, p.n_alphas, q, 1);
     double total = 0;
     for (int i = 0; i < b.n; ++i) total += b.room[b.at.y + i * q + t] * b.room[b.at.y + i * q + t];
     for (std::int64_t a = 0; a < p.n_alphas; ++a)

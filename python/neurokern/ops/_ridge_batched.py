@@ -89,8 +89,8 @@ def solve_ridge_batched(
     Returns
     -------
     solution : BatchedRidge
-        Weights and intercepts in float64 if X or Y demands it, else in float32; of equal errors the smaller
-        alpha is chosen.
+        Weights and intercepts in float64 if X or Y demands it, else in float32; of errors that are equal but
+        for rounding the smallest alpha is chosen.
 
     Raises
     ------
@@ -161,15 +161,15 @@ def _check_arrays(X: Any, Y: Any) -> tuple[Any, Any, bool]:
             f"{X.shape[1]}), one row per row of X, got {tuple(Y.shape)}"
         )
     names = {name: str(array.dtype).removeprefix("torch.") for name, array in (("X", X), ("Y", Y))}
-    for name, kind in names.items():
-        if kind not in EXACT_IN_FLOAT32 | EXACT_IN_FLOAT64:
-            raise TypeError(f"{_FUNCTION}: {name} must hold real numbers of at most 64 bits, got {kind}")
+    for name, given in names.items():
+        if given not in EXACT_IN_FLOAT32 | EXACT_IN_FLOAT64:
+            raise TypeError(f"{_FUNCTION}: {name} must hold real numbers of at most 64 bits, got {given}")
     wide = not EXACT_IN_FLOAT64.isdisjoint(names.values())
     one_target = Y.ndim == 2
     Y = Y[:, :, None] if one_target else Y
     if is_tensor:
-        dtype = torch.float64 if wide else torch.float32
-        return X.to(dtype), Y.to(dtype), one_target
+        kind = torch.float64 if wide else torch.float32
+        return X.to(kind), Y.to(kind), one_target
     dtype = np.float64 if wide else np.float32
     return X.astype(dtype, copy=False), Y.astype(dtype, copy=False), one_target
 
@@ -185,8 +185,8 @@ def _check_alphas(alphas: Any, X: Any) -> Any:
     if isinstance(X, np.ndarray):
         return values
     if torch.is_tensor(alphas) and alphas.requires_grad:
-        _, places = np.unique(alphas.detach().cpu().double().numpy(), return_index=True)
-        places = torch.from_numpy(places).to(alphas.device)
+        _, first = np.unique(alphas.detach().cpu().double().numpy(), return_index=True)
+        places = torch.from_numpy(first).to(alphas.device)
         return alphas.reshape(-1)[places].to(X.device, torch.float64)
     return torch.from_numpy(values).to(X.device)
 

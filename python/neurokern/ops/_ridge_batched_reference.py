@@ -88,8 +88,9 @@ def solve_group(
         errors = xp.stack([t.errors(y, float(alpha)) for alpha in alphas], 1)
         total = (y * y).sum(1)[:, None]
         scores = xp.where(total > 0, 1 - errors / xp.where(total > 0, total, 1 + 0 * total), np.nan)
-        choice = errors.sum(2)[:, :, None].argmin(1) if shared_alpha else errors.argmin(1)
-        choice = choice + 0 * (Y[:, 0] != Y[:, 0])  # one for each target
+        judged = errors.sum(2)[:, :, None] + 0 * errors if shared_alpha else errors
+        equal = judged <= xp.amin(judged, 1)[:, None] * (1 + 1e-10)  # within rounding: the first of them
+        choice = (equal * 1).argmax(1)
     else:
         scores = y[:, :0]
         choice = _library.new_array(X, (len(X), Y.shape[2]), "int64", 0)
@@ -109,7 +110,7 @@ def solve(
     X: Any, Y: Any, alphas: Any, counts: Any, fit_intercept: bool, shared_alpha: bool
 ) -> tuple[Any, ...]:
     """Weights, intercept, dual coefficients, places of the chosen alphas, leave-one-out R2."""
-    n_problems, n, p, q = (*X.shape, Y.shape[2])
+    (n_problems, n, p), q = X.shape, Y.shape[2]
     n_scores = len(alphas) if len(alphas) > 1 else 0
     weights, intercept, dual = (
         _library.new_array(X, shape, X.dtype, 0)
@@ -141,7 +142,7 @@ def differentiate(
     fit_intercept: bool,
 ) -> tuple[Any, Any, Any]:
     """Gradients of X, Y and of each target's alpha; ``alphas`` is (problems, targets)."""
-    n_problems, n, p, q = (*X.shape, weights.shape[2])
+    (n_problems, n, p), q = X.shape, weights.shape[2]
     grad_X = _library.new_array(X, (n_problems, n, p), X.dtype, 0)
     grad_Y = _library.new_array(X, (n_problems, n, q), X.dtype, 0)
     grad_alphas = _library.new_array(X, (n_problems, q), "float64", 0)
