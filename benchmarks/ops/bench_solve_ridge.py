@@ -27,6 +27,7 @@ from neurokern.ops import banded_ridge_cv, ridge_cv, solve_ridge
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import harness
+import ridge_batched_peers
 import solve_ridge_peers as peers
 
 OURS = "neurokern"
@@ -150,6 +151,11 @@ def autograd(n: int, p: int, v: int) -> Workload:
     return Workload(candidates, differing, n * v, (4 * n * (p + v), 4 * p * v))
 
 
+def few_shot(n: int, n_problems: int) -> Workload:
+    """Return a batch of episodes of n samples, each with its alphas chosen by leave-one-out."""
+    return Workload(*ridge_batched_peers.few_shot(n, n_problems, OURS))
+
+
 def decades(low: float, high: float, n_alphas: int) -> np.ndarray:
     return np.logspace(low, high, n_alphas)
 
@@ -170,6 +176,11 @@ WORKLOADS: dict[str, Make] = {
     "banded, p < n, 4 candidates": functools.partial(banded, 3000, 450, 2000, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 1000, 3000, 2000, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(2000, 768, 500),
+    "few-shot, 500 episodes of 5 samples": functools.partial(few_shot, 5, 500),
+    "few-shot, 300 episodes of 16 samples": functools.partial(few_shot, 16, 300),
+    "few-shot, 150 episodes of 32 samples": functools.partial(few_shot, 32, 150),
+    "few-shot, 50 episodes of 64 samples": functools.partial(few_shot, 64, 50),
+    "few-shot, 30 episodes of 100 samples": functools.partial(few_shot, 100, 30),
 }
 QUICK: dict[str, Make] = {
     "tall, n/p = 5": functools.partial(search, 300, 60, 50, TEN, others=(*HIMALAYA, PER_ALPHA, LAB)),
@@ -180,6 +191,7 @@ QUICK: dict[str, Make] = {
     "banded, p < n, 4 candidates": functools.partial(banded, 300, 60, 50, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 100, 300, 50, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(200, 60, 20),
+    "few-shot, 300 episodes of 16 samples": functools.partial(few_shot, 16, 10),
 }
 
 
