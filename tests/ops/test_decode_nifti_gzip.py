@@ -181,12 +181,13 @@ def test_private_memory_grows_by_the_output_and_16_mb(tmp_path):
     path = write_nifti(tmp_path / "a.nii.gz", raw)
     code = f"""
 import numpy as np, torch
-from neurokern.ops import NiftiFile, decode_nifti
+from neurokern.ops import NiftiFile, VoxelMask, decode_nifti
 def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) / 1000
 torch.set_num_threads(1)
-mask = np.zeros({shape[:3]}, bool); mask[10:70, 10:70, 10:50] = True
+mask = np.zeros({shape[:3]}, bool); mask[20:60, 10:70, 10:50] = True
+mask = VoxelMask(mask)
 decode_nifti({str(path)!r}, mask, stop=1)
-file, out, before = NiftiFile({str(path)!r}, cache=False), torch.ones(50, mask.sum()), peak()
+file, out, before = NiftiFile({str(path)!r}, cache=False), torch.ones(50, mask.n_voxels), peak()
 for _ in range(2): decode_nifti(file, mask, out=out)
 print(peak() - before)
 """
