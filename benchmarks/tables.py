@@ -67,6 +67,16 @@ GOALS = [
     Goal("decode_nifti", "400 parcel means", "scipy CSR on the memmap", 2.7),
     Goal("decode_nifti", "mask, detrend, standardize", "torch closed form", 5),
     Goal("decode_nifti", "mask, detrend, 24 confounds, standardize", "nilearn signal.clean", 6),
+    Goal("bids_windows", "windows of .nii.gz, packed", "rapidgzip + index + take", 40),
+    Goal("bids_windows", "windows of .nii.gz, packed", "nibabel + indexed_gzip", 100),
+    Goal(
+        "bids_windows",
+        "windows of 400 parcels, packed",
+        "nilearn NiftiLabelsMasker of slices",
+        500,
+    ),
+    Goal("bids_windows", "batches, no workers", "float32 .npy, mapped, Dataset", 2),
+    Goal("bids_windows", "five lines, later", "nilearn NiftiMasker + Dataset", 40),
 ]
 
 
@@ -249,10 +259,14 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "gather_regions": functools.partial(times_table, "gather_regions"),
     "decode_nifti": decode_nifti_table,
     "decode_nifti memory": decode_nifti_memory_table,
+    "bids_windows": functools.partial(times_table, "bids_windows"),
 }
 
 
-MEASURED = ("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "decode_nifti_memory")
+MEASURED = (
+    *("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "decode_nifti_memory"),
+    "bids_windows",
+)
 
 
 def load_results() -> dict[str, list[Line]]:

@@ -46,6 +46,9 @@ INTERPRETED = {
     "test_bin_spikes",
     "test_bin_spikes_smoothing",
     "test_bin_spikes_trains",
+    "test_decode_nifti_device",
+    "test_decode_nifti_resident",
+    "test_decode_nifti_resident_parcels",
     "test_gather_regions",
     "test_mask_regions",
 }

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "decode_nifti/decode_nifti.h"
+#include "decode_nifti/decode_nifti_body.h"
 
 namespace neurokern {
 namespace NEUROKERN_ISA {
@@ -22,9 +22,6 @@ constexpr int kCleanLanes = 4;
 #endif
 constexpr std::int64_t kTileColumns = 32;    // two cache lines of each row
 constexpr std::int64_t kBlockColumns = 256;  // of a task
-constexpr int kBasisStep = 4;                // rows of the basis that are taken out together
-// What is left of a column, relative to what it was about its first value: below, it is rounding.
-constexpr double kNothingLeft = 1e-12;
 
 // Columns beside each other, all rows; `values` is memory of (n_rows, kTileColumns).
 struct Tile {

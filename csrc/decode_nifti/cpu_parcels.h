@@ -14,6 +14,7 @@ namespace NEUROKERN_ISA {
 namespace {
 
 // Sums of a run: integers while they are exact, whatever the order; else doubles, in the order of the file.
+// The runs' sums, each from 0 on, are added in that order, too (cuda_parcels.cuh does the same).
 template <typename Type>
 struct RunSum {
   using Number = double;

@@ -105,6 +105,24 @@ struct DecodeResident {
   DecodedType decoded;  // not raw
 };
 
+// Means over parcels of values that lie on the GPU. The index is not checked before: wherever it points, no
+// other memory is read.
+struct ReduceResident {
+  const void* raw;  // (n_volumes, volume_values), as in the file
+  std::int64_t volume_values, n_volumes;
+  VoxelType type;
+  bool swapped;
+  double slope, inter;
+  const std::int64_t* positions;    // (n_voxels,) within a volume: parcel after parcel, each in file order
+  const std::int64_t* run_starts;   // (n_runs + 1,): first voxel of each run of neighbors, and n_voxels
+  const std::int64_t* parcel_runs;  // (n_parcels + 1,): first run of each parcel, and n_runs
+  const double* sizes;              // (n_parcels,): voxels of each
+  std::int64_t n_voxels, n_runs, n_parcels;
+  float* out;  // (n_volumes, n_parcels)
+};
+
 void decode_resident_cuda(const DecodeResident& p, void* stream);
+void reduce_resident_cuda(const ReduceResident& p, void* stream);
+void clean_columns_cuda(const CleanColumns& p, void* stream);
 
 }  // namespace neurokern

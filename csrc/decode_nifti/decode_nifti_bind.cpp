@@ -40,6 +40,33 @@ void bind_resident(py::module_& m) {
       py::kw_only(), py::arg("raw"), py::arg("volume_values"), py::arg("n_volumes"), py::arg("n_voxels"),
       py::arg("type"), py::arg("swapped"), py::arg("slope"), py::arg("inter"), py::arg("positions"),
       py::arg("out"), py::arg("out_stride"), py::arg("decoded"), py::arg("stream"));
+  m.def(
+      "reduce_resident",
+      [](std::uintptr_t raw, std::int64_t volume_values, std::int64_t n_volumes, int type, bool swapped,
+         double slope, double inter, std::uintptr_t positions, std::uintptr_t run_starts,
+         std::uintptr_t parcel_runs, std::uintptr_t sizes, std::int64_t n_voxels, std::int64_t n_runs,
+         std::int64_t n_parcels, std::uintptr_t out, std::uintptr_t stream) {
+        reduce_resident_cuda(
+            {pointer<const void>(raw), volume_values, n_volumes, static_cast<VoxelType>(type), swapped, slope,
+             inter, pointer<const std::int64_t>(positions), pointer<const std::int64_t>(run_starts),
+             pointer<const std::int64_t>(parcel_runs), pointer<const double>(sizes), n_voxels, n_runs,
+             n_parcels, pointer<float>(out)},
+            pointer<void>(stream));
+      },
+      py::kw_only(), py::arg("raw"), py::arg("volume_values"), py::arg("n_volumes"), py::arg("type"),
+      py::arg("swapped"), py::arg("slope"), py::arg("inter"), py::arg("positions"), py::arg("run_starts"),
+      py::arg("parcel_runs"), py::arg("sizes"), py::arg("n_voxels"), py::arg("n_runs"), py::arg("n_parcels"),
+      py::arg("out"), py::arg("stream"));
+  m.def(
+      "clean_columns",
+      [](std::uintptr_t values, std::uintptr_t basis, std::int64_t n_rows, std::int64_t n_columns,
+         std::int64_t stride, std::int64_t n_basis, bool standardize, std::uintptr_t stream) {
+        clean_columns_cuda({pointer<float>(values), pointer<const float>(basis), n_rows, n_columns, stride,
+                            n_basis, standardize},
+                           pointer<void>(stream));
+      },
+      py::kw_only(), py::arg("values"), py::arg("basis"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("stride"), py::arg("n_basis"), py::arg("standardize"), py::arg("stream"));
 }
 
 #else

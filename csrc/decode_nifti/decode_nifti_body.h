@@ -10,6 +10,12 @@
 
 namespace neurokern {
 
+// Cleaning takes so many rows of a basis out at a time: they are weighed together, before any of them is
+// taken out, so that the number decides how results are rounded.
+constexpr int kBasisStep = 4;
+// What is left of a column, relative to what it was about its first value: below, it is rounding.
+constexpr double kNothingLeft = 1e-12;
+
 NK_HD int value_bytes(VoxelType type) {
   switch (type) {
     case VoxelType::u8:

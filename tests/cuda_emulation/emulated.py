@@ -60,6 +60,17 @@ class DeviceMemory:
         self.fresh.clear()
         self.module.forget_arrays()
 
+    def pinned_bytes(self, n_bytes: int) -> Any:
+        """Stand in for ``_library.pinned_bytes``: no kernel may touch it, as all that is not of the GPU."""
+        return _library.torch.from_numpy(np.full(n_bytes, RUBBISH, np.uint8))
+
+    def to_gpu(self, host: Any, like: Any) -> Any:
+        """Stand in for ``_library.to_gpu``; the copy is made at once."""
+        there = self.new_array(like, tuple(host.shape), host.dtype)
+        there.copy_(host)
+        self.fresh.pop(bytes_of(there)[0], None)
+        return there
+
     def new_array(self, like: Any, shape: tuple[int, ...], dtype: Any, fill: float | None = None) -> Any:
         """Stand in for ``_library.new_array``."""
         if not isinstance(like, np.ndarray):
@@ -75,6 +86,22 @@ class DeviceMemory:
             array[...] = fill
             self.fresh.pop(bytes_of(array)[0], None)
         return array
+
+
+class Reached:
+    """Stands in for the mark of a place in a stream, where copies are made at once."""
+
+    def synchronize(self) -> None:
+        """Wait for nothing."""
+
+
+def patch_memory(patch: pytest.MonkeyPatch, memory: DeviceMemory) -> None:
+    """Let the CPU be the device of a GPU's arrays, which come from ``memory``."""
+    patch.setattr(_library, "gpu_like", lambda device: None if device is None else _library.torch.empty(0))
+    patch.setattr(_library, "new_array", memory.new_array)
+    patch.setattr(_library, "pinned_bytes", memory.pinned_bytes)
+    patch.setattr(_library, "to_gpu", memory.to_gpu)
+    patch.setattr(_library, "copy_mark", lambda like: Reached())
 
 
 @contextlib.contextmanager
@@ -93,6 +120,6 @@ def emulated_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_library, "runs_on_gpu", lambda array: True)
         patch.setattr(_library, "gpu_module", gpu_module)
-        patch.setattr(_library, "new_array", memory.new_array)
         patch.setattr(_library, "address", memory.address)
+        patch_memory(patch, memory)
         yield

@@ -87,3 +87,20 @@ def random_raw(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
         return (rng.normal(size=shape) * 100).astype(dtype)
     limits = np.iinfo(dtype)
     return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+
+
+def as_tensor(raw: np.ndarray) -> Any:
+    """Return values of any type and byte order as integers of their width, (trs, values)."""
+    import torch
+
+    rows = raw.reshape(int(np.prod(raw.shape[:3])), raw.shape[3], order="F").T
+    width = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}[raw.dtype.itemsize]
+    return torch.from_numpy(np.ascontiguousarray(rows).view(width).copy())
+
+
+def header_like(dtype: str, slope: float, inter: float, byte_order: str = "little") -> Any:
+    """Return the header of values that lie in memory."""
+    from neurokern.ops import NiftiHeader
+
+    grid = ((1, 1, 1), 1, False, dtype, slope, inter, np.eye(4), "none", (1, 1, 1), "mm")
+    return NiftiHeader(*grid, None, 1, byte_order, 352, 0, "")

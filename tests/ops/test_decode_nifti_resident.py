@@ -4,20 +4,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nifti_files import CODES, random_raw, write_nifti
+from nifti_files import CODES, as_tensor, header_like, random_raw, write_nifti
 
-from neurokern.ops import NiftiFile, VoxelMask, decode_nifti, decode_voxels
+from neurokern.ops import (
+    NiftiFile,
+    ParcelAtlas,
+    VoxelMask,
+    _library,
+    decode_nifti,
+    decode_parcels,
+    decode_voxels,
+    parcel_index,
+)
 
 torch = pytest.importorskip("torch")
 
 SHAPE = (7, 5, 3, 6)
-
-
-def as_tensor(raw):
-    """Values of any type and byte order as integers of their width, (trs, values)."""
-    rows = raw.reshape(int(np.prod(raw.shape[:3])), raw.shape[3], order="F").T
-    width = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}[raw.dtype.itemsize]
-    return torch.from_numpy(np.ascontiguousarray(rows).view(width).copy())
 
 
 @pytest.mark.parametrize("dtype", sorted(CODES))
@@ -55,15 +57,6 @@ def test_any_size_and_type(device, n_volumes, n_values, dtype, decoded, scaled, 
         assert torch.equal(values.cpu(), wanted)
 
 
-def header_like(dtype, slope, inter):
-    from neurokern.ops import NiftiHeader
-
-    eye = np.eye(4)
-    return NiftiHeader(
-        (1, 1, 1), 1, False, dtype, slope, inter, eye, "none", (1, 1, 1), "mm", None, 1, "little", 352, 0, ""
-    )
-
-
 def test_read_raw_is_what_the_file_holds_in_this_byte_order(tmp_path):
     raw, mask = random_raw("int16", SHAPE), VoxelMask(np.ones(SHAPE[:3]))
     file = NiftiFile(write_nifti(tmp_path / "a.nii.gz", raw, order=">", slope=3))
@@ -96,21 +89,73 @@ def test_the_op_is_a_good_torch_op():
         0.5,
         1.0,
         torch.float32,
+        None,
     )
     torch.library.opcheck(torch.ops.neurokern.decode_voxels.default, arguments)
 
 
+@pytest.mark.cpu_only
+@pytest.mark.parametrize("dtype", sorted(CODES))
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_pytorchs_own_operations_give_the_bits_of_the_kernels(dtype, order):
+    raw, positions = random_raw(dtype, SHAPE), torch.tensor([3, 104, 0, 7])
+    rows = as_tensor(raw.astype(raw.dtype.newbyteorder(order)))
+    for slope, inter in ((1.0, 0.0), (float(np.float32(0.37)), -2.5), (0.1, 3.3)):
+        header = header_like(dtype, slope, inter, order)
+        for decoded in (torch.float32, torch.float16, torch.bfloat16):
+            for columns in (None, positions):
+                wanted = decode_voxels(rows, header, columns, dtype=decoded)
+                values = decode_voxels(rows, header, columns, dtype=decoded, backend="reference")
+                assert torch.equal(values, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_a_window_may_begin_at_any_address(device, dtype, first):
+    raw = random_raw(dtype, (7, 1, 1, 6))
+    rows, header = as_tensor(raw).to(device), header_like(dtype, 0.5, 1.0)
+    for decoded in (torch.float32, torch.bfloat16):
+        wanted = decode_voxels(as_tensor(raw), header, dtype=decoded)[first:]
+        assert torch.equal(decode_voxels(rows[first:], header, dtype=decoded).cpu(), wanted)
+
+
+def test_positions_outside_of_a_row_read_no_other_memory(device):
+    rows = as_tensor(random_raw("int16", SHAPE)).to(device)
+    positions = torch.tensor([-1, 2**40, 7], device=device)
+    if _library.gpu_like(device) is None:
+        pytest.skip("the CPU refuses them")
+    values = decode_voxels(rows, header_like("int16", 1.0, 0.0), positions)
+    assert torch.equal(values[:, 2].cpu(), rows[:, 7].cpu().float())
+
+
+@pytest.mark.cpu_only
+def test_the_ops_compile_without_a_break():
+    raw, header = as_tensor(random_raw("int16", SHAPE)), header_like("int16", 0.5, 1.0)
+    index, positions = parcel_index(ParcelAtlas(np.arange(105).reshape(7, 5, 3) % 4)), torch.tensor([2, 0])
+
+    def signals(rows):
+        return decode_parcels(rows, header, index) * 2, decode_voxels(rows, header, positions) * 2
+
+    compiled = torch.compile(signals, fullgraph=True, backend="aot_eager")
+    for ours, wanted in zip(compiled(raw), signals(raw), strict=True):
+        assert torch.equal(ours, wanted)
+
+
 @pytest.mark.gpu
-def test_a_file_decoded_on_a_gpu_equals_the_cpu(tmp_path):
-    raw, mask = random_raw("int16", (20, 20, 10, 70)), np.random.default_rng(1).random((20, 20, 10)) < 0.5
-    path = write_nifti(tmp_path / "a.nii.gz", raw, slope=0.37, inter=-2.5)
-    for chosen in (mask, None):
-        assert torch.equal(decode_nifti(path, chosen, device="cuda").cpu(), decode_nifti(path, chosen))
+def test_windows_of_a_resident_run_are_captured_in_a_graph():
+    raw = as_tensor(random_raw("int16", (20, 20, 10, 70))).cuda()
+    header, positions = header_like("int16", 0.5, 1.0), torch.arange(0, 4000, 3, device="cuda")
+    index = parcel_index(ParcelAtlas(np.arange(4000).reshape(20, 20, 10) % 7), device="cuda")
+    window = raw[:16].clone()
 
+    def signals(rows):
+        return decode_voxels(rows, header, positions), decode_parcels(rows, header, index)
 
-def test_a_device_goes_with_plain_decoding_alone(tmp_path):
-    path = write_nifti(tmp_path / "a.nii", random_raw("int16", SHAPE))
-    with pytest.raises(ValueError, match="computed on the CPU"):
-        decode_nifti(path, detrend=True, device="cuda")
-    with pytest.raises(ValueError, match="not both"):
-        decode_nifti(path, device="cuda", out=torch.empty(SHAPE[3], *SHAPE[:3]))
+    signals(window)  # what is made at the first call cannot be captured
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = signals(window)
+    window.copy_(raw[30:46])
+    graph.replay()
+    for ours, wanted in zip(captured, signals(raw[30:46]), strict=True):
+        assert torch.equal(ours, wanted)

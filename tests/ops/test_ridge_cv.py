@@ -1,6 +1,8 @@
 """ridge_cv: the scores, choices and weights of a loop that fits every fold with every penalty in float64."""
 
 import itertools
+import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from neurokern.ops import _ridge_blas, _ridge_cv, _ridge_plan, _ridge_tall, _ridge_wide
 from neurokern.ops._ridge_folds import make_folds
 from neurokern.ops._ridge_reference import cv_reference, ridge_reference
-from neurokern.ops.solve_ridge import ridge_cv
+from neurokern.ops.solve_ridge import ridge_cv, solve_ridge
 
 ALPHAS = np.geomspace(1, 1e5, 9)
 ROUTES = ["tall", "wide", "blocks"]
@@ -338,3 +340,94 @@ def test_wrong_kinds_are_named():
         ridge_cv(X0, torch.tensor(Y0), [1.0])
     with pytest.raises(ValueError, match="number of samples, 1,"):
         ridge_cv(X0[:1], Y0[:1], [1.0], 2)
+
+
+@pytest.mark.parametrize("route", ["tall", "wide"], indirect=True)
+def test_nearly_perfect_fits_are_scored_in_float64(route, float32_products):
+    random = np.random.default_rng(0)
+    X = random.normal(size=(60, 6)).astype(np.float32)
+    Y = X @ random.normal(size=(6, 4)).astype(np.float32)
+    Y[:, :3] += (1e-5 * random.normal(size=(60, 3))).astype(np.float32)
+    Y[:, 3] += 2 * random.normal(size=60).astype(np.float32)
+    alphas = np.geomspace(1e-5, 1e2, 8)
+    right = cv_reference(X, Y, alphas, pairs_of(5, 60))
+    found = ridge_cv(X, Y, alphas, 5)
+    assert found.weights.dtype == np.float32
+    np.testing.assert_allclose(1 - found.scores[:3], 1 - right.max(0)[:3], rtol=1e-2)
+    assert (right.max(0) - right[np.searchsorted(alphas, found.alphas * 0.999), np.arange(4)] < 1e-7).all()
+
+
+def test_an_ill_conditioned_problem_is_reported():
+    X, Y = (values.astype(np.float32) for values in data(4000, 60, 40))
+    X[:, 1] = X[:, 0] * 1.0001
+    with pytest.warns(RuntimeWarning, match="the problem with alpha=1e-12 has the condition"):
+        found = ridge_cv(X, Y, [1e-12, 1.0], 2, return_plan=True)
+    assert found.plan.condition > 1e15
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ridge_cv(X, Y, [1.0, 10.0], 2, return_plan=True).plan.condition < 1e5
+
+
+@pytest.mark.parametrize("folds", [4, "leave-one-out"])
+def test_missing_samples_leave_a_target_with_those_that_it_has(folds, as_on_a_gpu):
+    X, Y = data(48, 5, 6)
+    missing = np.zeros(Y.shape, bool)
+    missing[:7, 1] = missing[:7, 4] = missing[10::5, 2] = True
+    missing[:12, 5] = True  # the whole first fold
+    holes = np.where(missing, np.nan, Y)
+    found = ridge_cv(
+        torch.tensor(X), torch.tensor(holes), ALPHAS, folds, nan_policy="mask", return_alpha_scores=True
+    )
+    solved = solve_ridge(torch.tensor(X), torch.tensor(holes), 2.0, nan_policy="mask")
+    every = np.arange(48)
+    for target in range(6):
+        rows = ~missing[:, target]
+        if folds == 4:
+            pairs = [(every[train][rows[train]], every[test][rows[test]]) for train, test in pairs_of(4, 48)]
+            pairs = [pair for pair in pairs if len(pair[1])]
+        else:
+            pairs = [(np.setdiff1d(every[rows], [left]), [left]) for left in every[rows]]
+        y = Y[:, target : target + 1]
+        right = cv_reference(X, y, ALPHAS, pairs, pooled=folds != 4)
+        np.testing.assert_allclose(found.alpha_scores[:, target], right[:, 0], atol=1e-9)
+        weights, intercept = ridge_reference(X[rows], y[rows], found.alphas[target])
+        np.testing.assert_allclose(found.weights[:, target], weights[:, 0], atol=1e-9)
+        weights, intercept = ridge_reference(X[rows], y[rows], 2.0)
+        np.testing.assert_allclose(solved.weights[:, target], weights[:, 0], atol=1e-9)
+        np.testing.assert_allclose(solved.intercept[target], intercept[0], atol=1e-9)
+
+
+def test_masks_that_leave_nothing_are_named():
+    X, Y = data(20, 3, 3)
+    Y[:, 1] = np.nan
+    for call in (
+        lambda: ridge_cv(X, Y, ALPHAS, 4, nan_policy="mask"),
+        lambda: solve_ridge(X, Y, 1.0, nan_policy="mask"),
+    ):
+        with pytest.raises(ValueError, match="got none of 1 targets, the first of them number 1"):
+            call()
+    Y[3, 1] = 1
+    with pytest.raises(ValueError, match="samples on both sides of a fold, got none of 1 targets"):
+        ridge_cv(X, Y, ALPHAS, 4, nan_policy="mask")
+    Y[:, 1] = np.inf
+    with pytest.raises(ValueError, match="Y must not be infinite, got infinity in 20 rows"):
+        ridge_cv(X, Y, ALPHAS, 4, nan_policy="mask")
+    with pytest.raises(ValueError, match="nan_policy must be one of 'raise', 'mask', got 'omit'"):
+        ridge_cv(X, Y, ALPHAS, 4, nan_policy="omit")
+
+
+@pytest.mark.parametrize("shape", [(60, 12), (12, 60)])
+def test_memory_beyond_the_result_does_not_grow_with_the_targets(shape):
+    random = np.random.default_rng(0)
+    X = random.standard_normal(shape, np.float32)
+    Y = random.standard_normal((shape[0], 200_000), np.float32)
+    ridge_cv(X, Y[:, :50], ALPHAS)
+    tracemalloc.start()
+    try:
+        found = ridge_cv(X, Y, np.geomspace(1, 1e5, 60))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    result = sum(values.nbytes for values in (found.weights, found.intercept, found.alphas, found.scores))
+    # Predictions of all targets for all penalties would take 2.9 GB, scores alone 96 MB.
+    assert peak - result < 300 << 20

@@ -73,6 +73,18 @@ def call_ops() -> None:
     for dtype in ("float16", "bfloat16", "float32", "float64"):
         for smoothing in ("gaussian", "exponential"):
             bin_spikes(seconds, ids, 0.02, dtype=dtype, smoothing=smoothing, smoothing_width=0.05)
+    positions, ends = torch.arange(100), torch.arange(0, 101, 10)
+    parcels = (positions, ends, torch.tensor([0, 4, 10]), torch.ones(2, dtype=torch.float64))
+    int16, int64, float32 = (torch.ones(9, 500, dtype=getattr(torch, f"int{n}")) for n in (16, 64, 32))
+    decode, reduce = torch.ops.neurokern.decode_voxels, torch.ops.neurokern.decode_parcels
+    decode(int16, None, 3, False, 0.5, 1.0, torch.bfloat16, "triton")
+    decode(int16, positions, 3, True, 0.5, 1.0, torch.float32, "triton")
+    decode(int64, positions, 6, True, 0.1, 1.0, torch.float16, "triton")
+    decode(float32, None, 8, False, 1.0, 0.0, torch.float32, "triton")
+    reduce(int16, *parcels, 3, True, 0.5, 1.0, "triton")
+    reduce(float32, *parcels, 8, False, 0.5, 1.0, "triton")
+    clean = _library.triton_kernels("decode_nifti").clean
+    clean(torch.ones(9, 500), torch.ones(5, 9), True)
 
 
 def mask(x: Any, regions: Any, scheme: Any, **options: Any) -> None:
@@ -125,7 +137,7 @@ def kind_of(parameter: Any, value: Any) -> tuple[str, bool]:
 def record() -> dict[str, tuple[ASTSource, dict[str, Any]]]:
     recorder = Recorder()
     _library._check_triton = lambda function, device: None  # type: ignore[assignment]
-    for op in ("bin_spikes", "gather_regions", "mask_regions", "smoothing"):
+    for op in ("bin_spikes", "decode_nifti", "gather_regions", "mask_regions", "smoothing"):
         _library.triton_kernels(op).launch = recorder  # type: ignore[attr-defined]
     call_ops()
     return recorder.sources

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_emulation.emulated import ALIGNMENT, RUBBISH, DeviceMemory
+from cuda_emulation.emulated import ALIGNMENT, RUBBISH, DeviceMemory, patch_memory
 
 from neurokern.ops import _library
 
@@ -80,5 +80,5 @@ def interpreted_triton() -> Iterator[None]:
     triton_kernels = _library.triton_kernels
     with triton_by_default("cpu"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(_library, "triton_kernels", lambda op: CheckedKernels(triton_kernels(op), memory))
-        patch.setattr(_library, "new_array", memory.new_array)
+        patch_memory(patch, memory)
         yield

@@ -30,6 +30,9 @@ KERNELS = {
     "convert_totals",
     "smooth_gaussian",
     "smooth_exponential",
+    "decode_values",
+    "reduce_parcels",
+    "clean_columns",
 }
 ADDING = {"count_spikes", "count_spikes_in_windows", "count_windows_of_sorted"}
 NVIDIA = ["sm_80", "sm_90", "sm_100"]

@@ -47,8 +47,8 @@ def stack_windows(items: WindowList) -> dict[str, Any]:
 def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of windows of any lengths, padded at their ends; ``collate_fn`` of a DataLoader.
 
-    A DataLoader over :class:`~neurokern.datasets.FMRIWindows` needs it only if it asks for items one by one
-    (``Subset``, ``ConcatDataset`` of older PyTorch): the dataset pads its own batches.
+    A batch that :class:`~neurokern.datasets.FMRIWindows` read at once is taken as it lies in memory; items
+    that were asked for one by one (through a ``ConcatDataset``, say) are copied and padded.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ValueError
         If there are no items, or they differ in their features.
     """
+    if isinstance(items, WindowList):
+        return stack_windows(items)
     if not items:
         raise ValueError("collate_windows: there are no windows")
     features = {tuple(item["signal"].shape[1:]) for item in items}

@@ -48,15 +48,15 @@ def conditions_of_runs(runs: Sequence[BIDSRun]) -> tuple[str, ...]:
 
 
 def conditions_of_volumes(
-    run: BIDSRun, start: int, n: int, tr: float, hrf_delay: float, codes: Mapping[str, int]
+    run: BIDSRun, n: int, tr: float, hrf_delay: float, codes: Mapping[str, int]
 ) -> NDArray[np.int64]:
-    """Return for each of ``n`` volumes the condition that fills most of its time, or -1."""
+    """Return for each of a run's ``n`` volumes the condition that fills most of its time, or -1."""
     none = np.full(n, _NO_CONDITION, dtype=np.int64)
     if run.events is None or not len(run.events):
         return none
     names = trial_types(run)
     known = np.array([name is not None for name in names])
-    begin = ((start + np.arange(n)) * tr - hrf_delay)[:, None]
+    begin = (np.arange(n) * tr - hrf_delay)[:, None]
     onset, duration = (values[known] for values in event_times(run))
     shared = np.minimum(begin + tr, onset + np.maximum(duration, INSTANT)) - np.maximum(begin, onset)
     filled = np.zeros((n, max(len(codes), 1)))

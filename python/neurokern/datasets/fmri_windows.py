@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from neurokern._check import check_integer, check_number, check_positive
@@ -54,11 +55,21 @@ class Window(NamedTuple):
     condition: int  # of the event; NO_CONDITION without
 
 
+class _RunFacts(NamedTuple):
+    """What items of a run share."""
+
+    tr: float
+    conditions: NDArray[np.int64]  # of each volume
+    names: dict[str, str]
+
+
 class FMRIWindows(Dataset[dict[str, Any]]):
     """Windows of runs as a map-style dataset, for any DataLoader and number of workers.
 
     Without ``length`` and ``duration`` an item is a whole run. A batch of runs of different lengths is padded
     to the longest, with ``valid`` False where nothing was recorded; no collate function is needed for it.
+    The windows of a batch are read behind each other; ``collate_fn=collate_windows`` takes them as they lie
+    there, where PyTorch's own copies them.
 
     Parameters
     ----------
@@ -135,6 +146,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         self.hrf_delay = check_number("FMRIWindows", "hrf_delay", hrf_delay)
         self.conditions = conditions_of_runs(self.runs)
         self._codes = {name: code for code, name in enumerate(self.conditions)}
+        self._facts: dict[int, _RunFacts] = {}
         self._n_volumes = [extractor.n_volumes(run) for run in self.runs]
         lengths = [self._length(i, length, duration) for i in range(len(self.runs))]
         self._lengths = lengths
@@ -267,8 +279,6 @@ class FMRIWindows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
-        if len({self._lengths[self.windows[i].run] for i in indices}) < 2:
-            return [self[i] for i in indices]
         return self._read_all(indices, shared=False)
 
     def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
@@ -311,19 +321,29 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         first = max(window.start, 0)
         last = min(window.start + self._lengths[window.run], self._n_volumes[window.run])
         inside = slice(first - window.start, last - window.start)
-        valid = torch.zeros(n, dtype=torch.bool)
-        valid[inside] = True
+        tr, conditions, names = self._facts_of(window.run)
         signal[: inside.start].zero_()
         self.extractor.extract(run, first, last, signal[inside])
         signal[inside.stop :].zero_()
-        tr = run.repetition_time
-        codes = conditions_of_volumes(run, window.start, n, tr, self.hrf_delay, self._codes)
+        valid = torch.zeros(n, dtype=torch.bool)
+        valid[inside] = True
+        codes = torch.full((n,), NO_CONDITION)
+        codes[inside] = torch.from_numpy(conditions[first:last])
         item: dict[str, Any] = {
             "signal": signal,
             "valid": valid,
-            "conditions": torch.from_numpy(np.where(valid.numpy(), codes, NO_CONDITION)),
+            "conditions": codes,
             "condition": window.condition,
             "onset": window.onset,
             "start": window.start * tr,
         }
-        return item | {name: run.entities.get(name, "") for name in NAMES}
+        return item | names
+
+    def _facts_of(self, i: int) -> _RunFacts:
+        """Return what is known of a run; its sidecar is believed when an item is first asked for."""
+        if i not in self._facts:
+            run = self.runs[i]
+            tr = run.repetition_time
+            codes = conditions_of_volumes(run, self._n_volumes[i], tr, self.hrf_delay, self._codes)
+            self._facts[i] = _RunFacts(tr, codes, {name: run.entities.get(name, "") for name in NAMES})
+        return self._facts[i]

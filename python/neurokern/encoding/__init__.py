@@ -1,5 +1,6 @@
 """Encoding models: many targets from shared features, and what is needed around the solver."""
 
+from neurokern.encoding.banded import BandedRidgeEncoder
 from neurokern.encoding.ceilings import (
     NormalizedScores,
     explainable_variance,
@@ -16,6 +17,7 @@ from neurokern.encoding.ridge import RidgeFit, fit_ridge
 from neurokern.encoding.scores import score_predictions
 
 __all__ = [
+    "BandedRidgeEncoder",
     "NormalizedScores",
     "PermutationTest",
     "RidgeEncoder",

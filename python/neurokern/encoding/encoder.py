@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from neurokern._check import check_choice
 from neurokern.encoding._arrays import check_features, check_targets, labels_of, like
-from neurokern.encoding._choose_alpha import choose_and_fit
 from neurokern.encoding.delays import delay_features
 from neurokern.encoding.folds import Fold, check_folds, contiguous_folds, leave_one_run_out
 from neurokern.encoding.scores import score_predictions
+from neurokern.ops import ridge_cv, solve_ridge
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
@@ -27,6 +27,15 @@ __all__ = ["DEFAULT_ALPHAS", "RidgeEncoder"]
 
 DEFAULT_ALPHAS = tuple(float(alpha) for alpha in np.logspace(-1, 6, 15))
 Self = TypeVar("Self", bound="RidgeEncoder")
+
+
+class ChosenFit(NamedTuple):
+    """Weights ``(features, targets)``, intercept, alphas and cross-validated scores ``(targets,)``."""
+
+    weights: Tensor
+    intercept: Tensor
+    alphas: Tensor
+    scores: Tensor | None
 
 
 class RidgeEncoder:
@@ -77,6 +86,8 @@ class RidgeEncoder:
     """
 
     _estimator_type = "regressor"
+    _fitted: ClassVar[tuple[str, ...]] = ("coef_", "intercept_", "alpha_", "cv_scores_")
+    _chooses = False  # whether there is something to choose with a single alpha, too
 
     def __init__(
         self,
@@ -119,19 +130,12 @@ class RidgeEncoder:
         targets = check_targets(name, y, features)
         check_choice(name, "scoring", self.scoring, ("r2", "pearson"))
         alphas = np.ravel(_host(self.alphas))
-        folds = self._make_folds(name, len(features), runs) if alphas.size != 1 else None
+        needs_folds = self._chooses or alphas.size != 1
+        folds = self._make_folds(name, len(features), runs) if needs_folds else None
         design, scale = self.design(features, runs), None
         if self.standardize:
             design, scale = _scale(design)
-        fit = choose_and_fit(
-            design,
-            targets.reshape(len(targets), -1),
-            alphas,
-            folds,
-            shared_alpha=self.shared_alpha,
-            scoring=self.scoring,
-            fit_intercept=self.fit_intercept,
-        )
+        fit = self._solve(design, targets.reshape(len(targets), -1), alphas, folds)
         weights = fit.weights if scale is None else fit.weights / scale[:, None].to(fit.weights.dtype)
         one = targets.ndim == 1
         self.coef_ = like(X, weights[:, 0] if one else weights.mT)
@@ -140,6 +144,22 @@ class RidgeEncoder:
         self.cv_scores_ = None if fit.scores is None else _of_targets(X, fit.scores, one)
         self.n_features_in_ = features.shape[1]
         return self
+
+    def _solve(self, X: Tensor, Y: Tensor, alphas: np.ndarray, folds: list[Fold] | None) -> ChosenFit:
+        if folds is None:
+            weights, intercept = solve_ridge(X, Y, float(alphas[0]), fit_intercept=self.fit_intercept)
+            same = torch.full((Y.shape[1],), float(alphas[0]), dtype=torch.float64, device=X.device)
+            return ChosenFit(weights, intercept, same, None)
+        fit = ridge_cv(
+            X,
+            Y,
+            alphas,
+            folds,
+            scoring=self.scoring,
+            shared_alpha=self.shared_alpha,
+            fit_intercept=self.fit_intercept,
+        )
+        return ChosenFit(fit.weights, fit.intercept, fit.alphas, fit.scores)
 
     def predict(self, X: Array, *, runs: Array | None = None) -> Array:
         """Return predictions of shape (samples, targets) or (samples,), of the kind of X."""
@@ -176,7 +196,7 @@ class RidgeEncoder:
         from safetensors.torch import save_file
 
         settings = {name: _json_value(value) for name, value in self.get_params().items()}
-        values = {name: getattr(self, name) for name in _FITTED if getattr(self, name) is not None}
+        values = {name: getattr(self, name) for name in self._fitted if getattr(self, name) is not None}
         tensors = {name: torch.as_tensor(value).cpu().contiguous() for name, value in values.items()}
         notes = {"class": type(self).__name__, "settings": json.dumps(settings)}
         notes["n_features_in"] = str(self.n_features_in_)
@@ -205,7 +225,7 @@ class RidgeEncoder:
             encoder.n_features_in_ = int(notes["n_features_in"])
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{cls.__name__}.load: {path} must be a file that save wrote: {error}") from None
-        for name in _FITTED:
+        for name in cls._fitted:
             value = values.get(name)
             setattr(encoder, name, value if value is None or value.ndim else value[()])
         return encoder
@@ -276,9 +296,6 @@ class RidgeEncoder:
         return check_folds(self.folds, n_samples)
 
 
-_FITTED = ("coef_", "intercept_", "alpha_", "cv_scores_")
-
-
 def _scale(design: Tensor) -> tuple[Tensor, Tensor]:
     """Give columns a standard deviation of 1; constant ones stay."""
     scale = design.double().std(0, correction=0)
@@ -301,6 +318,6 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         return _host(value).tolist()
     if isinstance(value, (list, tuple)):
-        simple = all(isinstance(entry, (int, float, np.number)) for entry in value)
+        simple = all(isinstance(entry, (int, float, str, np.number)) for entry in value)
         return [_json_value(entry) for entry in value] if simple else 5
     return value

@@ -1,6 +1,7 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops._array_cache import prune_cache
+from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
     CleaningFit,
@@ -9,17 +10,31 @@ from neurokern.ops.decode_nifti import (
     NiftiHeader,
     PackedRun,
     ParcelAtlas,
+    ParcelIndex,
     VoxelBox,
     VoxelMask,
     decode_nifti,
+    decode_parcels,
     decode_voxels,
     fit_cleaning,
+    parcel_index,
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-from neurokern.ops.solve_ridge import RidgeCVResult, RidgePlan, RidgeSolution, ridge_cv, solve_ridge
+from neurokern.ops.solve_ridge import (
+    BatchedRidge,
+    RidgeAccumulator,
+    RidgeCVResult,
+    RidgePlan,
+    RidgeSolution,
+    ridge_cv,
+    solve_ridge,
+    solve_ridge_batched,
+)
 
 __all__ = [
+    "BandedRidgeResult",
+    "BatchedRidge",
     "CleaningFit",
     "MaskedBatch",
     "NiftiFile",
@@ -27,21 +42,27 @@ __all__ = [
     "NiftiHeader",
     "PackedRun",
     "ParcelAtlas",
+    "ParcelIndex",
     "RegionIndex",
+    "RidgeAccumulator",
     "RidgeCVResult",
     "RidgePlan",
     "RidgeSolution",
     "VoxelBox",
     "VoxelMask",
+    "banded_ridge_cv",
     "bin_spikes",
     "decode_nifti",
+    "decode_parcels",
     "decode_voxels",
     "fit_cleaning",
     "gather_regions",
     "mask_regions",
+    "parcel_index",
     "prune_cache",
     "region_index",
     "ridge_cv",
     "scatter_regions",
     "solve_ridge",
+    "solve_ridge_batched",
 ]

@@ -31,14 +31,18 @@ __all__ = [
     "address",
     "as_tensor",
     "choose_backend",
+    "copy_mark",
     "core",
     "cuda",
     "device_type",
+    "gpu_like",
     "gpu_module",
     "new_array",
+    "pinned_bytes",
     "register",
     "runs_on_gpu",
     "thread_count",
+    "to_gpu",
     "torch",
     "triton_kernels",
 ]
@@ -60,7 +64,7 @@ def cuda() -> types.ModuleType:
         ) from error
 
 
-# ---- An op's GPU path does not know what holds its arrays: the tests replace these four to run it, and its
+# ---- An op's GPU path does not know what holds its arrays: the tests replace these to run it, and its
 # kernels, on arrays of the CPU (tests/cuda_emulation).
 
 
@@ -95,6 +99,35 @@ def address(array: Any) -> int:
     if array is None:
         return 0
     return int(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
+
+
+def gpu_like(device: Any) -> Any:
+    """Return an empty tensor on a device if that is one of CUDA's, else None."""
+    if device is None or torch is None or torch.device(device).type != "cuda":
+        return None
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device must be one that torch finds, got {str(device)!r} without a CUDA device; leave it out, "
+            "and see `neurokern env` for what torch finds"
+        )
+    return torch.empty(0, device=device)
+
+
+def pinned_bytes(n_bytes: int) -> Any:
+    """Return host memory, uninitialised, from which a GPU copies without the host."""
+    return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
+
+
+def to_gpu(host: Any, like: Any) -> Any:
+    """Return a copy on the device of ``like``, put on torch's stream there; if pinned, the host goes on."""
+    return host.to(like.device, non_blocking=True)
+
+
+def copy_mark(like: Any) -> Any:
+    """Mark a place in torch's stream on the device of ``like``; ``synchronize`` waits until it is reached."""
+    mark = torch.cuda.Event()
+    mark.record(torch.cuda.current_stream(like.device))
+    return mark
 
 
 def choose_backend(function: str, device_type: str, backend: str | None) -> str:

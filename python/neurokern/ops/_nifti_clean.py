@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from neurokern._check import check_positive
 from neurokern.ops import _library
+from neurokern.ops._nifti_reference import clean_reference
 
 _RANK = 1e-7  # singular values below this share of the largest are rounding
 
@@ -115,3 +116,25 @@ def clean_rows(rows: Any, basis: NDArray[np.float64], standardize: bool) -> None
         standardize=standardize,
         n_threads=_library.thread_count(),
     )
+
+
+def clean_on_gpu(values: Any, basis: Any, standardize: bool) -> None:
+    """Clean contiguous float32 tensors on a GPU as :func:`clean_rows` does, with its bits in our kernels."""
+    backend = _library.choose_backend("decode_nifti", _library.device_type(values), None)
+    if backend == "reference":
+        clean_reference(values, basis, standardize)
+        return
+    if backend == "triton":
+        _library.triton_kernels("decode_nifti").clean(values, basis, standardize)
+        return
+    with _library.gpu_module(values) as (module, stream):
+        module.clean_columns(
+            values=_library.address(values),
+            basis=_library.address(basis),
+            n_rows=values.shape[0],
+            n_columns=values.shape[1],
+            stride=values.shape[1],
+            n_basis=len(basis),
+            standardize=standardize,
+            stream=stream,
+        )

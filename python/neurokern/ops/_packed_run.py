@@ -78,10 +78,15 @@ class PackedRun:
         """Return a copy of volumes ``start`` ... ``stop - 1``, unscaled: (trs, voxels)."""
         stop = self._check_window(start, stop)
         out = np.empty((stop - start, self.shape[1]), dtype=self.header.dtype)
-        if out.size:
-            ctypes.memmove(out.ctypes.data, self._address(start), out.nbytes)
-            self._check_unchanged()
+        self.copy_raw(out.ctypes.data, start, stop)
         return out
+
+    def copy_raw(self, to: int, start: int, stop: int) -> None:
+        """Copy volumes of a checked window, unscaled and one after the other, to an address."""
+        n_bytes = (stop - start) * self.shape[1] * np.dtype(self.header.dtype).itemsize
+        if n_bytes:
+            ctypes.memmove(to, self._address(start), n_bytes)
+            self._check_unchanged()
 
     def decode(
         self,

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from neurokern._check import check_choice
 from neurokern.ops import _ridge_blas
 from neurokern.ops._library import torch
 
-_EXACT_IN_FLOAT32 = {"bool", "int8", "uint8", "int16", "uint16", "float16", "bfloat16", "float32"}
-_EXACT_IN_FLOAT64 = {"int32", "int64", "uint32", "uint64", "float64"}
+EXACT_IN_FLOAT32 = {"bool", "int8", "uint8", "int16", "uint16", "float16", "bfloat16", "float32"}
+EXACT_IN_FLOAT64 = {"int32", "int64", "uint32", "uint64", "float64"}
 _CHECKED = 1 << 22  # elements that are looked at together
 
 
@@ -40,8 +41,11 @@ class Problem:
         return values
 
 
-def check_problem(function: str, X: Any, Y: Any, sample_weight: Any = None) -> Problem:
+def check_problem(
+    function: str, X: Any, Y: Any, sample_weight: Any = None, *, nan_policy: str = "raise"
+) -> Problem:
     """Check X, Y and the weights of samples; raise what does not fit."""
+    check_choice(function, "nan_policy", nan_policy, ("raise", "mask"))
     X, x_type, kind, device = _as_array(function, "X", X)
     Y, y_type, y_kind, y_device = _as_array(function, "Y", Y)
     if (y_kind, y_device) != (kind, device):
@@ -61,12 +65,12 @@ def check_problem(function: str, X: Any, Y: Any, sample_weight: Any = None) -> P
         )
     if X.shape[0] == 0:
         raise ValueError(f"{function}: X must have at least one sample, got {tuple(X.shape)}")
-    dtype = "float64" if {x_type, y_type} & _EXACT_IN_FLOAT64 else "float32"
+    dtype = "float64" if {x_type, y_type} & EXACT_IN_FLOAT64 else "float32"
     one_target = Y.ndim == 1
     Y = Y.reshape(len(Y), -1)
     X = _cast(X, dtype)
-    for name, values in (("X", X), ("Y", Y)):
-        check_rows_finite(function, name, values)
+    check_rows_finite(function, "X", X)
+    check_rows_finite(function, "Y", Y, nan_allowed=nan_policy == "mask")
     return Problem(X, Y, check_weight(function, sample_weight, X, device), dtype, one_target, kind, device)
 
 
@@ -81,7 +85,7 @@ def _as_array(function: str, name: str, values: Any) -> tuple[Any, str, str, Any
     else:
         values = np.asarray(values)
         kind, type_name, device = "numpy", values.dtype.name, None
-    if type_name not in _EXACT_IN_FLOAT32 | _EXACT_IN_FLOAT64:
+    if type_name not in EXACT_IN_FLOAT32 | EXACT_IN_FLOAT64:
         raise TypeError(f"{function}: {name} must hold real numbers of at most 64 bits, got {type_name}")
     return values, type_name, kind, device
 
@@ -96,8 +100,8 @@ def _cast(values: Any, dtype: str) -> Any:
     return values.to(getattr(torch, dtype))
 
 
-def check_rows_finite(function: str, name: str, values: Any) -> None:
-    """Raise with the number of rows that hold NaN or infinity."""
+def check_rows_finite(function: str, name: str, values: Any, *, nan_allowed: bool = False) -> None:
+    """Raise with the number of rows that hold NaN or infinity, or infinity alone."""
     xp: Any = np if isinstance(values, np.ndarray) else torch
     if not (values.dtype.kind == "f" if xp is np else values.is_floating_point()):
         return
@@ -108,7 +112,10 @@ def check_rows_finite(function: str, name: str, values: Any) -> None:
         with np.errstate(all="ignore"):
             total = float(block.sum())  # finite only if all are; sums may also overflow
         if not math.isfinite(total):
-            bad += int((~xp.isfinite(block).all(1)).sum())
+            wrong = xp.isinf(block) if nan_allowed else ~xp.isfinite(block)
+            bad += int(wrong.any(1).sum())
+    if bad and nan_allowed:
+        raise ValueError(f"{function}: {name} must not be infinite, got infinity in {bad} rows")
     if bad:
         raise ValueError(
             f"{function}: {name} must be finite, got NaN or infinity in {bad} of {values.shape[0]} rows; "

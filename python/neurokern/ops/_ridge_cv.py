@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,9 @@ from neurokern.ops._ridge_tall import MatrixMoments, TallSolver
 from neurokern.ops._ridge_wide import WideSolver
 
 SMALL = 1 << 31  # operations of a problem that is computed in float64 altogether
+RESOLVED = {"float32": 1e7, "float64": 1e15}  # condition above which rounding decides
+_AGAIN = 4096  # targets that are computed again in float64 together
+NEARLY_PERFECT = 0.999  # score above which squared errors from sums of squares in float32 are rounding
 TIE = {"float32": 1e-7, "float64": 1e-12}  # scores that differ by less are equal
 
 
@@ -28,6 +32,7 @@ class Solver(Protocol):
 
     dtype: str
     skeleton: Skeleton
+    spectrum: tuple[float, float]
     x_mean: Any | None
     y_shift: Any | None
 
@@ -46,6 +51,29 @@ class Fit:
     alphas: Any
     scores: Any
     alpha_scores: Any | None
+
+    def take(self, targets: Any, other: Fit) -> None:
+        """Replace the results of some targets, given by their indices or as a slice."""
+        dtype = str(self.weights.dtype).removeprefix("torch.")
+        for name in ("weights", "intercept", "alphas", "scores", "alpha_scores"):
+            mine, new = getattr(self, name), getattr(other, name)
+            if mine is None:
+                continue
+            if name in ("weights", "intercept"):
+                new = new.astype(dtype) if isinstance(new, np.ndarray) else new.to(mine.dtype)
+            mine[..., targets] = new
+
+
+def empty_fit(algebra: Algebra, problem: Problem, alphas: np.ndarray, keep_scores: bool) -> Fit:
+    """Room for the results of all targets."""
+    _, n_features, n_targets = problem.shape
+    return Fit(
+        algebra.empty((n_features, n_targets), problem.dtype),
+        algebra.zeros((n_targets,), problem.dtype),
+        algebra.empty((n_targets,), "float64"),
+        algebra.empty((n_targets,), "float64"),
+        algebra.empty((len(alphas), n_targets), "float64") if keep_scores else None,
+    )
 
 
 def make_solver(
@@ -87,16 +115,9 @@ def run(
     keep_scores: bool,
 ) -> tuple[Fit, RidgePlan]:
     """Score, choose and fit."""
-    _, n_features, n_targets = problem.shape
     tolerance = TIE[solver.dtype]
     candidates = algebra.array(alphas, "float64")
-    fit = Fit(
-        algebra.empty((n_features, n_targets), problem.dtype),
-        algebra.zeros((n_targets,), problem.dtype),
-        algebra.empty((n_targets,), "float64"),
-        algebra.empty((n_targets,), "float64"),
-        algebra.empty((len(alphas), n_targets), "float64") if keep_scores else None,
-    )
+    fit = empty_fit(algebra, problem, alphas, keep_scores)
     chunks = list(solver.chunks())
     best_of_all = _best_of_all(algebra, solver, chunks, scoring, pooled, tolerance) if shared else None
     for targets in chunks:
@@ -119,7 +140,39 @@ def run(
             of_mean = solver.x_mean @ algebra.cast(weights, "float64")
             fit.intercept[targets] = algebra.cast(solver.y_shift[targets] + y_mean - of_mean, problem.dtype)
     chunk = chunks[0].stop - chunks[0].start if chunks else 0
-    return fit, dataclasses.replace(plan, n_solved=len(solver.skeleton), chunk=chunk)
+    smallest, largest = solver.spectrum
+    condition = (largest + float(alphas[0])) / (smallest + float(alphas[0]))
+    if condition > RESOLVED[solver.dtype]:
+        warnings.warn(
+            f"ridge_cv: the problem with alpha={alphas[0]:g} has the condition {condition:.1g}, more than "
+            f"{solver.dtype} "
+            "resolves; scores and weights for such penalties may be rounding errors. Drop the smallest "
+            "penalties, or features that others make up",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return fit, dataclasses.replace(plan, n_solved=len(solver.skeleton), chunk=chunk, condition=condition)
+
+
+def cross_validate(
+    algebra: Algebra, problem: Problem, folds: list[Fold] | str, alphas: np.ndarray, **options: Any
+) -> tuple[Fit, RidgePlan]:
+    """Choose a route and take it; ``options`` are those of :func:`run`.
+
+    Targets that are predicted nearly perfectly are done again in float64: their errors are differences of
+    sums.
+    """
+    solver, plan = make_solver(algebra, problem, folds, alphas, options["fit_intercept"])
+    fit, plan = run(algebra, solver, plan, problem, alphas, **options)
+    if solver.dtype == "float64" or options["scoring"] == "mse" or options["shared"]:
+        return fit, plan
+    chosen = np.flatnonzero(algebra.host(fit.scores) > NEARLY_PERFECT)
+    for first in range(0, len(chosen), _AGAIN):
+        index = algebra.array(chosen[first : first + _AGAIN], "int64")
+        X = algebra.cast(problem.X, "float64")
+        some = dataclasses.replace(problem, X=X, Y=problem.Y[:, index], dtype="float64")
+        fit.take(index, cross_validate(algebra, some, folds, alphas, **options)[0])
+    return fit, plan
 
 
 def _best_of_all(

@@ -27,12 +27,15 @@ class RidgePlan:
         Penalties that were solved; scores of the others follow from them.
     chunk : int
         Targets that are computed together.
+    condition : float
+        Largest over smallest eigenvalue of the Gram matrix of all samples plus the smallest penalty.
     """
 
     route: str
     operations: Mapping[str, float] = field(default_factory=dict)
     n_solved: int = 0
     chunk: int = 0
+    condition: float = 1.0
 
 
 def choose_route(

@@ -46,6 +46,7 @@ class SingleTall:
         )
         values = algebra.host(self.full.values)
         smallest, largest = float(values[values > 0].min(initial=np.inf)), float(values.max())
+        self.spectrum = self._solver.spectrum
         self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
         self._spread = algebra.cast(self.skeleton.weights, self.dtype)
         self.x_mean = self._solver.x_mean

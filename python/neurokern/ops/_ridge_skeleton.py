@@ -52,6 +52,11 @@ class Skeleton:
     def __len__(self) -> int:
         return int(self.alphas.size)
 
+    @property
+    def bytes_per_target(self) -> int:
+        """Memory of the sums of a fold and of the scores, per target."""
+        return 8 * (8 * int(self.weights.shape[1]) + 2 * len(self) ** 2)
+
     def sums(self, values: Any) -> Any:
         """Sums of predictions, (targets, few), to those of all penalties."""
         return values if self.complete else self._algebra.cast(values, "float64") @ self.weights

@@ -250,13 +250,14 @@ class TallSolver:
         spectra = [algebra.host(fold.basis.values) for fold in self.folds]
         smallest = min((float(values[values > 0].min(initial=np.inf)) for values in spectra), default=0.0)
         largest = float(self.full.values.max())
+        self.spectrum = float(self.full.values.min()), largest
         self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
 
     def chunks(self) -> Iterator[slice]:
         """Chunks of targets with bounded memory."""
-        per_target = (
-            (len(self.folds) + 4) * (self.moments.n_features + 1) * (4 if self.dtype == "float32" else 8)
-        )
+        size = 4 if self.dtype == "float32" else 8
+        per_target = (len(self.folds) + 4) * (self.moments.n_features + 1) * size
+        per_target += self.skeleton.bytes_per_target
         step = max(64, _CHUNK_BYTES // per_target)
         for first in range(0, self.moments.n_targets, step):
             yield slice(first, min(first + step, self.moments.n_targets))
@@ -268,6 +269,8 @@ class TallSolver:
     def score(self, scores: Scores) -> Any:
         """Scores (targets, alphas) of the chunk."""
         alphas = self._algebra.array(self._alphas, "float64")
+        if not self.folds:  # nothing is left out, and nothing known
+            return self.total.y_squared[:, None] * alphas[None, :] * float("nan")
         for fold, test, left_out in zip(self.folds, self._tests, self._out, strict=True):
             scores.add(self._fold_sums(fold, self.total.less(left_out), test, alphas, scores.needs_products))
         return scores.result()

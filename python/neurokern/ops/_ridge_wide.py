@@ -75,6 +75,7 @@ class WideSolver:
         self._values = values.clip(0)
         # Kernels of fewer samples have no smaller eigenvalues, unless this one has many of 0.
         smallest, largest = float(self._values[0]), float(self._values[-1])
+        self.spectrum = smallest, largest
         self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
         self._kept: dict[int, tuple[Any, Any, Any]] = {}
 
@@ -82,7 +83,7 @@ class WideSolver:
         """Chunks of targets with bounded memory."""
         n_samples, _, n_targets = self._problem.shape
         size = 4 if self.dtype == "float32" else 8
-        step = max(256, _CHUNK_BYTES // (size * n_samples + 32 * self._alphas.size))
+        step = max(256, _CHUNK_BYTES // (3 * size * n_samples + self.skeleton.bytes_per_target))
         for first in range(0, n_targets, step):
             yield slice(first, min(first + step, n_targets))
 

@@ -12,12 +12,14 @@ from neurokern.ops import _library
 from neurokern.ops._library import torch
 from neurokern.ops._nifti_box import VoxelBox, as_box
 from neurokern.ops._nifti_clean import check_cleaning, check_confounds, clean_rows, make_basis
+from neurokern.ops._nifti_device import clean_there, decode_on_gpu, send
 from neurokern.ops._nifti_file import DECODED_TYPES, NiftiFile
 from neurokern.ops._nifti_fit import CleaningFit, fit_cleaning
 from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_parcels import ParcelAtlas
 from neurokern.ops._nifti_resident import decode_voxels
+from neurokern.ops._nifti_resident_parcels import ParcelIndex, decode_parcels, parcel_index
 from neurokern.ops._packed_run import PackedRun, decode_weighted
 
 if TYPE_CHECKING:
@@ -30,14 +32,15 @@ __all__ = [
     "NiftiHeader",
     "PackedRun",
     "ParcelAtlas",
+    "ParcelIndex",
     "VoxelBox",
     "VoxelMask",
     "decode_nifti",
+    "decode_parcels",
     "decode_voxels",
     "fit_cleaning",
+    "parcel_index",
 ]
-
-_VOLUMES_AT_ONCE = 32  # of a weighted atlas
 
 
 def decode_nifti(
@@ -95,8 +98,9 @@ def decode_nifti(
         float32, float16 or bfloat16 (torch), or float32 or float16 (numpy); which of the two decides what is
         returned. Without torch installed the default is numpy's.
     device : torch.device or str, optional
-        Where the result shall lie. Voxels of a mask go to a GPU as the file has them, from pinned memory and
-        in pieces, and are decoded there, while the next piece is read.
+        Where the result shall lie. Voxels go to a GPU as the file has them, from pinned memory and in pieces,
+        and are scaled and cleaned there, while the next piece is read; means of parcels are made on the CPU.
+        The work is put on torch's current stream, and the values have the bits that they have on the CPU.
     out : tensor or array, optional
         On the CPU; written and returned; rows may be apart, voxels must be next to each other.
 
@@ -131,58 +135,82 @@ def decode_nifti(
     grid = None if mask is not None or atlas is not None else header.shape if box is None else box.shape
     shape = (stop - start, voxels.n_voxels if atlas is None else atlas.n_parcels)
     name = _dtype_name(dtype, out)
-    if device is not None and torch.device(device).type != "cpu":
-        return _decode_to(device, file, voxels, start, shape, name, grid, atlas, basis, standardize, out)
-    rows = _allocate(shape, name, dtype) if out is None else _check_out(out, grid, shape)
-    # Cleaning and parcels are computed in float32; other types are rounded at the end.
-    values = rows if name == "float32" or (atlas is None and basis is None) else _float_rows(rows)
-    if shape[0]:
-        if cache:
-            file.pack(voxels if atlas is None else atlas).decode_into(values, start)
-        elif atlas is None:
-            file.decode_into(values, voxels, start, DECODED_TYPES[name if values is rows else "float32"])
-        elif atlas.weights is None:
-            file.decode_into(values, voxels, start, DECODED_TYPES["float32"], atlas.native())
-        else:
-            decode_weighted(file, atlas, atlas.weights, start, values)
-        if basis is not None:
-            clean_rows(values, basis, standardize)
-    if values is not rows:
-        rows[...] = values
+    source = file.pack(voxels if atlas is None else atlas) if cache and shape[0] else file
+    elsewhere = _is_elsewhere(device, out)
+    like = _library.gpu_like(device) if elsewhere else None
+    if like is not None and atlas is None:
+        rows = _decode_there(like, source, voxels, start, shape, name, basis, standardize)
+    else:  # means of parcels are made where the bytes are, and are small
+        rows = _allocate(shape, name, dtype) if out is None else _check_out(out, grid, shape)
+        if shape[0]:
+            _decode_here(source, voxels, atlas, start, rows, name, basis, standardize)
+        rows = _send(rows, like, device) if elsewhere else rows
     if out is not None:
         return out
     return rows if grid is None else rows.reshape(shape[0], *grid)
 
 
-def _decode_to(
-    device: Any,
-    file: NiftiFile,
+def _decode_here(
+    source: NiftiFile | PackedRun,
+    voxels: VoxelMask,
+    atlas: ParcelAtlas | None,
+    start: int,
+    rows: Any,
+    name: str,
+    basis: Any,
+    standardize: bool,
+) -> None:
+    """Fill rows on the CPU."""
+    # Cleaning and parcels are computed in float32; other types are rounded at the end.
+    values = rows if name == "float32" or (atlas is None and basis is None) else _float_rows(rows)
+    if isinstance(source, PackedRun):
+        source.decode_into(values, start)
+    elif atlas is None:
+        source.decode_into(values, voxels, start, DECODED_TYPES[name if values is rows else "float32"])
+    elif atlas.weights is None:
+        source.decode_into(values, voxels, start, DECODED_TYPES["float32"], atlas.native())
+    else:
+        decode_weighted(source, atlas, atlas.weights, start, values)
+    if basis is not None:
+        clean_rows(values, basis, standardize)
+    if values is not rows:
+        rows[...] = values
+
+
+def _decode_there(
+    like: Any,
+    source: NiftiFile | PackedRun,
     voxels: VoxelMask,
     start: int,
     shape: tuple[int, ...],
     name: str,
-    grid: tuple[int, int, int] | None,
-    atlas: ParcelAtlas | None,
     basis: Any,
     standardize: bool,
-    out: Any,
 ) -> Any:
-    """Return the values on a device, decoded there."""
-    if out is not None:
+    """Return the values of voxels, scaled and cleaned on the GPU of ``like``."""
+    values = _library.new_array(like, shape, name if basis is None else "float32")
+    if shape[0]:
+        decode_on_gpu(source, voxels, start, values)
+        if basis is not None:
+            clean_there(values, basis, standardize)
+    return values.to(getattr(torch, name))
+
+
+def _send(rows: Any, like: Any, device: Any) -> Any:
+    """Return a copy of rows on a device other than the CPU."""
+    return send(rows, like) if like is not None else torch.as_tensor(rows).to(device)
+
+
+def _is_elsewhere(device: Any, out: Any) -> bool:
+    """Return whether the result shall lie on another device than the CPU."""
+    if device is None:
+        return False
+    if torch is None:
+        raise ValueError(f"decode_nifti: device must be left out without PyTorch, got {device!r}")
+    elsewhere = torch.device(device).type != "cpu" or _library.gpu_like(device) is not None
+    if elsewhere and out is not None:
         raise ValueError("decode_nifti: give device or out, not both; out says where the result lies")
-    if atlas is not None or basis is not None:
-        raise ValueError(
-            "decode_nifti: device must be left out with labels, detrend, standardize and confounds, which "
-            "are computed on the CPU; move the result with .to(device)"
-        )
-    pieces = []
-    for first in range(0, shape[0], _VOLUMES_AT_ONCE):
-        n = min(_VOLUMES_AT_ONCE, shape[0] - first)
-        raw = torch.from_numpy(file.read_raw(voxels, start + first, start + first + n)).pin_memory()
-        raw = raw.to(device, non_blocking=True)
-        pieces.append(decode_voxels(raw, file.header.in_memory, dtype=getattr(torch, name)))
-    values = torch.cat(pieces) if pieces else torch.empty(shape, dtype=getattr(torch, name), device=device)
-    return values if grid is None else values.reshape(shape[0], *grid)
+    return elsewhere
 
 
 def _atlas_of(labels: Any, mask: Any, header: NiftiHeader) -> ParcelAtlas | None:

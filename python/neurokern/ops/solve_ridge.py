@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,18 +9,31 @@ import numpy as np
 from neurokern._check import check_choice
 from neurokern.ops import _ridge_autograd  # registers the ops
 from neurokern.ops._library import torch
-from neurokern.ops._ridge_arguments import check_alpha, check_alphas, check_problem
-from neurokern.ops._ridge_blas import algebra_for
-from neurokern.ops._ridge_cv import make_solver, run
+from neurokern.ops._ridge_accumulator import RidgeAccumulator
+from neurokern.ops._ridge_arguments import Problem, check_alpha, check_alphas, check_problem
+from neurokern.ops._ridge_batched import BatchedRidge, solve_ridge_batched
+from neurokern.ops._ridge_blas import Algebra, algebra_for
+from neurokern.ops._ridge_cv import Fit, cross_validate, empty_fit
 from neurokern.ops._ridge_direct import solve_direct
-from neurokern.ops._ridge_folds import make_folds
+from neurokern.ops._ridge_folds import Fold, make_folds
+from neurokern.ops._ridge_masked import folds_of, groups_by_missing, subproblem
 from neurokern.ops._ridge_plan import RidgePlan
+from neurokern.ops._ridge_result import RidgeCVResult, make_result
 from neurokern.ops._ridge_scores import SCORINGS
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
-__all__ = ["RidgeCVResult", "RidgePlan", "RidgeSolution", "ridge_cv", "solve_ridge"]
+__all__ = [
+    "BatchedRidge",
+    "RidgeAccumulator",
+    "RidgeCVResult",
+    "RidgePlan",
+    "RidgeSolution",
+    "ridge_cv",
+    "solve_ridge",
+    "solve_ridge_batched",
+]
 
 
 class RidgeSolution(NamedTuple):
@@ -38,6 +50,7 @@ def solve_ridge(
     *,
     sample_weight: Array | None = None,
     fit_intercept: bool = True,
+    nan_policy: str = "raise",
 ) -> RidgeSolution:
     r"""Solve :math:`\min_{W, b} \sum_i s_i \|x_i W + b - y_i\|^2 + \sum_t \alpha_t \|w_t\|^2`.
 
@@ -55,6 +68,10 @@ def solve_ridge(
     sample_weight : array or tensor of shape (samples,), optional
         Not negative; a weight of 2 counts a sample twice.
     fit_intercept : bool, default True
+    nan_policy : {"raise", "mask"}, default "raise"
+        "mask" takes NaN in Y for missing samples: each target is fitted to those that it has. Targets that
+        miss the same samples are solved together, so that a few patterns are as fast as none, and thousands
+        are not.
 
     Returns
     -------
@@ -90,17 +107,45 @@ def solve_ridge(
     >>> print(weights.round(4), intercept.round(4))
     [3.] 1.0
     """
-    problem = check_problem("solve_ridge", X, Y, sample_weight)
+    problem = check_problem("solve_ridge", X, Y, sample_weight, nan_policy=nan_policy)
     alphas = check_alpha("solve_ridge", alpha, problem.shape[2])
     if _wants_gradient(X, Y, alpha, sample_weight):
+        if nan_policy != "raise":
+            raise ValueError("solve_ridge: nan_policy must be 'raise' if a gradient is asked for, got 'mask'")
         weights, intercept = _differentiable(X, Y, alpha, sample_weight, fit_intercept, problem.dtype)
     else:
         with algebra_for(problem.device) as algebra:
-            solved = solve_direct(algebra, problem, alphas, fit_intercept)
+            if nan_policy == "mask":
+                solved = _solve_masked(algebra, problem, alphas, fit_intercept)
+            else:
+                solved = solve_direct(algebra, problem, alphas, fit_intercept)
         weights, intercept = (problem.give(values) for values in solved)
     if problem.one_target:
         return RidgeSolution(weights[:, 0], intercept[0])
     return RidgeSolution(weights, intercept)
+
+
+def _solve_masked(
+    algebra: Algebra, problem: Problem, alphas: np.ndarray, fit_intercept: bool
+) -> tuple[Any, Any]:
+    _, n_features, n_targets = problem.shape
+    weights = algebra.empty((n_features, n_targets), problem.dtype)
+    intercept = algebra.empty((n_targets,), problem.dtype)
+    for targets, samples in groups_by_missing(algebra, problem.Y):
+        _check_samples("solve_ridge", targets, samples)
+        columns = algebra.array(targets, "int64")
+        own = alphas if alphas.size == 1 else alphas[targets]
+        part = subproblem(algebra, problem, targets, samples)
+        weights[:, columns], intercept[columns] = solve_direct(algebra, part, own, fit_intercept)
+    return weights, intercept
+
+
+def _check_samples(function: str, targets: np.ndarray, samples: np.ndarray) -> None:
+    if not len(samples):
+        raise ValueError(
+            f"{function}: Y must hold at least one sample of every target, got none of {len(targets)} "
+            f"targets, the first of them number {targets[0]}"
+        )
 
 
 def _wants_gradient(*arguments: Any) -> bool:
@@ -122,45 +167,6 @@ def _differentiable(
     return _ridge_autograd.solve_with_gradient(X, Y, alpha, sample_weight, fit_intercept)
 
 
-@dataclass(frozen=True, slots=True)
-class RidgeCVResult:
-    """A ridge regression with cross-validated penalties; made by :func:`ridge_cv`.
-
-    Arrays are of the kind and on the device of the input; without the axis of targets if Y had none.
-
-    Attributes
-    ----------
-    weights : (features, targets)
-        Of the fit to all samples.
-    intercept : (targets,)
-    alphas : (targets,), float64
-        The penalty that was chosen.
-    scores : (targets,), float64
-        Its cross-validated score.
-    scoring : str
-        What the scores are: ``"r2, mean over folds"``, ``"pearson, pooled"`` ...
-    candidates : numpy array of shape (alphas,), float64
-        Penalties, ascending, without duplicates.
-    alpha_scores : (alphas, targets), float64, or None
-        Scores of all candidates, with ``return_alpha_scores=True``.
-    plan : RidgePlan or None
-        How it was computed, with ``return_plan=True``.
-    """
-
-    weights: Array
-    intercept: Array
-    alphas: Array
-    scores: Array
-    scoring: str
-    candidates: np.ndarray
-    alpha_scores: Array | None = None
-    plan: RidgePlan | None = None
-
-    def predict(self, X: Array) -> Array:
-        """Predictions (samples, targets) for X (samples, features)."""
-        return X @ self.weights + self.intercept
-
-
 def ridge_cv(
     X: Array,
     Y: Array,
@@ -173,6 +179,7 @@ def ridge_cv(
     shared_alpha: bool = False,
     sample_weight: Array | None = None,
     fit_intercept: bool = True,
+    nan_policy: str = "raise",
     return_alpha_scores: bool = False,
     return_plan: bool = False,
 ) -> RidgeCVResult:
@@ -205,6 +212,10 @@ def ridge_cv(
     sample_weight : array or tensor of shape (samples,), optional
         Weights in fits and scores. Not negative.
     fit_intercept : bool, default True
+    nan_policy : {"raise", "mask"}, default "raise"
+        "mask" takes NaN in Y for missing samples: each target is scored by and fitted to those that it has.
+        Targets that miss the same samples are solved together, so that a few patterns are as fast as none,
+        and thousands are not.
     return_alpha_scores, return_plan : bool, default False
         Add ``alpha_scores`` and ``plan`` to the result.
 
@@ -243,7 +254,7 @@ def ridge_cv(
     array([1., 1., 1.])
     """
     check_choice("ridge_cv", "scoring", scoring, SCORINGS)
-    problem = check_problem("ridge_cv", X, Y, sample_weight)
+    problem = check_problem("ridge_cv", X, Y, sample_weight, nan_policy=nan_policy)
     candidates = check_alphas("ridge_cv", alphas)
     splits = make_folds("ridge_cv", folds, runs, problem.shape[0])
     if isinstance(splits, str) and pooled is False and scoring != "mse":
@@ -253,35 +264,40 @@ def ridge_cv(
     if problem.weight is not None and not isinstance(splits, str):
         _check_fold_weights(splits, problem.weight)
     pool = isinstance(splits, str) if pooled is None else pooled
+    options = {
+        "fit_intercept": fit_intercept,
+        "scoring": scoring,
+        "pooled": pool,
+        "shared": shared_alpha,
+        "keep_scores": return_alpha_scores,
+    }
+    if nan_policy == "mask" and shared_alpha:
+        raise ValueError("ridge_cv: shared_alpha must be False with nan_policy='mask', which solves apart")
     with algebra_for(problem.device) as algebra:
-        solver, plan = make_solver(algebra, problem, splits, candidates, fit_intercept)
-        fit, plan = run(
-            algebra,
-            solver,
-            plan,
-            problem,
-            candidates,
-            scoring=scoring,
-            pooled=pool,
-            shared=shared_alpha,
-            fit_intercept=fit_intercept,
-            keep_scores=return_alpha_scores,
-        )
+        if nan_policy == "mask":
+            fit, plan = _masked(algebra, problem, splits, candidates, options)
+        else:
+            fit, plan = cross_validate(algebra, problem, splits, candidates, **options)
+    return make_result(problem, fit, candidates, scoring, pool, plan if return_plan else None)
 
-    def give(values: Any) -> Any:
-        values = problem.give(values)
-        return values[..., 0] if problem.one_target else values
 
-    return RidgeCVResult(
-        give(fit.weights),
-        give(fit.intercept),
-        give(fit.alphas),
-        give(fit.scores),
-        scoring=f"{scoring}, {'pooled' if pool else 'mean over folds'}",
-        candidates=candidates,
-        alpha_scores=None if fit.alpha_scores is None else give(fit.alpha_scores),
-        plan=plan if return_plan else None,
-    )
+def _masked(
+    algebra: Algebra, problem: Problem, splits: list[Fold] | str, alphas: np.ndarray, options: dict[str, Any]
+) -> tuple[Fit, RidgePlan]:
+    """Cross-validate targets with the same missing samples; the plan is that of the last of them."""
+    fit, plan = empty_fit(algebra, problem, alphas, options["keep_scores"]), RidgePlan("masked")
+    for targets, samples in groups_by_missing(algebra, problem.Y):
+        _check_samples("ridge_cv", targets, samples)
+        own = splits if isinstance(splits, str) else folds_of(splits, samples, problem.shape[0])
+        if not own or len(samples) < 2:
+            raise ValueError(
+                f"ridge_cv: Y must hold samples on both sides of a fold, got none of {len(targets)} targets, "
+                f"the first of them number {targets[0]}"
+            )
+        part = subproblem(algebra, problem, targets, samples)
+        found, plan = cross_validate(algebra, part, own, alphas, **options)
+        fit.take(algebra.array(targets, "int64"), found)
+    return fit, plan
 
 
 def _check_fold_weights(folds: list[Any], weight: Any) -> None:
