@@ -55,17 +55,21 @@ GOALS = [
     *(Goal("mask_regions", f"{scheme}, zero", "copy", 0.4) for scheme in MASK_SCHEMES),
     Goal("decode_nifti", "whole run, fresh output", TAKE, 2.8),
     Goal("decode_nifti", "whole run, fresh output", "nibabel get_fdata(float32)[mask]", 40),
+    Goal("decode_nifti", "whole run, fresh output", "nilearn NiftiMasker", 170),
     Goal("decode_nifti", "whole run, handle and output kept", TAKE, 4.5),
     *(
         Goal("decode_nifti", f"whole run, {kind}", TAKE, 2.8)
-        for kind in ("40,000 voxels", "float32", "big-endian")
+        for kind in ("40,000 voxels", "float32", "float32 with NaN", "big-endian", "NIfTI-2")
     ),
     Goal("decode_nifti", "windows of 16 volumes", TAKE, 4),
     Goal("decode_nifti", "windows of 16 volumes", "nibabel dataobj slices", 45),
+    Goal("decode_nifti", "windows of 16 volumes", "nilearn apply_mask of slices", 120),
     Goal("decode_nifti", "compressed, first pass", "isal + take", 0.85),
     Goal("decode_nifti", "compressed, first pass", "nibabel get_fdata(float32)[mask]", 7),
     Goal("decode_nifti", "400 parcel means", "scipy CSR on the memmap", 2.7),
+    Goal("decode_nifti", "400 parcel means", "nilearn NiftiLabelsMasker", 500),
     Goal("decode_nifti", "mask, detrend, standardize", "torch closed form", 5),
+    Goal("decode_nifti", "mask, detrend, standardize", "nilearn NiftiMasker", 200),
     Goal("decode_nifti", "mask, detrend, 24 confounds, standardize", "nilearn signal.clean", 6),
     Goal("bids_windows", "windows of .nii.gz, packed", "rapidgzip + index + take", 40),
     Goal("bids_windows", "windows of .nii.gz, packed", "nibabel + indexed_gzip", 100),
@@ -192,6 +196,36 @@ def times_table(op: str, results: dict[str, list[Line]]) -> str:
     return markdown(header, rows) + "\n\n" + machine(results[op])
 
 
+def decode_nifti_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["decode_nifti"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        floors = results["floors"][1 if "2 threads" in workload else 0 :]
+        share = f"{floor_seconds(ours, floors) / ours['timing']['best']:.0%}"
+        rows.append(
+            [
+                workload,
+                *(f"{ours['timing'][which] * 1e3:.1f}" for which in ("median", "best")),
+                "" if "compressed" in workload else share,
+                ", ".join(f"{line['candidate']} {number(line['ratio'])}" for line in peers_of(candidates)),
+            ]
+        )
+    header = "workload | ms, median | best | floor / best | our speed over each peer's"
+    return markdown(header, rows) + "\n\n" + machine(results["decode_nifti"])
+
+
+def decode_nifti_memory_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["decode_nifti_memory"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        beyond = (ours["grown_bytes"] - ours["output_bytes"]) / 1e6
+        peers = (f"{line['candidate']} {line['grown_bytes'] / 1e6:.0f}" for line in peers_of(candidates))
+        rows.append(
+            [workload, f"{ours['output_bytes'] / 1e6:.1f}", f"{max(beyond, 0):.1f}", ", ".join(peers)]
+        )
+    return markdown("MB of private memory | output | ours, beyond it | peers, with their output", rows)
+
+
 def reached(goal: Goal, results: dict[str, list[Line]]) -> Line | None:
     """Return the peer's line, on the largest input that has one; of several peers, the fastest."""
     shorter = re.compile(re.escape(goal.workload) + r", [\d.]+ million spikes")
@@ -227,12 +261,16 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "wrong cells": wrong_cells_table,
     "mask_regions": mask_regions_table,
     "gather_regions": functools.partial(times_table, "gather_regions"),
-    "decode_nifti": functools.partial(times_table, "decode_nifti"),
+    "decode_nifti": decode_nifti_table,
+    "decode_nifti memory": decode_nifti_memory_table,
     "bids_windows": functools.partial(times_table, "bids_windows"),
 }
 
 
-MEASURED = ("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "bids_windows")
+MEASURED = (
+    *("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "decode_nifti_memory"),
+    "bids_windows",
+)
 
 
 def load_results() -> dict[str, list[Line]]:
