@@ -53,7 +53,10 @@ struct ScaledRowsWriter {
 
   void clean_piece(std::int64_t first, std::int64_t n) const {
     std::int64_t t = 0;
-    for (; t + kTogetherRows <= p.n_rows; t += kTogetherRows) write<kTogetherRows>(t, first, n);
+    for (; t + kTogetherRows <= p.n_rows; t += kTogetherRows) {
+      fetch(t + kTogetherRows, first, n);
+      write<kTogetherRows>(t, first, n);
+    }
     for (; t < p.n_rows; ++t) write<1>(t, first, n);
   }
 
@@ -62,13 +65,43 @@ struct ScaledRowsWriter {
     alignas(64) float values[kRows][kPiece];
     for (int j = 0; j < kRows; ++j) {
       const Bits* from = raw(row + j, first);
+      const float* origin = p.origin + first;
+      float* to = values[j];
       with_floats<Bits>(p.type, scale, [&](auto value) {
-        for (std::int64_t c = 0; c < n; ++c) values[j][c] = value(from[c]);
+        for (std::int64_t c = 0; c < n; ++c) to[c] = value(from[c]) - origin[c];
         return n;
       });
     }
     clean<kRows>(row, first, n, values);
-    for (int j = 0; j < kRows; ++j) put(row + j, first, values[j], n, [](float x) { return x; });
+    for (int j = 0; j < kRows; ++j) {
+      if (p.decoded == DecodedType::f32)
+        copy(row + j, first, values[j], n);
+      else
+        put(row + j, first, values[j], n, [](float x) { return x; });
+    }
+  }
+
+  // As put, from values that are in L1 already: emit would copy them there once more.
+  void copy(std::int64_t row, std::int64_t first, const float* values, std::int64_t n) const {
+    float* to = static_cast<float*>(p.out) + row * p.out_stride + first;
+    constexpr std::int64_t kLine = kLineBytes / static_cast<std::int64_t>(sizeof(float));
+    std::int64_t i = 0;
+    if (p.n_rows * p.n_columns * static_cast<std::int64_t>(sizeof(float)) >= kStreamBytes) {
+      const auto head = static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(to) % kLineBytes) /
+                        static_cast<std::int64_t>(sizeof(float));
+      for (; i < head && i < n; ++i) to[i] = values[i];
+      for (; i + kLine <= n; i += kLine) stream_line(to + i, values + i);
+    }
+    memcpy(to + i, values + i, static_cast<std::size_t>(n - i) * sizeof(float));
+  }
+
+  // Rows that come next: their pieces lie too far apart for the processor to guess.
+  void fetch(std::int64_t row, std::int64_t first, std::int64_t n) const {
+    for (std::int64_t t = row; t < row + kTogetherRows && t < p.n_rows; ++t) {
+      const auto* bytes = reinterpret_cast<const unsigned char*>(raw(t, first));
+      for (std::int64_t i = 0; i < n * static_cast<std::int64_t>(sizeof(Bits)); i += kLineBytes)
+        __builtin_prefetch(bytes + i);
+    }
   }
 
   template <typename In, typename Value>
@@ -87,19 +120,40 @@ struct ScaledRowsWriter {
   template <int kRows>
   void clean(std::int64_t row, std::int64_t first, std::int64_t n, float (&values)[kRows][kPiece]) const {
     const float* basis = p.basis + row * p.n_basis;
-    const float* origin = p.origin + first;
-    const float* factor = p.factor + first;
-    for (int j = 0; j < kRows; ++j)
-      for (std::int64_t c = 0; c < n; ++c) values[j][c] -= origin[c];
     std::int64_t k = 0;
     for (; k + kTogetherTrends <= p.n_basis; k += kTogetherTrends) subtract(k, basis, first, n, values);
-    for (; k < p.n_basis; ++k) {
-      const float* w = p.coefficients + k * p.n_columns + first;
-      for (int j = 0; j < kRows; ++j)
-        for (std::int64_t c = 0; c < n; ++c) values[j][c] -= basis[j * p.n_basis + k] * w[c];
+    const float *w = p.coefficients + k * p.n_columns + first, *factor = p.factor + first;
+    for (int j = 0; j < kRows; ++j) {
+      const float* b = basis + j * p.n_basis + k;
+      switch (p.n_basis - k) {
+        case 1:
+          finish<1>(b, w, w, w, factor, n, values[j]);
+          break;
+        case 2:
+          finish<2>(b, w, w + p.n_columns, w, factor, n, values[j]);
+          break;
+        case 3:
+          finish<3>(b, w, w + p.n_columns, w + 2 * p.n_columns, factor, n, values[j]);
+          break;
+        default:
+          finish<0>(b, w, w, w, factor, n, values[j]);
+      }
     }
-    for (int j = 0; j < kRows; ++j)
-      for (std::int64_t c = 0; c < n; ++c) values[j][c] *= factor[c];
+  }
+
+  // The last trends, fewer than kTogetherTrends, and the factor.
+  template <int kTrends>
+  static void finish(const float* basis, const float* w0, const float* w1, const float* w2,
+                     const float* factor, std::int64_t n, float* __restrict values) {
+    const float b0 = kTrends > 0 ? basis[0] : 0, b1 = kTrends > 1 ? basis[1] : 0,
+                b2 = kTrends > 2 ? basis[2] : 0;
+    for (std::int64_t c = 0; c < n; ++c) {
+      float x = values[c];
+      if constexpr (kTrends > 0) x -= b0 * w0[c];
+      if constexpr (kTrends > 1) x -= b1 * w1[c];
+      if constexpr (kTrends > 2) x -= b2 * w2[c];
+      values[c] = x * factor[c];
+    }
   }
 
   template <int kRows>

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from neurokern.ops._nifti_parcels import ParcelAtlas
 
 _FORMAT = "1"
-_ROWS_AT_ONCE = 32  # decoded at a time while a run is looked at
+_ROWS_AT_ONCE = 32  # at most, decoded at a time while a run is looked at
+_PIECE_BYTES = 8 << 20  # of them, so that memory stays bounded
 # What is left of a column, relative to what it was about its first value: below, it is rounding.
 _NOTHING_LEFT = 1e-12
 
@@ -160,8 +161,9 @@ def _fit(
     n_columns = arrays["origin"].size
     sums = np.zeros((n_trends, n_columns))
     squares = np.zeros(n_columns)
-    piece = np.empty((min(_ROWS_AT_ONCE, n_volumes), n_columns), dtype=np.float32)
-    for start in range(0, n_volumes, _ROWS_AT_ONCE):
+    at_once = min(max(_PIECE_BYTES // (4 * n_columns), 4), _ROWS_AT_ONCE, n_volumes)
+    piece = np.empty((at_once, n_columns), dtype=np.float32)
+    for start in range(0, n_volumes, at_once):
         rows = source.read(start, piece[: n_volumes - start])
         if start == 0:
             arrays["origin"][:] = rows[0]
