@@ -34,7 +34,7 @@ def _sizes(X: Any, Y: Any) -> tuple[bool, int]:
 
 
 def _inverse_times(algebra: Algebra, factor: Any, eigenvalues: Any, alpha: Any, right: Any) -> Any:
-    """Apply (A + alpha)^-1, in the type of the factor: the inverse, or eigenvectors for one alpha per target."""
+    """Apply (A + alpha)^-1 in the factor's type: the inverse, or eigenvectors for one alpha per target."""
     right = algebra.cast(right, str(factor.dtype).removeprefix("torch."))
     if eigenvalues.shape[0] == 0:
         return algebra.mm(factor, right)

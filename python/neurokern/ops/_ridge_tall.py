@@ -63,7 +63,7 @@ class Moments(Protocol):
         """The same sums with targets."""
 
     def test_rows(self, fold: int) -> Any | None:
-        """Rows [X, 1] of a test set with fewer samples than features, if they are at hand."""
+        """Rows [X, 1] of a test set, if they are at hand."""
 
 
 class MatrixMoments:
@@ -175,8 +175,16 @@ class TallFold:
     """What scoring one fold needs that does not depend on the targets."""
 
     def __init__(
-        self, algebra: Algebra, basis: Basis, test_gram: Any, test_rows: Any | None, dtype: str
+        self,
+        algebra: Algebra,
+        basis: Basis,
+        test_gram: Any,
+        test_rows: Any | None,
+        dtype: str,
+        *,
+        as_they_are: bool,
     ) -> None:
+        """With ``as_they_are`` R is the test rows themselves: more rows, for a factorization less."""
         self.basis, self._algebra, self._dtype = basis, algebra, dtype
         self.weight = float(test_gram[-1, -1])
         n_features = len(basis.mean)
@@ -184,6 +192,10 @@ class TallFold:
         sums = test_gram[:-1, -1]
         vectors = algebra.cast(basis.rotation[:-1], "float64")
         self.sum_of_rotated = (sums - moved) @ vectors
+        self.triangular = False
+        if test_rows is not None and as_they_are:
+            self.root = algebra.mm(test_rows, basis.rotation)
+            return
         if test_rows is not None and len(test_rows) < n_features:
             rows = algebra.cast(test_rows, "float64")
             root = algebra.triangle((rows[:, :-1] - rows[:, -1:] * basis.mean) @ vectors)
@@ -214,6 +226,14 @@ class TallFold:
         return skeleton.squares(total)
 
 
+def _few_targets(moments: Moments, fold: int, n_alphas: int) -> bool:
+    """Whether a triangular factor of a test set takes longer than it saves."""
+    n_test, n_features = moments.n_test[fold], moments.n_features
+    rank = min(n_test, n_features)
+    saved = min(n_alphas, 16) * moments.n_targets * (2 * n_test * n_features - rank * (2 * n_features - rank))
+    return saved < 8 * rank**2 * n_features
+
+
 def _root_of(algebra: Algebra, matrix: Any) -> Any:
     """R with ``R'R`` equal to a positive semidefinite matrix: upper triangular if it has full rank."""
     factor = algebra.cholesky(matrix)
@@ -238,8 +258,9 @@ class TallSolver:
                 algebra,
                 Basis.of(algebra, total - left_out, fit_intercept, self.dtype),
                 test,
-                moments.test_rows(number) if moments.n_test[number] < moments.n_features else None,
+                moments.test_rows(number),
                 self.dtype,
+                as_they_are=_few_targets(moments, number, alphas.size),
             )
             for number, (test, left_out) in enumerate(zip(tests, out, strict=True))
             if score_folds
