@@ -210,20 +210,33 @@ class TallFold:
         """Return ``|R (d o z)|^2`` for each z (targets, features) and each penalty: (targets, alphas)."""
         algebra = self._algebra
         shrink = algebra.cast(self.basis.shrink(algebra.array(skeleton.alphas, "float64")), self._dtype)
-        n_targets, n_few = Z.shape[0], len(skeleton)
-        total = skeleton.empty_squares(n_targets)
+        total = skeleton.empty_squares(Z.shape[0])
         n_rows = self.root.shape[0]
         step = _BLOCK_ROWS if self.triangular and n_rows > 2 * _BLOCK_ROWS else n_rows
         for first in range(0, n_rows, max(step, 1)):
             start = first if self.triangular else 0
             block = self.root[first : first + step, start:].T
-            stacked = (shrink[start:, :, None] * block[:, None, :]).reshape(block.shape[0], -1)
-            width = max(64, _OUT_BYTES // (stacked.shape[1] * 4))
-            for at in range(0, n_targets, width):
-                out = algebra.mm(Z[at : at + width, start:], stacked)
-                out = out.reshape(out.shape[0], n_few, block.shape[1])
-                skeleton.add_squares(total[at : at + width], out)
+            for rows, out in _products(algebra, Z[:, start:], block, shrink[start:]):
+                skeleton.add_squares(total[rows], out)
         return skeleton.squares(total)
+
+
+def _products(algebra: Algebra, Z: Any, block: Any, shrink: Any) -> Iterator[tuple[slice, Any]]:
+    """Yield ``(d o z) @ block`` for some targets at a time and all columns of d: (targets, few, columns).
+
+    The penalties are multiplied into Z or into the block, whichever is smaller.
+    """
+    n_targets, n_few, n_columns = Z.shape[0], shrink.shape[1], block.shape[1]
+    into_block = n_targets > n_columns
+    if into_block:
+        block = (shrink[:, :, None] * block[:, None, :]).reshape(block.shape[0], -1)
+    width = max(64, _OUT_BYTES // (n_few * max(n_columns, 1 if into_block else block.shape[0]) * 4))
+    for first in range(0, n_targets, width):
+        rows = slice(first, min(first + width, n_targets))
+        some = Z[rows]
+        if not into_block:
+            some = (some[:, None, :] * shrink.T[None, :, :]).reshape(-1, Z.shape[1])
+        yield rows, algebra.mm(some, block).reshape(-1, n_few, n_columns)
 
 
 def _few_targets(moments: Moments, fold: int, n_alphas: int) -> bool:
