@@ -10,6 +10,7 @@ namespace neurokern {
 void bind_bin_spikes(py::module_& m);
 void bind_decode_nifti(py::module_& m);
 void bind_gather_regions(py::module_& m);
+void bind_solve_ridge(py::module_& m);
 }  // namespace neurokern
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
@@ -27,5 +28,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   neurokern::bind_bin_spikes(m);
   neurokern::bind_decode_nifti(m);
   neurokern::bind_gather_regions(m);
+  neurokern::bind_solve_ridge(m);
   neurokern::selected_isa();  // a bad NEUROKERN_ISA fails the import, not the first call
 }

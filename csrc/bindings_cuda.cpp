@@ -8,6 +8,7 @@ namespace neurokern {
 void bind_bin_spikes(py::module_& m);
 void bind_decode_nifti(py::module_& m);
 void bind_gather_regions(py::module_& m);
+void bind_solve_ridge(py::module_& m);
 }  // namespace neurokern
 
 namespace {
@@ -35,4 +36,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   neurokern::bind_bin_spikes(m);
   neurokern::bind_decode_nifti(m);
   neurokern::bind_gather_regions(m);
+  neurokern::bind_solve_ridge(m);
 }

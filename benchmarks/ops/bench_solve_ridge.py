@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurokern.ops import ridge_cv, solve_ridge
+from neurokern.ops import banded_ridge_cv, ridge_cv, solve_ridge
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import harness
+import ridge_batched_peers
 import solve_ridge_peers as peers
 
 OURS = "neurokern"
@@ -100,6 +101,34 @@ def _checker(task: peers.Search, folds: int | str) -> Callable[[Any], int]:
     return differing
 
 
+def banded(n: int, p: int, v: int, n_candidates: int, n_bands: int = 3) -> Workload:
+    """Return the weights of banded ridge, of the best of the same candidates, and their scores.
+
+    A result counts as different for a target whose score is not the best of plain searches of scaled
+    features.
+    """
+    X, Y = peers.make_data(n, p, v)
+    bands = np.arange(p) * n_bands // p
+    weights = np.random.default_rng(0).dirichlet(np.ones(n_bands), n_candidates)
+    task = peers.Search(X, Y, TEN, 5)
+
+    def ours() -> peers.Result:
+        found = banded_ridge_cv(X, Y, bands, TEN, 5, band_weights=weights)
+        return found.weights, found.scores
+
+    candidates: harness.Candidates = {OURS: ours}
+    for name in peers.names_of(HIMALAYA):
+        candidates[name] = peers.himalaya_bands(task, bands, weights, name.split()[1])
+    wide = [X.astype(np.float64) * np.sqrt(one)[bands] for one in weights]
+    some = Y[:, :CHECKED].astype(np.float64)
+    best = np.max([ridge_cv(scaled, some, TEN).scores for scaled in wide], axis=0)
+
+    def differing(result: Any) -> int:
+        return int((np.abs(np.asarray(result[1])[: len(best)] - best) > 1e-5).sum())
+
+    return Workload(candidates, differing, n * v, (4 * n * (p + v), 4 * p * v))
+
+
 def autograd(n: int, p: int, v: int) -> Workload:
     """Return weights and the gradients of X and Y: a read-out that is part of a network."""
     X, Y = (torch.from_numpy(values).requires_grad_() for values in peers.make_data(n, p, v))
@@ -122,6 +151,11 @@ def autograd(n: int, p: int, v: int) -> Workload:
     return Workload(candidates, differing, n * v, (4 * n * (p + v), 4 * p * v))
 
 
+def few_shot(n: int, n_problems: int) -> Workload:
+    """Return a batch of episodes of n samples, each with its alphas chosen by leave-one-out."""
+    return Workload(*ridge_batched_peers.few_shot(n, n_problems, OURS))
+
+
 def decades(low: float, high: float, n_alphas: int) -> np.ndarray:
     return np.logspace(low, high, n_alphas)
 
@@ -139,7 +173,14 @@ WORKLOADS: dict[str, Make] = {
     "very wide, 500 targets": functools.partial(search, 2000, 50_000, 500, TEN),
     "few targets": functools.partial(search, 4000, 1024, 100, TWENTY, others=(*HIMALAYA, SKLEARN)),
     "leave-one-out": functools.partial(search, 4000, 768, 4000, TEN, "leave-one-out", others=(SKLEARN,)),
+    "banded, p < n, 4 candidates": functools.partial(banded, 3000, 450, 2000, 4),
+    "banded, n < p, 4 candidates": functools.partial(banded, 1000, 3000, 2000, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(2000, 768, 500),
+    "few-shot, 500 episodes of 5 samples": functools.partial(few_shot, 5, 500),
+    "few-shot, 300 episodes of 16 samples": functools.partial(few_shot, 16, 300),
+    "few-shot, 150 episodes of 32 samples": functools.partial(few_shot, 32, 150),
+    "few-shot, 50 episodes of 64 samples": functools.partial(few_shot, 64, 50),
+    "few-shot, 30 episodes of 100 samples": functools.partial(few_shot, 100, 30),
 }
 QUICK: dict[str, Make] = {
     "tall, n/p = 5": functools.partial(search, 300, 60, 50, TEN, others=(*HIMALAYA, PER_ALPHA, LAB)),
@@ -147,7 +188,10 @@ QUICK: dict[str, Make] = {
     "wide": functools.partial(search, 100, 200, 100, TWENTY),
     "wide, 20 runs": functools.partial(search, 100, 200, 50, TWENTY, 20),
     "leave-one-out": functools.partial(search, 300, 60, 50, TEN, "leave-one-out", others=(SKLEARN,)),
+    "banded, p < n, 4 candidates": functools.partial(banded, 300, 60, 50, 4),
+    "banded, n < p, 4 candidates": functools.partial(banded, 100, 300, 50, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(200, 60, 20),
+    "few-shot, 300 episodes of 16 samples": functools.partial(few_shot, 16, 10),
 }
 
 

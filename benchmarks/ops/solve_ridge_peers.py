@@ -68,6 +68,26 @@ def himalaya_ridge(search: Search, backend: str) -> Callable[[], Result]:
     return run
 
 
+def himalaya_bands(
+    search: Search, bands: np.ndarray, band_weights: np.ndarray, backend: str
+) -> Callable[[], Result]:
+    """GroupRidgeCV on the given candidates of band weights, scored by R2."""
+    from himalaya import backend as backends
+    from himalaya.ridge import GroupRidgeCV
+    from himalaya.scoring import r2_score
+
+    def run() -> Result:
+        library = backends.set_backend(backend)
+        X, Y = library.asarray(search.X), library.asarray(search.Y)
+        params = {"n_iter": band_weights, "alphas": search.alphas, "score_func": r2_score, "warn": False}
+        params["progress_bar"] = False
+        model = GroupRidgeCV(groups=bands, cv=search.splits(), fit_intercept=True, solver_params=params)
+        model.fit(X, Y)
+        return library.to_numpy(model.coef_), library.to_numpy(model.cv_scores_).max(0)
+
+    return run
+
+
 def sklearn_loo(search: Search) -> Callable[[], Result]:
     """RidgeCV with one penalty by target, which it has for leave-one-out alone."""
     from sklearn.linear_model import RidgeCV

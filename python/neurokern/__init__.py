@@ -25,6 +25,7 @@ _HOME_OF = {
     "ridge_cv": "neurokern.ops",
     "scatter_regions": "neurokern.ops",
     "solve_ridge": "neurokern.ops",
+    "solve_ridge_batched": "neurokern.ops",
 }
 
 _PACKAGES = {
@@ -55,6 +56,7 @@ __all__ = [
     "ridge_cv",
     "scatter_regions",
     "solve_ridge",
+    "solve_ridge_batched",
 ]
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from neurokern.ops.decode_nifti import NiftiFile, decode_nifti
     from neurokern.ops.gather_regions import gather_regions, scatter_regions
     from neurokern.ops.mask_regions import MaskedBatch, mask_regions
-    from neurokern.ops.solve_ridge import RidgeAccumulator, ridge_cv, solve_ridge
+    from neurokern.ops.solve_ridge import RidgeAccumulator, ridge_cv, solve_ridge, solve_ridge_batched
 
 
 def __getattr__(name: str) -> object:

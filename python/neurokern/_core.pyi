@@ -1,5 +1,7 @@
 from typing import Any
 
+max_ridge_side: int
+
 class BinSpikes:
     def __init__(
         self,
@@ -178,4 +180,6 @@ def scale_rows(
     decoded: int,
     n_threads: int,
 ) -> None: ...
+def solve_ridge_batched(arguments: dict[str, Any], n_threads: int) -> int: ...
+def solve_ridge_batched_backward(arguments: dict[str, Any], n_threads: int) -> None: ...
 def write_targets(arguments: dict[str, Any], n_threads: int) -> None: ...

@@ -227,6 +227,11 @@ def test_a_cache_that_cannot_be_written_is_an_error_only_if_asked_for(root, tmp_
     assert all(torch.equal(data[i]["signal"], expected[i]["signal"]) for i in range(len(data)))
     with pytest.raises(OSError, match="file"):
         windows(root, FMRIVoxelExtractor(MASK, cache=True), length=5)[0]
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "full"))
+    monkeypatch.setenv("NEUROKERN_CACHE_GIB", "0")
+    data = windows(root, FMRIVoxelExtractor(MASK, normalize=True), length=5)
+    assert all(torch.equal(data[i]["signal"], expected[i]["signal"]) for i in range(len(data)))
+    assert not list((tmp_path / "full").rglob("*.safetensors"))
 
 
 def test_open_runs_and_coefficients_in_memory_are_bounded(root, monkeypatch):
@@ -278,3 +283,19 @@ def test_cropped_volumes_know_their_place(root):
     assert torch.equal(windows(root, bounds, subject="01", length=4)[1]["signal"], signal)
     given = FMRIVolumeExtractor(crop=VoxelBox(box.bounds, SHAPE))
     assert torch.equal(windows(root, given, subject="01", length=4)[1]["signal"], signal)
+
+
+# ---- real runs
+
+
+def test_packed_windows_of_real_runs_are_those_of_nibabel(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path))
+    data = BIDSDataset(shared_data / "fmri" / "bids_studyforrest_localizer", task="oneback")
+    image = nibabel.load(data.run(0).path)
+    mask = np.asarray(image.dataobj[..., 0]) > 200
+    exact = np.asarray(image.dataobj)[mask].T
+    windows = data.with_extractor(FMRIVoxelExtractor(mask), length=16, pad=True)
+    for item, window in zip(windows, windows.windows, strict=True):
+        n = int(item["valid"].sum())
+        np.testing.assert_allclose(item["signal"][:n], exact[window.start : window.start + n], rtol=1e-6)
+    assert len(list((tmp_path / "packed_runs").iterdir())) == 1

@@ -190,6 +190,19 @@ def test_work_goes_to_the_current_stream(tmp_path, small_buffers, suffix):
 
 
 @pytest.mark.gpu
+def test_nothing_waits_for_the_gpu(tmp_path, small_buffers):
+    path, mask = write_nifti(tmp_path / "a.nii", random_raw("int16", (*SHAPE[:3], 200))), some_mask()
+    options = {"detrend": True, "standardize": True, "device": "cuda"}
+    decode_nifti(path, mask, **options)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        values = decode_nifti(path, mask, **options)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(values.cpu(), decode_nifti(path, mask, detrend=True, standardize=True))
+
+
+@pytest.mark.gpu
 def test_the_memory_of_buffers_is_pinned():
     with _nifti_device.buffers_of(1000) as buffers:
         assert all(buffer.memory.is_pinned() for buffer in buffers)

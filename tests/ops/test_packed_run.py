@@ -229,6 +229,27 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written_are_errors(tmp_path, mo
         file.pack(mask)
 
 
+def test_the_cache_stays_within_its_bound_and_what_is_stale_makes_room(tmp_path, cache, monkeypatch):
+    mask, paths = VoxelMask(some_mask()), [write(tmp_path, seed=s, suffix=f"{s}.nii") for s in range(3)]
+    for path in paths[:2]:
+        NiftiFile(path).pack(mask)
+    size = next(cache.iterdir()).stat().st_size
+    monkeypatch.setenv("NEUROKERN_CACHE_GIB", str(2.5 * size / 2**30))
+    with pytest.raises(OSError, match="NEUROKERN_CACHE_GIB") as error:
+        NiftiFile(paths[2]).pack(mask)
+    assert error.value.errno == errno.ENOSPC
+    assert len(list(cache.iterdir())) == 2
+    stale = min(cache.iterdir())
+    os.utime(stale, (0, 0))
+    NiftiFile(paths[2]).pack(mask)
+    assert not stale.exists()
+    assert len(list(cache.iterdir())) == 2
+    for wrong in ("much", "nan", "-1"):
+        monkeypatch.setenv("NEUROKERN_CACHE_GIB", wrong)
+        with pytest.raises(ValueError, match="NEUROKERN_CACHE_GIB must be a number"):
+            NiftiFile(paths[0]).pack(VoxelMask(some_mask(9)))
+
+
 def total_of(path):
     return float(NiftiFile(path).pack(VoxelMask(some_mask())).decode().double().sum())
 

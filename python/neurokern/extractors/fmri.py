@@ -246,8 +246,9 @@ class FMRIVoxelExtractor(_FMRIExtractor):
         Keep what was decoded in the cache folder (``NEUROKERN_CACHE``, else ``~/.cache/neurokern``), and map
         it in later epochs, other workers and other programs. True: the chosen voxels of every run, packed in
         the type of the image (:meth:`~neurokern.ops.NiftiFile.pack`). "auto": of compressed images of which a
-        mask, parcels or a crop is taken; and where the folder cannot be written, go without. Both keep the
-        coefficients of cleaning. False: nothing is written.
+        mask, parcels or a crop is taken; and where the folder cannot be written, or is full (50 GiB, or
+        ``NEUROKERN_CACHE_GIB``), go without. Both keep the coefficients of cleaning. False: nothing is
+        written. ``neurokern.ops.prune_cache`` removes what was kept.
 
     Notes
     -----

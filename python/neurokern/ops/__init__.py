@@ -22,16 +22,19 @@ from neurokern.ops.decode_nifti import (
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
 from neurokern.ops.solve_ridge import (
+    BatchedRidge,
     RidgeAccumulator,
     RidgeCVResult,
     RidgePlan,
     RidgeSolution,
     ridge_cv,
     solve_ridge,
+    solve_ridge_batched,
 )
 
 __all__ = [
     "BandedRidgeResult",
+    "BatchedRidge",
     "CleaningFit",
     "MaskedBatch",
     "NiftiFile",
@@ -61,4 +64,5 @@ __all__ = [
     "ridge_cv",
     "scatter_regions",
     "solve_ridge",
+    "solve_ridge_batched",
 ]

@@ -12,8 +12,8 @@ from neurokern._check import check_choice
 from neurokern.ops import _ridge_blas
 from neurokern.ops._library import torch
 
-_EXACT_IN_FLOAT32 = {"bool", "int8", "uint8", "int16", "uint16", "float16", "bfloat16", "float32"}
-_EXACT_IN_FLOAT64 = {"int32", "int64", "uint32", "uint64", "float64"}
+EXACT_IN_FLOAT32 = {"bool", "int8", "uint8", "int16", "uint16", "float16", "bfloat16", "float32"}
+EXACT_IN_FLOAT64 = {"int32", "int64", "uint32", "uint64", "float64"}
 _CHECKED = 1 << 22  # elements that are looked at together
 
 
@@ -65,7 +65,7 @@ def check_problem(
         )
     if X.shape[0] == 0:
         raise ValueError(f"{function}: X must have at least one sample, got {tuple(X.shape)}")
-    dtype = "float64" if {x_type, y_type} & _EXACT_IN_FLOAT64 else "float32"
+    dtype = "float64" if {x_type, y_type} & EXACT_IN_FLOAT64 else "float32"
     one_target = Y.ndim == 1
     Y = Y.reshape(len(Y), -1)
     X = _cast(X, dtype)
@@ -85,7 +85,7 @@ def _as_array(function: str, name: str, values: Any) -> tuple[Any, str, str, Any
     else:
         values = np.asarray(values)
         kind, type_name, device = "numpy", values.dtype.name, None
-    if type_name not in _EXACT_IN_FLOAT32 | _EXACT_IN_FLOAT64:
+    if type_name not in EXACT_IN_FLOAT32 | EXACT_IN_FLOAT64:
         raise TypeError(f"{function}: {name} must hold real numbers of at most 64 bits, got {type_name}")
     return values, type_name, kind, device
 

@@ -42,8 +42,6 @@ __all__ = [
     "parcel_index",
 ]
 
-_VOLUMES_AT_ONCE = 32  # of a weighted atlas
-
 
 def decode_nifti(
     image: str | os.PathLike[str] | NiftiFile,

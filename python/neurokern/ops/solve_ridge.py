@@ -11,6 +11,7 @@ from neurokern.ops import _ridge_autograd  # registers the ops
 from neurokern.ops._library import torch
 from neurokern.ops._ridge_accumulator import RidgeAccumulator
 from neurokern.ops._ridge_arguments import Problem, check_alpha, check_alphas, check_problem
+from neurokern.ops._ridge_batched import BatchedRidge, solve_ridge_batched
 from neurokern.ops._ridge_blas import Algebra, algebra_for
 from neurokern.ops._ridge_cv import Fit, cross_validate, empty_fit
 from neurokern.ops._ridge_direct import solve_direct
@@ -23,7 +24,16 @@ from neurokern.ops._ridge_scores import SCORINGS
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
 
-__all__ = ["RidgeAccumulator", "RidgeCVResult", "RidgePlan", "RidgeSolution", "ridge_cv", "solve_ridge"]
+__all__ = [
+    "BatchedRidge",
+    "RidgeAccumulator",
+    "RidgeCVResult",
+    "RidgePlan",
+    "RidgeSolution",
+    "ridge_cv",
+    "solve_ridge",
+    "solve_ridge_batched",
+]
 
 
 class RidgeSolution(NamedTuple):

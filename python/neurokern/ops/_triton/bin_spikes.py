@@ -6,7 +6,6 @@ looked for by the windows instead.
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from neurokern.ops import _library
 from neurokern.ops._spike_calls import Rules, Spikes
 from neurokern.ops._spike_grid import Grid
 from neurokern.ops._spike_smoothing import largest_count
-from neurokern.ops._triton.launch import bits_of, launch
+from neurokern.ops._triton.launch import bits_of, double_bits, launch
 from neurokern.ops._triton.smoothing import report_largest, smooth, store_as
 from neurokern.ops._triton.spike_bins import (
     as_double,
@@ -219,16 +218,12 @@ def convert_totals(totals, counts, report, n_cells, largest_exact: tl.int64, CEL
 # ---- what to launch
 
 
-def _bits(number: float) -> int:
-    return int(struct.unpack("<q", struct.pack("<d", number))[0])
-
-
 def _scales(grid: Grid, in_samples: bool) -> tuple[int, ...]:
     """Return step, rate (bins per second, or per part of a sample) and tolerance as bits, and the width."""
     step, step_is_rate = grid.step
     numerator, denominator = grid.width
     rate = 1 / numerator if in_samples else step if step_is_rate else 1 / step
-    return _bits(step), _bits(rate), _bits(grid.edge_tolerance), numerator, denominator
+    return double_bits(step), double_bits(rate), double_bits(grid.edge_tolerance), numerator, denominator
 
 
 def count(
@@ -274,7 +269,7 @@ def _count_into(
     options: dict[str, Any] = {"RATE": grid.step[1], "CLOSED_LAST": grid.closed_last, "SPIKES": SPIKES}
     programs = triton.cdiv(len(times), SPIKES)
     if starts is None:
-        first = grid.first_sample if times.dtype == torch.int64 else _bits(grid.start)
+        first = grid.first_sample if times.dtype == torch.int64 else double_bits(grid.start)
         launch(
             count_spikes, programs, times, units, train_ends, unit_map, edges, totals, report,
             len(times), grid.n_bins, n_units, n_ids, n_trains, first, *scales, **options,

@@ -5,15 +5,13 @@ Stored values are loaded as unsigned integers of their width, and become numbers
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import torch
 import triton
 import triton.language as tl
 
 from neurokern.ops._nifti_header import VOXEL_TYPES
-from neurokern.ops._triton.launch import bits_of, launch
+from neurokern.ops._triton.launch import bits_of, double_bits, launch
 from neurokern.ops._triton.spike_bins import as_double
 
 VALUES = 1024  # of a row, decoded by a program
@@ -239,10 +237,6 @@ def clean_columns(
 # ---- what to launch
 
 
-def _bits(number: float) -> int:
-    return int(struct.unpack("<q", struct.pack("<d", number))[0])
-
-
 def _in_float(number: float) -> bool:
     return bool(np.float32(number) == number)
 
@@ -266,7 +260,8 @@ def decode(
     decoded = {torch.float32: 32, torch.float16: 16, torch.bfloat16: 17}[out.dtype]
     launch(
         decode_values, out.shape[0] * triton.cdiv(out.shape[1], VALUES),
-        bits_of(raw), positions, bits_of(out), raw.shape[1], out.shape[1], _bits(slope), _bits(inter),
+        bits_of(raw), positions, bits_of(out), raw.shape[1], out.shape[1],
+        double_bits(slope), double_bits(inter),
         NUMBER=number, SWAPPED=swapped, SCALE=scale, DECODED=decoded, VALUES=VALUES,
     )  # fmt: skip
 
@@ -288,7 +283,8 @@ def reduce(
     launch(
         reduce_parcels, triton.cdiv(n_volumes, VOLUMES) * n_parcels,
         bits_of(raw), positions, run_starts, parcel_runs, sizes, out,
-        raw.shape[1], n_volumes, len(positions), len(run_starts) - 1, n_parcels, _bits(slope), _bits(inter),
+        raw.shape[1], n_volumes, len(positions), len(run_starts) - 1, n_parcels,
+        double_bits(slope), double_bits(inter),
         NUMBER=NUMBERS[kind], SWAPPED=swapped, VOLUMES=VOLUMES, LANES=LANES,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import torch
@@ -27,3 +28,8 @@ def launch(kernel: Any, n_programs: int, first: torch.Tensor, *arguments: Any, *
 def bits_of(x: torch.Tensor) -> torch.Tensor:
     """Return ``x`` as integers of its width: what only moves has no meaning."""
     return x.view(getattr(torch, f"int{8 * x.element_size()}"))
+
+
+def double_bits(number: float) -> int:
+    """Return the bits of a float64, for ``as_double``: Triton takes Python's floats as float32."""
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])

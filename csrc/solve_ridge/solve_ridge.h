@@ -1,0 +1,52 @@
+// solve_ridge: many small ridge problems at once, each with its penalty chosen by leave-one-out.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+
+namespace neurokern {
+
+// min |Xc W - Yc|^2 + sum_t alpha_t |W_t|^2 for each problem of the batch; Xc and Yc are centered if there is
+// an intercept. All arrays are contiguous; X, Y and what has their type are float, or double if
+// `double_precision`.
+struct RidgeBatch {
+  const void* X;               // (n_problems, n_samples, n_features)
+  const void* Y;               // (n_problems, n_samples, n_targets)
+  const double* alphas;        // (n_alphas,), above 0
+  const std::int64_t* counts;  // (n_problems,): samples that are there, the first ones; null: all
+  void* weights;               // (n_problems, n_features, n_targets)
+  void* intercept;             // (n_problems, n_targets)
+  void* dual;                  // (n_problems, n_samples, n_targets), residuals over alpha: W = Xc' dual
+  std::int64_t* choice;        // (n_problems, n_targets), place of the alpha
+  double* scores;       // (n_problems, n_alphas, n_targets), leave-one-out R2; not touched for one alpha
+  std::int64_t* n_bad;  // problems with numbers that are not finite; their results are NaN
+  double* scratch;      // ridge_scratch() doubles for each task, aligned to 64 bytes
+  std::int64_t n_problems, n_samples, n_features, n_targets, n_alphas;
+  bool double_precision, fit_intercept, shared_alpha;
+};
+
+// The gradient of a solved batch, with each target's alpha held where the choice put it.
+struct RidgeGradient {
+  RidgeBatch batch;            // X, counts, weights and dual are read; `alphas` is (n_problems, n_targets)
+  const void* grad_weights;    // (n_problems, n_features, n_targets)
+  const void* grad_intercept;  // (n_problems, n_targets)
+  void* grad_X;                // (n_problems, n_samples, n_features)
+  void* grad_Y;                // (n_problems, n_samples, n_targets)
+  double* grad_alphas;         // (n_problems, n_targets)
+};
+
+constexpr std::int64_t kMaxRidgeSide = 128;  // of min(n_samples, n_features)
+
+NK_DECLARE_KERNEL(void solve_ridge_cpu(const RidgeBatch& p, std::int64_t n_tasks, int n_threads);
+                  void solve_ridge_backward_cpu(const RidgeGradient& p, std::int64_t n_tasks, int n_threads))
+
+std::int64_t solve_ridge_cuda_scratch(const RidgeBatch& p);  // doubles, for either call
+
+// `scratch` is on the device. Everything goes on `stream`; nothing is allocated, nothing waits. A problem
+// that cannot be solved (a count out of range, numbers that are not finite) gives NaN; `n_bad` is not
+// touched.
+void solve_ridge_cuda(const RidgeBatch& p, void* stream);
+void solve_ridge_backward_cuda(const RidgeGradient& p, void* stream);
+
+}  // namespace neurokern
