@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold, LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -135,6 +135,16 @@ def test_delays_and_leave_one_run_out_go_by_runs():
     assert encoder.n_features_in_ == 6
 
 
+def test_a_splitter_of_scikit_learn_is_taken():
+    X, Y = problem()
+    runs = np.repeat([0, 1, 2], 20)
+    plain = RidgeEncoder(alphas=ALPHAS, folds=KFold(3)).fit(X, Y)
+    np.testing.assert_array_equal(plain.coef_, RidgeEncoder(alphas=ALPHAS, folds=3).fit(X, Y).coef_)
+    given = RidgeEncoder(alphas=ALPHAS, folds=LeaveOneGroupOut()).fit(X, Y, runs=runs)
+    same = RidgeEncoder(alphas=ALPHAS, folds="leave-one-run-out").fit(X, Y, runs=runs)
+    np.testing.assert_array_equal(given.coef_, same.coef_)
+
+
 def test_standardizing_is_a_change_of_units():
     X, Y = problem()
     X[:, 0] = 7.0  # constant
@@ -159,7 +169,12 @@ def test_a_constant_target_is_predicted_and_has_no_score():
     ("settings", "arguments", "error", "message"),
     [
         ({"folds": "leave-one-run-out"}, {}, ValueError, "runs must be given"),
+        ({"folds": "leave-one-run-out"}, {"runs": [0, 1]}, ValueError, r"one label per sample \(60\), got 2"),
         ({"folds": "trials"}, {}, ValueError, "folds must be one of"),
+        ({"folds": None}, {}, TypeError, "folds must be a number, 'leave-one-run-out', pairs"),
+        ({"folds": 2.5}, {}, TypeError, "folds must be a number"),
+        ({"alphas": None}, {}, TypeError, "alphas must be a number or numbers"),
+        ({"alphas": ()}, {}, ValueError, "at least one penalty"),
         ({"folds": 1}, {}, ValueError, "n_folds"),
         ({"folds": [([0, 1], [1, 2])]}, {}, ValueError, "both sides"),
         ({"folds": "leave-one-run-out"}, {"runs": [0] * 60}, ValueError, "at least 2 runs"),

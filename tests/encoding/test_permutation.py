@@ -135,6 +135,7 @@ def test_adjusted_p_values_are_those_of_scipy(p_values):
         ({"block_size": 9}, "at least 2 blocks"),
         ({"method": "circular", "block_size": 9}, "half of the shortest run"),
         ({"n_permutations": 0}, "n_permutations"),
+        ({"seed": -1}, "seed must not be negative"),
         ({"runs": [0] * 15}, "one label per sample"),
     ],
 )

@@ -35,13 +35,22 @@ def test_parcels_in_memory_have_the_bits_of_those_of_a_file(tmp_path, device, dt
 
 @pytest.mark.parametrize("dtype", ["int16", "float64"])
 def test_parcels_of_many_runs_and_volumes(tmp_path, device, dtype):
-    raw = random_raw(dtype, (40, 9, 3, 5))
-    atlas = ParcelAtlas(np.random.default_rng(0).integers(0, 3, (40, 9, 3)))
+    raw, rng = random_raw(dtype, (40, 9, 3, 5)), np.random.default_rng(0)
+    labels = rng.integers(0, 3, (40, 9, 3))
+    if dtype == "float64":  # large numbers that cancel: their sum is another in any other order
+        for parcel in (1, 2):
+            signs = np.resize([1e15, -1e15], (labels == parcel).sum() // 2 * 2)
+            voxels = np.argwhere(labels == parcel)[: len(signs)].T
+            raw[tuple(voxels)] += rng.permutation(signs)[:, None]
+    atlas = ParcelAtlas(labels)
     path = write_nifti(tmp_path / "a.nii", raw)
     index = parcel_index(atlas, device=device)
     assert bool((index.parcel_runs.diff() > 64).all())
     means = decode_parcels(as_tensor(raw).to(device), NiftiFile(path).header, index)
     assert torch.equal(means.cpu(), decode_nifti(path, labels=atlas))
+    if dtype == "float64":
+        turned = write_nifti(tmp_path / "b.nii", raw[::-1])
+        assert not torch.equal(means.cpu(), decode_nifti(turned, labels=ParcelAtlas(labels[::-1])))
 
 
 @pytest.mark.cpu_only

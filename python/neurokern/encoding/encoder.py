@@ -48,9 +48,10 @@ class RidgeEncoder:
     ----------
     alphas : float or sequence of float, default 15 from 0.1 to 1e6
         Penalties above 0. With a single one nothing is chosen.
-    folds : int, "leave-one-run-out" or list of (train, test), default 5
-        A number of contiguous stretches, each run in turn (:meth:`fit` then needs ``runs``), or any
-        pairs of indices. Shuffled folds of slow signals choose alphas that are too small.
+    folds : int, "leave-one-run-out", list of (train, test) or splitter, default 5
+        A number of contiguous stretches, each run in turn (:meth:`fit` then needs ``runs``), any pairs of
+        indices, or a splitter of scikit-learn, of which runs are the groups. Shuffled folds of slow signals
+        choose alphas that are too small.
     gap : int, default 0
         Samples on either side of a contiguous test stretch that are left out of training.
     delays : sequence of int, optional
@@ -129,7 +130,7 @@ class RidgeEncoder:
         features = check_features(name, X)
         targets = check_targets(name, y, features)
         check_choice(name, "scoring", self.scoring, ("r2", "pearson"))
-        alphas = np.ravel(_host(self.alphas))
+        alphas = _as_alphas(name, self.alphas)
         needs_folds = self._chooses or alphas.size != 1
         folds = self._make_folds(name, len(features), runs) if needs_folds else None
         design, scale = self.design(features, runs), None
@@ -284,16 +285,35 @@ class RidgeEncoder:
             raise ValueError(
                 f"{name}: X must have at least 2 samples to choose alphas by folds, got 1 sample"
             )
+        labels = None if runs is None else labels_of(name, "runs", runs)
+        if labels is not None and len(labels) != n_samples:
+            raise ValueError(f"{name}: runs must have one label per sample ({n_samples}), got {len(labels)}")
         if isinstance(self.folds, str):
             check_choice(name, "folds", self.folds, ("leave-one-run-out",))
-            if runs is None:
+            if labels is None:
                 raise ValueError(
-                    f"{name}: runs must be given with folds='leave-one-run-out', one label per sample"
+                    f"{name}: runs must be given with folds={self.folds!r}, one label per sample"
                 )
-            return leave_one_run_out(labels_of(name, "runs", runs), gap=self.gap)
+            return leave_one_run_out(labels, gap=self.gap)
         if isinstance(self.folds, (int, np.integer)):
-            return contiguous_folds(n_samples, min(int(self.folds), n_samples), gap=self.gap, runs=runs)
+            return contiguous_folds(n_samples, min(int(self.folds), n_samples), gap=self.gap, runs=labels)
+        if hasattr(self.folds, "split"):
+            return check_folds(self.folds.split(np.empty((n_samples, 1)), groups=labels), n_samples)
+        if not hasattr(self.folds, "__iter__"):
+            raise TypeError(
+                f"{name}: folds must be a number, 'leave-one-run-out', pairs (train, test) or a splitter of "
+                f"scikit-learn, got {self.folds!r}"
+            )
         return check_folds(self.folds, n_samples)
+
+
+def _as_alphas(function: str, alphas: Any) -> np.ndarray:
+    try:
+        if alphas is None:
+            raise TypeError
+        return np.ravel(np.asarray(_host(alphas), dtype=np.float64))
+    except (TypeError, ValueError):
+        raise TypeError(f"{function}: alphas must be a number or numbers, got {alphas!r:.80}") from None
 
 
 def _scale(design: Tensor) -> tuple[Tensor, Tensor]:

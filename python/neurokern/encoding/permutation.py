@@ -125,6 +125,8 @@ def permutation_test(
     )
     if size < 1:
         raise ValueError(f"{function}: block_size must be at least 1, got {size}")
+    if check_integer(function, "seed", seed) < 0:
+        raise ValueError(f"{function}: seed must not be negative, got {seed}")
     generator = np.random.default_rng(seed)
     plan: _Blocks | _Shifts
     if method == "blocks":

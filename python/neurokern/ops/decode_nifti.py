@@ -99,8 +99,8 @@ def decode_nifti(
         returned. Without torch installed the default is numpy's.
     device : torch.device or str, optional
         Where the result shall lie. Voxels go to a GPU as the file has them, from pinned memory and in pieces,
-        and are scaled and cleaned there, while the next piece is read; means of parcels are made on the CPU.
-        The work is put on torch's current stream, and the values have the bits that they have on the CPU.
+        and are scaled there while the next piece is read, and cleaned; means of parcels are made on the CPU.
+        The work is put on torch's current stream, and our CUDA and Triton kernels give the bits of the CPU.
     out : tensor or array, optional
         On the CPU; written and returned; rows may be apart, voxels must be next to each other.
 
@@ -117,6 +117,8 @@ def decode_nifti(
         If it is damaged, cut short, changed while open, or of a type that is no real number.
     ValueError, TypeError
         If an argument does not fit the image; the message shows both.
+    RuntimeError
+        If ``device`` is a GPU and torch finds none.
 
     Examples
     --------
