@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@
 #include "decode_nifti/decode_nifti_body.h"
 #include "decode_nifti/mask_runs.h"
 #include "gather_regions/gather_regions.h"
+#include "solve_ridge/solve_ridge.h"
+#include "solve_ridge/solve_ridge_body.h"
 
 namespace {
 
@@ -395,6 +398,68 @@ void count_packed(const std::string& isa, ScaleKernel scale, FitKernel fit, cons
   count_instructions(name + "fit", [&] { fit(columns, 1); });
 }
 
+// ---- solve_ridge
+
+// Episodes of `n_samples` in 128 features with 4 targets, 16 penalties to choose from.
+struct Episodes {
+  Episodes(std::int64_t n_problems, std::int64_t n_samples)
+      : X(n_problems * n_samples * 128),
+        Y(n_problems * n_samples * 4),
+        grad_x(X.size),
+        grad_y(Y.size),
+        weights(n_problems * 512),
+        grad_weights(n_problems * 512),
+        intercept(n_problems * 4),
+        dual(Y.size),
+        alphas(n_problems * 16),
+        scores(n_problems * 64),
+        grad_alphas(n_problems * 4),
+        choice(n_problems * 4) {
+    Generator random;
+    for (std::int64_t i = 0; i < X.size; ++i) X[i] = static_cast<float>(random.below(2001) - 1000) / 500;
+    for (std::int64_t i = 0; i < Y.size; ++i) Y[i] = X[i * 32] + static_cast<float>(random.below(1001)) / 500;
+    for (std::int64_t i = 0; i < grad_weights.size; ++i) grad_weights[i] = X[i % X.size];
+    for (std::int64_t i = 0; i < alphas.size; ++i) alphas[i] = i % 16 == 0 ? 0.01 : 2.5 * alphas[i - 1];
+    batch.X = X.data;
+    batch.Y = Y.data;
+    batch.alphas = alphas.data;
+    batch.weights = weights.data;
+    batch.intercept = intercept.data;
+    batch.dual = dual.data;
+    batch.choice = choice.data;
+    batch.scores = scores.data;
+    batch.n_bad = &n_bad;
+    batch.n_problems = n_problems;
+    batch.n_samples = n_samples;
+    batch.n_features = 128;
+    batch.n_targets = 4;
+    batch.n_alphas = 16;
+    batch.fit_intercept = true;
+    scratch = std::make_unique<Array<double>>(room_of(batch).total);
+    batch.scratch = scratch->data;
+  }
+  RidgeGradient gradient() const {
+    return {batch, grad_weights.data, intercept.data, grad_x.data, grad_y.data, grad_alphas.data};
+  }
+
+  Array<float> X, Y, grad_x, grad_y, weights, grad_weights, intercept, dual;
+  Array<double> alphas, scores, grad_alphas;
+  Array<std::int64_t> choice;
+  std::unique_ptr<Array<double>> scratch;
+  std::int64_t n_bad = 0;
+  RidgeBatch batch{};
+};
+
+template <typename Solve, typename Differentiate>
+void count_ridge(const std::string& isa, Solve solve, Differentiate differentiate) {
+  for (const std::int64_t n_samples : {5, 16, 64}) {
+    const Episodes episodes(64 / n_samples, n_samples);
+    const std::string name = isa + " solve_ridge batched, " + std::to_string(n_samples) + " samples";
+    count_instructions(name, [&] { solve(episodes.batch, 1, 1); });
+    count_instructions(name + ", gradient", [&] { differentiate(episodes.gradient(), 1, 1); });
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -413,5 +478,7 @@ int main() {
                  image);
   count_packed("v2", isa_v2::scale_rows_cpu, isa_v2::fit_columns_cpu, image);
   count_packed("v3", isa_v3::scale_rows_cpu, isa_v3::fit_columns_cpu, image);
+  count_ridge("v2", isa_v2::solve_ridge_cpu, isa_v2::solve_ridge_backward_cpu);
+  count_ridge("v3", isa_v3::solve_ridge_cpu, isa_v3::solve_ridge_backward_cpu);
   return 0;
 }

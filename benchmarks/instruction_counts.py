@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 ACCEPTED = ROOT / "benchmarks" / "instruction_counts.json"
 TOLERANCE = 0.02
 ISAS = ("v2", "v3")
-OPS = ("bin_spikes", "gather_regions", "decode_nifti")
+OPS = ("bin_spikes", "gather_regions", "decode_nifti", "solve_ridge")
 PLAIN_SOURCES = (
     "csrc/common/huge_pages.cpp",
     "csrc/common/thread_pool.cpp",

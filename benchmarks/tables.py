@@ -216,6 +216,36 @@ def solve_ridge_table(results: dict[str, list[Line]]) -> str:
     return markdown(header, rows) + "\n\n" + machine(results["solve_ridge"])
 
 
+def decode_nifti_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["decode_nifti"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        floors = results["floors"][1 if "2 threads" in workload else 0 :]
+        share = f"{floor_seconds(ours, floors) / ours['timing']['best']:.0%}"
+        rows.append(
+            [
+                workload,
+                *(f"{ours['timing'][which] * 1e3:.1f}" for which in ("median", "best")),
+                "" if "compressed" in workload else share,
+                ", ".join(f"{line['candidate']} {number(line['ratio'])}" for line in peers_of(candidates)),
+            ]
+        )
+    header = "workload | ms, median | best | floor / best | our speed over each peer's"
+    return markdown(header, rows) + "\n\n" + machine(results["decode_nifti"])
+
+
+def decode_nifti_memory_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["decode_nifti_memory"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        beyond = (ours["grown_bytes"] - ours["output_bytes"]) / 1e6
+        peers = (f"{line['candidate']} {line['grown_bytes'] / 1e6:.0f}" for line in peers_of(candidates))
+        rows.append(
+            [workload, f"{ours['output_bytes'] / 1e6:.1f}", f"{max(beyond, 0):.1f}", ", ".join(peers)]
+        )
+    return markdown("MB of private memory | output | ours, beyond it | peers, with their output", rows)
+
+
 def reached(goal: Goal, results: dict[str, list[Line]]) -> Line | None:
     """Return the peer's line, on the largest input that has one; of several peers, the fastest."""
     shorter = re.compile(re.escape(goal.workload) + r", [\d.]+ million spikes")
@@ -251,7 +281,8 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "wrong cells": wrong_cells_table,
     "mask_regions": mask_regions_table,
     "gather_regions": functools.partial(times_table, "gather_regions"),
-    "decode_nifti": functools.partial(times_table, "decode_nifti"),
+    "decode_nifti": decode_nifti_table,
+    "decode_nifti memory": decode_nifti_memory_table,
     "bids_windows": functools.partial(times_table, "bids_windows"),
     "solve_ridge": solve_ridge_table,
 }
@@ -265,6 +296,8 @@ MEASURED = (
     "decode_nifti",
     "bids_windows",
     "solve_ridge",
+    *("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "decode_nifti_memory"),
+    "bids_windows",
 )
 
 

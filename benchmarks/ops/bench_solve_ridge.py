@@ -176,11 +176,11 @@ WORKLOADS: dict[str, Make] = {
     "banded, p < n, 4 candidates": functools.partial(banded, 3000, 450, 2000, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 1000, 3000, 2000, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(2000, 768, 500),
-    "few-shot, 500 episodes of 5 samples": functools.partial(few_shot, 5, 500),
-    "few-shot, 300 episodes of 16 samples": functools.partial(few_shot, 16, 300),
-    "few-shot, 150 episodes of 32 samples": functools.partial(few_shot, 32, 150),
-    "few-shot, 50 episodes of 64 samples": functools.partial(few_shot, 64, 50),
-    "few-shot, 30 episodes of 100 samples": functools.partial(few_shot, 100, 30),
+    "few-shot, 2000 episodes of 5 samples": functools.partial(few_shot, 5, 2000),
+    "few-shot, 1000 episodes of 16 samples": functools.partial(few_shot, 16, 1000),
+    "few-shot, 400 episodes of 32 samples": functools.partial(few_shot, 32, 400),
+    "few-shot, 100 episodes of 64 samples": functools.partial(few_shot, 64, 100),
+    "few-shot, 50 episodes of 100 samples": functools.partial(few_shot, 100, 50),
 }
 QUICK: dict[str, Make] = {
     "tall, n/p = 5": functools.partial(search, 300, 60, 50, TEN, others=(*HIMALAYA, PER_ALPHA, LAB)),
@@ -191,7 +191,7 @@ QUICK: dict[str, Make] = {
     "banded, p < n, 4 candidates": functools.partial(banded, 300, 60, 50, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 100, 300, 50, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(200, 60, 20),
-    "few-shot, 300 episodes of 16 samples": functools.partial(few_shot, 16, 10),
+    "few-shot, 1000 episodes of 16 samples": functools.partial(few_shot, 16, 10),
 }
 
 

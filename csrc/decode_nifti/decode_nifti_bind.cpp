@@ -242,7 +242,6 @@ void bind_volumes(py::module_& m) {
       "clean_columns",
       [](std::uintptr_t values, std::uintptr_t basis, std::int64_t n_rows, std::int64_t n_columns,
          std::int64_t stride, std::int64_t n_basis, bool standardize, int n_threads) {
-        const py::gil_scoped_release release;
         const CleanColumns p{pointer<float>(values),
                              pointer<const float>(basis),
                              n_rows,
@@ -250,7 +249,10 @@ void bind_volumes(py::module_& m) {
                              stride,
                              n_basis,
                              standardize};
-        NK_DISPATCH(clean_columns_cpu, p, n_threads);
+        run_on_file([&] {
+          check_status(NK_DISPATCH(clean_columns_cpu, p, n_threads));
+          return 0;
+        });
       },
       py::kw_only(), py::arg("values"), py::arg("basis"), py::arg("n_rows"), py::arg("n_columns"),
       py::arg("stride"), py::arg("n_basis"), py::arg("standardize"), py::arg("n_threads"));

@@ -109,13 +109,12 @@ DecodeStatus decode_parcels_cpu(const DecodeVolumes& p, const ParcelRuns& parcel
 }
 
 DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads) {
-  const std::int64_t columns = block_columns(p);
-  const std::int64_t n_blocks = (p.n_columns + columns - 1) / columns;
+  const std::int64_t n_blocks = (p.n_columns + kBlockColumns - 1) / kBlockColumns;
   if (n_blocks == 0 || p.n_rows == 0) return DecodeStatus::ok;
-  Cleaner cleaner{p, columns};
+  Cleaner cleaner{p};
   const int threads = p.n_rows * p.n_columns < kParallelValues ? 1 : n_threads;
   parallel_for(n_blocks, threads, &Cleaner::run, &cleaner);
-  return DecodeStatus::ok;
+  return cleaner.out_of_memory != 0 ? DecodeStatus::out_of_memory : DecodeStatus::ok;
 }
 
 void scale_rows_cpu(const ScaledRows& p, int n_threads) {

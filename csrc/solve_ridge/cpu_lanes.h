@@ -5,6 +5,9 @@
 
 #include "common/isa.h"
 #include "solve_ridge/solve_ridge_body.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #if !defined(NEUROKERN_ISA)
 #error "cpu_lanes.h belongs in kernel files: define NEUROKERN_ISA, the namespace of the instruction set"
@@ -26,7 +29,6 @@ constexpr bool kManyRegisters = kRegisters == 32;
 
 typedef double Lanes __attribute__((vector_size(8 * kLanes)));
 typedef long long LaneMask __attribute__((vector_size(8 * kLanes)));
-typedef float HalfLanes __attribute__((vector_size(4 * kLanes)));
 
 // x - 0 is x, so that this is a broadcast and nothing else.
 NK_INLINE Lanes spread(double x) { return x - Lanes{}; }
@@ -46,17 +48,30 @@ NK_INLINE Lanes load(const double* at) {
   return lanes;
 }
 
+// Conversions by name: GCC 12 makes two of each and joins them. The zero-masked forms, since it warns about
+// the plain ones' undefined operands.
 NK_INLINE Lanes load(const float* at) {
-  HalfLanes lanes;
-  __builtin_memcpy(&lanes, at, sizeof lanes);
-  return __builtin_convertvector(lanes, Lanes);
+#if defined(__AVX512F__)
+  return (Lanes)_mm512_maskz_cvtps_pd(0xFF, _mm256_loadu_ps(at));
+#elif defined(__AVX2__)
+  return (Lanes)_mm256_cvtps_pd(_mm_loadu_ps(at));
+#else
+  Lanes lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<double>(at[i]);
+  return lanes;
+#endif
 }
 
 NK_INLINE void store(Lanes lanes, double* at) { __builtin_memcpy(at, &lanes, sizeof lanes); }
 
 NK_INLINE void store(Lanes lanes, float* at) {
-  const HalfLanes half = __builtin_convertvector(lanes, HalfLanes);
-  __builtin_memcpy(at, &half, sizeof half);
+#if defined(__AVX512F__)
+  _mm256_storeu_ps(at, _mm512_maskz_cvtpd_ps(0xFF, (__m512d)lanes));
+#elif defined(__AVX2__)
+  _mm_storeu_ps(at, _mm256_cvtpd_ps((__m256d)lanes));
+#else
+  for (int i = 0; i < kLanes; ++i) at[i] = static_cast<float>(lanes[i]);
+#endif
 }
 
 // The first n <= kLanes numbers, zeros behind them; of memory the first n_readable >= n numbers may be read.

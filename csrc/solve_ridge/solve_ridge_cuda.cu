@@ -141,7 +141,7 @@ __device__ void solve_block(BlockProblem<Real, kThreads>& b) {
 }
 
 template <class Real, int kThreads>
-__global__ void __launch_bounds__(kThreads) solve_problems(RidgeBatch p, DeviceRoom at, RidgePlan plan) {
+__global__ void __launch_bounds__(kThreads, 1) solve_problems(RidgeBatch p, DeviceRoom at, RidgePlan plan) {
   NK_DYNAMIC_SHARED(double, shared);
   for (std::int64_t i = blockIdx.x; i < p.n_problems; i += gridDim.x) {
     BlockProblem<Real, kThreads> b = problem_of<Real, kThreads>(p, at, plan, shared, i);
@@ -238,7 +238,7 @@ __device__ void spoil_gradients(const RidgeGradient& g, const BlockProblem<Real,
 }
 
 template <class Real, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     differentiate_problems(RidgeGradient g, DeviceRoom at, RidgePlan plan) {
   NK_DYNAMIC_SHARED(double, shared);
   for (std::int64_t i = blockIdx.x; i < g.batch.n_problems; i += gridDim.x) {
