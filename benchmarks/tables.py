@@ -55,17 +55,21 @@ GOALS = [
     *(Goal("mask_regions", f"{scheme}, zero", "copy", 0.4) for scheme in MASK_SCHEMES),
     Goal("decode_nifti", "whole run, fresh output", TAKE, 2.8),
     Goal("decode_nifti", "whole run, fresh output", "nibabel get_fdata(float32)[mask]", 40),
+    Goal("decode_nifti", "whole run, fresh output", "nilearn NiftiMasker", 170),
     Goal("decode_nifti", "whole run, handle and output kept", TAKE, 4.5),
     *(
         Goal("decode_nifti", f"whole run, {kind}", TAKE, 2.8)
-        for kind in ("40,000 voxels", "float32", "big-endian")
+        for kind in ("40,000 voxels", "float32", "float32 with NaN", "big-endian", "NIfTI-2")
     ),
     Goal("decode_nifti", "windows of 16 volumes", TAKE, 4),
     Goal("decode_nifti", "windows of 16 volumes", "nibabel dataobj slices", 45),
+    Goal("decode_nifti", "windows of 16 volumes", "nilearn apply_mask of slices", 120),
     Goal("decode_nifti", "compressed, first pass", "isal + take", 0.85),
     Goal("decode_nifti", "compressed, first pass", "nibabel get_fdata(float32)[mask]", 7),
     Goal("decode_nifti", "400 parcel means", "scipy CSR on the memmap", 2.7),
+    Goal("decode_nifti", "400 parcel means", "nilearn NiftiLabelsMasker", 500),
     Goal("decode_nifti", "mask, detrend, standardize", "torch closed form", 5),
+    Goal("decode_nifti", "mask, detrend, standardize", "nilearn NiftiMasker", 200),
     Goal("decode_nifti", "mask, detrend, 24 confounds, standardize", "nilearn signal.clean", 6),
     Goal("solve_ridge", "tall, n/p = 5", "himalaya numpy", 7),
     Goal("solve_ridge", "tall, n/p = 5", "himalaya torch", 12),
@@ -294,10 +298,9 @@ MEASURED = (
     "mask_regions",
     "gather_regions",
     "decode_nifti",
+    "decode_nifti_memory",
     "bids_windows",
     "solve_ridge",
-    *("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "decode_nifti_memory"),
-    "bids_windows",
 )
 
 
