@@ -35,14 +35,12 @@ class TargetSums:
 
     cross: Any  # (targets, features + 1): Y'[X, 1]
     y_squared: Any  # (targets,) float64
-
-    @property
-    def y(self) -> Any:
-        """Sums of y, (targets,)."""
-        return self.cross[:, -1]
+    # Sums of y, (targets,), in float64 like those of its squares: their difference tells whether a target
+    # varies in a fold, and the last column of a float32 product would leave 1e-7 of noise there.
+    y: Any
 
     def less(self, other: TargetSums) -> TargetSums:
-        return TargetSums(self.cross - other.cross, self.y_squared - other.y_squared)
+        return TargetSums(self.cross - other.cross, self.y_squared - other.y_squared, self.y - other.y)
 
 
 class Moments(Protocol):
@@ -126,22 +124,25 @@ class MatrixMoments:
         root = None if self._root is None else self._root[rows]
         shift = None if self.y_shift is None else self.y_shift[targets]
         total: Any = 0.0
+        y_sum: Any = 0.0
         y_squared: Any = 0.0
         for part in blocks(Y.shape[0], Y.shape[1], ROWS):
             y = shifted(algebra, Y[part], shift, None if root is None else root[part], self.dtype)
-            y_squared = y_squared + algebra.xp.einsum("nc,nc->c", *[algebra.cast(y, "float64")] * 2)
+            wide = algebra.cast(y, "float64")
+            y_squared = y_squared + algebra.xp.einsum("nc,nc->c", wide, wide)
+            y_sum = y_sum + algebra.cast(X[part][:, -1], "float64") @ wide
             product = algebra.mm(y.T, X[part])
             # Sums over blocks in float64; a single block needs none.
             whole = Y.shape[0] == part.stop - part.start
             total = product if whole else total + algebra.cast(product, "float64")
-        return TargetSums(algebra.cast(total, self.dtype), y_squared)
+        return TargetSums(algebra.cast(total, self.dtype), y_squared, y_sum)
 
 
 def _added(parts: list[TargetSums]) -> TargetSums:
     cross = parts[0].cross + 0.0
     for part in parts[1:]:
         cross += part.cross
-    return TargetSums(cross, sum(part.y_squared for part in parts))
+    return TargetSums(cross, sum(part.y_squared for part in parts), sum(part.y for part in parts))
 
 
 @dataclass
