@@ -55,18 +55,31 @@ GOALS = [
     *(Goal("mask_regions", f"{scheme}, zero", "copy", 0.4) for scheme in MASK_SCHEMES),
     Goal("decode_nifti", "whole run, fresh output", TAKE, 2.8),
     Goal("decode_nifti", "whole run, fresh output", "nibabel get_fdata(float32)[mask]", 40),
+    Goal("decode_nifti", "whole run, fresh output", "nilearn NiftiMasker", 170),
     Goal("decode_nifti", "whole run, handle and output kept", TAKE, 4.5),
     *(
         Goal("decode_nifti", f"whole run, {kind}", TAKE, 2.8)
-        for kind in ("40,000 voxels", "float32", "big-endian")
+        for kind in ("40,000 voxels", "float32", "float32 with NaN", "big-endian", "NIfTI-2")
     ),
     Goal("decode_nifti", "windows of 16 volumes", TAKE, 4),
     Goal("decode_nifti", "windows of 16 volumes", "nibabel dataobj slices", 45),
+    Goal("decode_nifti", "windows of 16 volumes", "nilearn apply_mask of slices", 120),
     Goal("decode_nifti", "compressed, first pass", "isal + take", 0.85),
     Goal("decode_nifti", "compressed, first pass", "nibabel get_fdata(float32)[mask]", 7),
     Goal("decode_nifti", "400 parcel means", "scipy CSR on the memmap", 2.7),
+    Goal("decode_nifti", "400 parcel means", "nilearn NiftiLabelsMasker", 500),
     Goal("decode_nifti", "mask, detrend, standardize", "torch closed form", 5),
+    Goal("decode_nifti", "mask, detrend, standardize", "nilearn NiftiMasker", 200),
     Goal("decode_nifti", "mask, detrend, 24 confounds, standardize", "nilearn signal.clean", 6),
+    Goal("solve_ridge", "99 alphas", "himalaya numpy", 15),
+    Goal("solve_ridge", "99 alphas", "scikit-learn", 6),
+    Goal("solve_ridge", "wide", BEST, 3),
+    Goal("solve_ridge", "very wide, 500 targets", BEST, 1),
+    Goal("solve_ridge", "wide, 20 runs", BEST, 8),
+    Goal("solve_ridge", "leave-one-out", "scikit-learn", 5),
+    Goal("solve_ridge", "few targets", "himalaya numpy", 6),
+    Goal("solve_ridge", "few targets", "scikit-learn", 2.5),
+    Goal("solve_ridge", "autograd head, 2000 x 768, 500 targets", BEST, 2),
     Goal("bids_windows", "windows of .nii.gz, packed", "rapidgzip + index + take", 40),
     Goal("bids_windows", "windows of .nii.gz, packed", "nibabel + indexed_gzip", 100),
     Goal(
@@ -192,6 +205,17 @@ def times_table(op: str, results: dict[str, list[Line]]) -> str:
     return markdown(header, rows) + "\n\n" + machine(results[op])
 
 
+def solve_ridge_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["solve_ridge"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        times = [f"{ours['timing'][which]:.2f}" for which in ("median", "best")]
+        peers = [f"{p['candidate']} {number(p['ratio'])} ({p['differing']})" for p in peers_of(candidates)]
+        rows.append([workload, *times, ", ".join(peers)])
+    header = "workload | CPU seconds, median | best | our speed over each peer's (different targets)"
+    return markdown(header, rows) + "\n\n" + machine(results["solve_ridge"])
+
+
 def decode_nifti_table(results: dict[str, list[Line]]) -> str:
     rows = []
     for workload, candidates in by_workload(results["decode_nifti"]).items():
@@ -260,12 +284,19 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "decode_nifti": decode_nifti_table,
     "decode_nifti memory": decode_nifti_memory_table,
     "bids_windows": functools.partial(times_table, "bids_windows"),
+    "solve_ridge": solve_ridge_table,
 }
 
 
 MEASURED = (
-    *("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "decode_nifti_memory"),
+    "floors",
+    "bin_spikes",
+    "mask_regions",
+    "gather_regions",
+    "decode_nifti",
+    "decode_nifti_memory",
     "bids_windows",
+    "solve_ridge",
 )
 
 

@@ -30,7 +30,7 @@ def test_a_page_without_a_mark_is_refused():
         tables.fill(PAGE.replace("<!-- table: goals -->", ""), RESULTS)
 
 
-@pytest.mark.parametrize("op", ["bin_spikes", "mask_regions", "gather_regions"])
+@pytest.mark.parametrize("op", ["bin_spikes", "mask_regions", "gather_regions", "decode_nifti"])
 def test_every_workload_names_its_machine_and_ours_is_exact(op):
     machines = {line["workload"] for line in RESULTS[op] if "machine" in line}
     for workload, candidates in tables.by_workload(RESULTS[op]).items():
