@@ -5,6 +5,7 @@ nibabel reads through indexed_gzip whenever that can be imported; it is timed wi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -74,6 +75,7 @@ def windows(run: Run, starts: list[int], n: int) -> harness.Candidates:
     rapid = {threads: rapidgzip.open(str(packed), parallelization=threads) for threads in (1, 2)}
     for source in rapid.values():
         source.block_offsets()  # one pass
+        atexit.register(source.close)  # else its thread ends the interpreter with an abort
     image = nibabel.load(packed, keep_file_open=True)
     np.asarray(image.dataobj[..., -1])  # one pass
 
