@@ -71,6 +71,15 @@ GOALS = [
     Goal("decode_nifti", "mask, detrend, standardize", "torch closed form", 5),
     Goal("decode_nifti", "mask, detrend, standardize", "nilearn NiftiMasker", 200),
     Goal("decode_nifti", "mask, detrend, 24 confounds, standardize", "nilearn signal.clean", 6),
+    Goal("solve_ridge", "99 alphas", "himalaya numpy", 15),
+    Goal("solve_ridge", "99 alphas", "scikit-learn", 6),
+    Goal("solve_ridge", "wide", BEST, 3),
+    Goal("solve_ridge", "very wide, 500 targets", BEST, 1),
+    Goal("solve_ridge", "wide, 20 runs", BEST, 8),
+    Goal("solve_ridge", "leave-one-out", "scikit-learn", 5),
+    Goal("solve_ridge", "few targets", "himalaya numpy", 6),
+    Goal("solve_ridge", "few targets", "scikit-learn", 2.5),
+    Goal("solve_ridge", "autograd head, 2000 x 768, 500 targets", BEST, 2),
     Goal("bids_windows", "windows of .nii.gz, packed", "rapidgzip + index + take", 40),
     Goal("bids_windows", "windows of .nii.gz, packed", "nibabel + indexed_gzip", 100),
     Goal(
@@ -196,6 +205,17 @@ def times_table(op: str, results: dict[str, list[Line]]) -> str:
     return markdown(header, rows) + "\n\n" + machine(results[op])
 
 
+def solve_ridge_table(results: dict[str, list[Line]]) -> str:
+    rows = []
+    for workload, candidates in by_workload(results["solve_ridge"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        times = [f"{ours['timing'][which]:.2f}" for which in ("median", "best")]
+        peers = [f"{p['candidate']} {number(p['ratio'])} ({p['differing']})" for p in peers_of(candidates)]
+        rows.append([workload, *times, ", ".join(peers)])
+    header = "workload | CPU seconds, median | best | our speed over each peer's (different targets)"
+    return markdown(header, rows) + "\n\n" + machine(results["solve_ridge"])
+
+
 def decode_nifti_table(results: dict[str, list[Line]]) -> str:
     rows = []
     for workload, candidates in by_workload(results["decode_nifti"]).items():
@@ -264,12 +284,19 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "decode_nifti": decode_nifti_table,
     "decode_nifti memory": decode_nifti_memory_table,
     "bids_windows": functools.partial(times_table, "bids_windows"),
+    "solve_ridge": solve_ridge_table,
 }
 
 
 MEASURED = (
-    *("floors", "bin_spikes", "mask_regions", "gather_regions", "decode_nifti", "decode_nifti_memory"),
+    "floors",
+    "bin_spikes",
+    "mask_regions",
+    "gather_regions",
+    "decode_nifti",
+    "decode_nifti_memory",
     "bids_windows",
+    "solve_ridge",
 )
 
 

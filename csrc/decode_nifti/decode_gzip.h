@@ -1,27 +1,29 @@
-// Decoding from a gzip stream: a few volumes are inflated, decoded while they lie in cache, and forgotten.
+// Decoding from a gzip stream: the mask's voxels are gathered from the bytes as they are inflated, and a few
+// volumes of these are decoded together.
 #pragma once
 
 #include <cstdint>
 
 #include "decode_nifti/decode_nifti.h"
-#include "decode_nifti/inflate.h"
+#include "decode_nifti/gzip_stream.h"
 
 namespace neurokern {
 
-// Volumes [first, first + p.n_volumes) of the stream, in which the values of volume 0 start at byte
-// `p.offset`. `p.mapped` and `p.descriptor` are not used.
+// Volumes [first, first + p.n_volumes) of `all_volumes` in the stream, in which the values of volume 0 start
+// at byte `p.offset`. `p.mapped` and `p.descriptor` are not used.
 struct GzipVolumes {
   DecodeVolumes p;
-  int descriptor;
-  std::int64_t file_bytes, first, all_volumes;
+  std::int64_t first, all_volumes;
   const ParcelRuns* parcels;  // or null: voxels
 };
 
-// One pass from the file's start. With `index` it goes on to the stream's end, fills the index and has
-// checked the whole; a pass over all volumes checks it, too. Throws StreamError, std::bad_alloc.
-void decode_gzip(const GzipVolumes& volumes, GzipIndex* index, int n_threads);
+// What the stream's pass has passed is read from seek points, several parts at once; the pass is taken on for
+// the rest, and to the stream's end behind the last volume, so that the whole is checked. If seek points that
+// come from a file lead astray they are forgotten, and the pass starts again. Throws StreamError,
+// std::bad_alloc.
+void decode_gzip(GzipStream& stream, const GzipVolumes& volumes, int n_threads);
 
-// From seek points, several parts of the run at once.
-void decode_gzip_indexed(const GzipVolumes& volumes, const GzipIndex& index, int n_threads);
+// The stream's first n bytes, or fewer if it is shorter; returns how many.
+std::int64_t inflate_start(int descriptor, std::int64_t file_bytes, unsigned char* to, std::int64_t n);
 
 }  // namespace neurokern

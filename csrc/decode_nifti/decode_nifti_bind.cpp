@@ -7,8 +7,8 @@
 #include "decode_nifti/decode_nifti.h"
 #if !defined(NEUROKERN_CUDA_MODULE)
 #include "decode_nifti/decode_gzip.h"
+#include "decode_nifti/gzip_stream.h"
 #include "decode_nifti/header.h"
-#include "decode_nifti/inflate.h"
 #include "decode_nifti/mapped_file.h"
 #include "decode_nifti/mask_runs.h"
 #endif
@@ -310,55 +310,52 @@ void bind_scaled_rows(py::module_& m) {
 }
 
 void bind_gzip(py::module_& m) {
-  py::class_<GzipIndex>(m, "GzipIndex", "Seek points of a gzip stream.")
-      .def_property_readonly("n_points", [](const GzipIndex& index) { return index.points.size(); })
-      .def_readonly("file_bytes", &GzipIndex::file_bytes)
-      .def_readonly("total_bytes", &GzipIndex::total_bytes)
-      .def("to_bytes", [](const GzipIndex& index) { return py::bytes(index.to_bytes()); })
-      .def_static(
-          "from_bytes",
-          [](const std::string& bytes) { return run_on_file([&] { return GzipIndex::from_bytes(bytes); }); },
-          py::arg("bytes"));
+  py::class_<GzipStream>(m, "GzipStream", "A gzip file's bytes from anywhere: one pass, and its seek points.")
+      .def(py::init([](int descriptor, std::int64_t file_bytes, std::int64_t base, std::int64_t spacing) {
+             return new GzipStream(descriptor, file_bytes, base, spacing);
+           }),
+           py::kw_only(), py::arg("descriptor"), py::arg("file_bytes"), py::arg("base"), py::arg("spacing"))
+      .def_property_readonly("n_points", [](const GzipStream& s) { return s.index.n_points(); })
+      .def_property_readonly("n_saved", [](const GzipStream& s) { return s.index.n_saved(); })
+      .def_property_readonly("is_complete", [](const GzipStream& s) { return s.index.is_complete(); })
+      .def_property_readonly("is_saved", [](const GzipStream& s) { return s.index.is_saved(); })
+      .def_property_readonly("n_inflated", &GzipStream::n_inflated)
+      .def(
+          "load_index",
+          [](GzipStream& s, const std::string& path, const std::string& key) {
+            return s.index.load(path, key);
+          },
+          py::arg("path"), py::arg("key"))
+      .def(
+          "write_index",
+          [](GzipStream& s, int descriptor, const std::string& key) {
+            return run_on_file([&] { return s.index.write(descriptor, key); });
+          },
+          py::arg("descriptor"), py::arg("key"))
+      .def(
+          "adopt_index", [](GzipStream& s, const std::string& path) { s.index.adopt(path); }, py::arg("path"))
+      .def(
+          "decode",
+          [](GzipStream& stream, const DecodeVolumes& p, const ParcelRuns* parcels, std::int64_t first,
+             std::int64_t all_volumes, int n_threads) {
+            run_on_file([&] {
+              decode_gzip(stream, {p, first, all_volumes, parcels}, n_threads);
+              return 0;
+            });
+          },
+          py::arg("volumes"), py::arg("parcels"), py::arg("first"), py::arg("all_volumes"),
+          py::arg("n_threads"));
   m.def(
       "inflate_start",
       [](int descriptor, std::int64_t file_bytes, std::int64_t n) {
         std::string bytes(static_cast<std::size_t>(n), '\0');
         const std::int64_t got = run_on_file([&] {
-          GzipReader reader(descriptor, file_bytes, nullptr);
-          return reader.read(reinterpret_cast<unsigned char*>(bytes.data()), n);
+          return inflate_start(descriptor, file_bytes, reinterpret_cast<unsigned char*>(bytes.data()), n);
         });
         return py::bytes(bytes.data(), static_cast<std::size_t>(got));
       },
       py::arg("descriptor"), py::arg("file_bytes"), py::arg("n"),
       "Returns the first n inflated bytes, or fewer.");
-  m.def(
-      "decode_gzip",
-      [](const DecodeVolumes& p, const ParcelRuns* parcels, int descriptor, std::int64_t file_bytes,
-         std::int64_t first, std::int64_t all_volumes, std::int64_t spacing, int n_threads) -> py::object {
-        GzipIndex index;
-        index.base = p.offset;
-        index.spacing = spacing;
-        run_on_file([&] {
-          decode_gzip({p, descriptor, file_bytes, first, all_volumes, parcels},
-                      spacing > 0 ? &index : nullptr, n_threads);
-          return 0;
-        });
-        return spacing > 0 ? py::cast(std::move(index)) : py::none();
-      },
-      py::arg("volumes"), py::arg("parcels"), py::arg("descriptor"), py::arg("file_bytes"), py::arg("first"),
-      py::arg("all_volumes"), py::arg("spacing"), py::arg("n_threads"),
-      "Returns the index, if spacing > 0 asks for one.");
-  m.def(
-      "decode_gzip_indexed",
-      [](const DecodeVolumes& p, const ParcelRuns* parcels, int descriptor, std::int64_t file_bytes,
-         std::int64_t first, std::int64_t all_volumes, const GzipIndex& index, int n_threads) {
-        run_on_file([&] {
-          decode_gzip_indexed({p, descriptor, file_bytes, first, all_volumes, parcels}, index, n_threads);
-          return 0;
-        });
-      },
-      py::arg("volumes"), py::arg("parcels"), py::arg("descriptor"), py::arg("file_bytes"), py::arg("first"),
-      py::arg("all_volumes"), py::arg("index"), py::arg("n_threads"));
 }
 
 #endif

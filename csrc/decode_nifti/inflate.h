@@ -1,5 +1,4 @@
-// Gzip files from any point: a first pass inflates, checks and keeps seek points; later ones start from
-// there.
+// Gzip files from their start or from a seek point, piece by piece.
 //
 // The decoder is zlib-ng, or zlib where the build found no other (NEUROKERN_INFLATE). A seek point is the
 // start of a Deflate block with the 32 KiB before it (the method of zlib's examples/zran.c by Mark Adler).
@@ -17,41 +16,47 @@ constexpr std::int64_t kWindowBytes = 32768;  // how far back Deflate refers
 
 // The compressed stream is not what it should be; the reader of the file adds its name.
 struct StreamError : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit StreamError(const std::string& what, std::int64_t out = -1)
+      : std::runtime_error(what), inflated(out) {}
+  std::int64_t inflated;  // bytes before the place; -1: not known
 };
 
 struct SeekPoint {
-  std::int64_t out;  // bytes of the stream before it, inflated
-  std::int64_t in;   // first whole byte of the block, in the file
-  int bits;          // of the byte before `in` that belong to the block
-  std::vector<unsigned char> window;
+  std::int64_t out = 0;     // inflated bytes before it
+  std::int64_t in = 0;      // first whole byte of the block, in the file
+  std::int64_t member = 0;  // inflated bytes before the block's member
+  std::uint32_t crc = 0;    // of the member's inflated bytes before the block
+  std::uint32_t bits = 0;   // of the byte before `in` that belong to the block
 };
 
-// Seek points in ascending order: of each stretch of `spacing` inflated bytes from `base` on the last block
-// start, so that the stretch that follows begins right behind it.
-struct GzipIndex {
-  std::int64_t base = 0, spacing = 0;
-  std::int64_t file_bytes = 0;   // of the compressed file
-  std::int64_t total_bytes = 0;  // inflated
-  std::vector<SeekPoint> points;
+using Window = std::vector<unsigned char>;  // the inflated bytes before a seek point
 
-  std::string to_bytes() const;
-  static GzipIndex from_bytes(const std::string& bytes);  // throws StreamError
-};
+// CRC-32 of bytes, going on from `crc`.
+std::uint32_t crc32_of(std::uint32_t crc, const void* bytes, std::size_t n);
 
-// Reads the inflated stream in order. Not for several threads at once; several readers may share a
-// descriptor.
+// Not for several threads at once; several readers may share a descriptor. The checksum and the length of
+// each member are checked at its end, from wherever it was read. All but the destructor throw StreamError
+// and std::bad_alloc.
 class GzipReader {
  public:
-  // From the file's start; checks the CRC and length of each member. If `index` is given it is filled.
-  GzipReader(int descriptor, std::int64_t file_bytes, GzipIndex* index);
-  // From the last seek point at or before `out`, skipping what lies between. Checks no CRC.
-  GzipReader(int descriptor, const GzipIndex& index, std::int64_t out);
+  GzipReader(int descriptor, std::int64_t file_bytes);
   ~GzipReader();
 
-  // Inflates up to n bytes; fewer only at the stream's end. Throws StreamError.
-  std::int64_t read(unsigned char* to, std::int64_t n);
-  std::int64_t position() const;  // inflated bytes before the next
+  void start();
+  void start_at(const SeekPoint& point, const Window& window);
+
+  struct Piece {
+    const unsigned char* bytes;  // until the next call
+    std::int64_t n;
+  };
+  // Inflates up to `most` bytes; none at the stream's end. With `stop_at_blocks` it returns wherever a block
+  // starts, maybe without bytes.
+  Piece next(std::int64_t most, bool stop_at_blocks);
+
+  bool at_block() const;  // whether the last call stopped where a block starts, which point() then is
+  bool ended() const;
+  const SeekPoint& point() const;  // `out`, `crc` and `member` are always those of the position
+  Window window() const;           // before the position
 
  private:
   struct State;

@@ -1,5 +1,6 @@
 from typing import Any
 
+max_cuda_ridge_side: int
 max_ridge_side: int
 
 class BinSpikes:
@@ -60,13 +61,24 @@ class DecodeVolumes:
         decoded: int,
     ) -> None: ...
 
-class GzipIndex:
+class GzipStream:
     n_points: int
-    file_bytes: int
-    total_bytes: int
-    def to_bytes(self) -> bytes: ...
-    @staticmethod
-    def from_bytes(bytes: bytes) -> GzipIndex: ...
+    n_saved: int
+    is_complete: bool
+    is_saved: bool
+    n_inflated: int
+    def __init__(self, *, descriptor: int, file_bytes: int, base: int, spacing: int) -> None: ...
+    def load_index(self, path: str, key: str) -> bool: ...
+    def write_index(self, descriptor: int, key: str) -> bool: ...
+    def adopt_index(self, path: str) -> None: ...
+    def decode(
+        self,
+        volumes: DecodeVolumes,
+        parcels: ParcelRuns | None,
+        first: int,
+        all_volumes: int,
+        n_threads: int,
+    ) -> None: ...
 
 class ParcelRuns:
     def __init__(
@@ -120,26 +132,6 @@ def clean_columns(
     n_threads: int,
 ) -> None: ...
 def count_targets(arguments: dict[str, Any], n_threads: int) -> None: ...
-def decode_gzip(
-    volumes: DecodeVolumes,
-    parcels: ParcelRuns | None,
-    descriptor: int,
-    file_bytes: int,
-    first: int,
-    all_volumes: int,
-    spacing: int,
-    n_threads: int,
-) -> GzipIndex | None: ...
-def decode_gzip_indexed(
-    volumes: DecodeVolumes,
-    parcels: ParcelRuns | None,
-    descriptor: int,
-    file_bytes: int,
-    first: int,
-    all_volumes: int,
-    index: GzipIndex,
-    n_threads: int,
-) -> None: ...
 def decode_volumes(volumes: DecodeVolumes, parcels: ParcelRuns | None, n_threads: int) -> None: ...
 def fit_columns(
     *,

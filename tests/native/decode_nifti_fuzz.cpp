@@ -20,7 +20,6 @@
 #include "decode_nifti/decode_gzip.h"
 #include "decode_nifti/decode_nifti.h"
 #include "decode_nifti/header.h"
-#include "decode_nifti/inflate.h"
 #include "decode_nifti/mask_runs.h"
 
 namespace {
@@ -167,16 +166,12 @@ class Request {
     return out;
   }
 
-  Bytes from_stream(int descriptor, std::int64_t file_bytes, GzipIndex* fill, const GzipIndex* use,
-                    int n_threads) {
+  Bytes from_stream(GzipStream& stream, int n_threads) {
     Bytes out = room();
-    GzipVolumes volumes{p_, descriptor, file_bytes, first_, all_volumes_, parcels_ ? &runs_ : nullptr};
+    GzipVolumes volumes{p_, first_, all_volumes_, parcels_ ? &runs_ : nullptr};
     volumes.p.mapped = nullptr;
     volumes.p.out = out.data();
-    if (use != nullptr)
-      decode_gzip_indexed(volumes, *use, n_threads);
-    else
-      decode_gzip(volumes, fill, n_threads);
+    decode_gzip(stream, volumes, n_threads);
     return out;
   }
 
@@ -197,52 +192,84 @@ class Request {
   std::int64_t all_volumes_, first_, item_bytes_;
 };
 
-// Changes bytes of an index: patches of three bytes, a place and a value.
-void patch(std::string& index, const std::vector<std::uint8_t>& patches) {
-  for (std::size_t i = 0; i + 3 <= patches.size() && !index.empty(); i += 3)
-    index[(patches[i] * 256u + patches[i + 1]) % index.size()] = static_cast<char>(patches[i + 2]);
-}
+using Patches = std::vector<std::uint8_t>;
+
+// A file of seek points in memory, and a path to it.
+class IndexFile {
+ public:
+  IndexFile() { expect(descriptor >= 0, "no file in memory could be made"); }
+  ~IndexFile() { close(descriptor); }
+  IndexFile(const IndexFile&) = delete;
+  IndexFile& operator=(const IndexFile&) = delete;
+
+  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor); }
+
+  // Changes bytes: patches of three bytes, a place and a value. The checksum is then made right again, so
+  // that what it guards is reached.
+  void patch(const Patches& patches) const {
+    const off_t size = lseek(descriptor, 0, SEEK_END);
+    std::string bytes(static_cast<std::size_t>(size), '\0');
+    expect(pread(descriptor, &bytes[0], bytes.size(), 0) == size, "seek points could not be read");
+    for (std::size_t i = 0; i + 3 <= patches.size(); i += 3)
+      bytes[(patches[i] * 256u + patches[i + 1]) % bytes.size()] = static_cast<char>(patches[i + 2]);
+    renew_check(bytes);
+    expect(pwrite(descriptor, bytes.data(), bytes.size(), 0) == size, "seek points could not be written");
+  }
+
+  const int descriptor = memfd_create("seek_points", 0);
+
+ private:
+  // The layout of gzip_index.cpp: rows of 48 bytes, a footer of 80 with the number of rows and the checksum.
+  static void renew_check(std::string& bytes) {
+    constexpr std::size_t kRow = 48, kFooter = 80, kCountAt = 56, kCheckAt = 68;
+    const std::size_t footer = bytes.size() - kFooter;
+    std::uint64_t n_rows = 0;
+    std::memcpy(&n_rows, &bytes[footer + kCountAt], sizeof n_rows);
+    if (n_rows > footer / kRow) return;
+    std::memset(&bytes[footer + kCheckAt], 0, 4);
+    const std::size_t rows = footer - n_rows * kRow;
+    const std::uint32_t check = crc32_of(0, &bytes[rows], bytes.size() - rows);
+    std::memcpy(&bytes[footer + kCheckAt], &check, sizeof check);
+  }
+};
 
 void decode_stream(Request& request, int descriptor, std::int64_t file_bytes, const nifti::Header& header,
-                   const Options& options, const std::vector<std::uint8_t>& patches) {
-  GzipIndex index;
-  index.base = header.offset;
-  index.spacing = request.volume_bytes();
-  const auto first = request.from_stream(descriptor, file_bytes, &index, nullptr, options.n_threads);
-  std::string bytes = index.to_bytes();
-  if (options.hostile_index) {
-    patch(bytes, patches);
-    const GzipIndex hostile = GzipIndex::from_bytes(bytes);
-    request.from_stream(descriptor, file_bytes, nullptr, &hostile, options.n_threads);
-    return;
-  }
-  const GzipIndex kept = GzipIndex::from_bytes(bytes);
-  expect(kept.to_bytes() == bytes, "an index changed on its way through bytes");
-  expect(request.from_stream(descriptor, file_bytes, nullptr, &kept, options.n_threads) == first,
+                   const Options& options, const Patches& patches) {
+  GzipStream stream(descriptor, file_bytes, header.offset, request.volume_bytes());
+  const auto first = request.from_stream(stream, options.n_threads);
+  expect(request.from_stream(stream, options.n_threads) == first,
          "values from a seek point differ from those of the first pass");
+  stream.finish();
+  const IndexFile kept;
+  expect(stream.index.write(kept.descriptor, "key"), "seek points could not be written");
+  if (options.hostile_index) kept.patch(patches);
+  GzipStream again(descriptor, file_bytes, header.offset, request.volume_bytes());
+  const bool loaded = again.index.load(kept.path(), "key");
+  const auto second = request.from_stream(again, options.n_threads);
+  if (options.hostile_index) return;
+  expect(loaded, "seek points were not read back");
+  expect(second == first, "values from kept seek points differ from those of the first pass");
 }
 
 // With a hostile index the file has patches for it in front: their length in a byte, then they.
-std::vector<std::uint8_t> take_patches(const std::uint8_t*& file, std::size_t& n) {
+Patches take_patches(const std::uint8_t*& file, std::size_t& n) {
   if (n == 0) return {};
   const std::size_t length = std::min<std::size_t>(file[0], n - 1);
-  std::vector<std::uint8_t> patches(file + 1, file + 1 + length);
+  Patches patches(file + 1, file + 1 + length);
   file += 1 + length;
   n -= 1 + length;
   return patches;
 }
 
-void decode(const std::uint8_t* file, std::size_t n, const Options& options,
-            const std::vector<std::uint8_t>& patches) {
+void decode(const std::uint8_t* file, std::size_t n, const Options& options, const Patches& patches) {
   const auto file_bytes = static_cast<std::int64_t>(n);
   const int descriptor = descriptor_of(file, n);
   const bool compressed = n >= 2 && file[0] == 0x1F && file[1] == 0x8B;
   std::vector<unsigned char> start(file, file + std::min(n, nifti::kHeaderBytes));
   if (compressed) {
     start.assign(nifti::kHeaderBytes, 0);
-    GzipReader reader(descriptor, file_bytes, nullptr);
-    start.resize(
-        static_cast<std::size_t>(reader.read(start.data(), static_cast<std::int64_t>(start.size()))));
+    start.resize(static_cast<std::size_t>(
+        inflate_start(descriptor, file_bytes, start.data(), static_cast<std::int64_t>(start.size()))));
     start.shrink_to_fit();
   }
   const nifti::Header header = nifti::parse_header(start.data(), start.size(), false);
@@ -270,7 +297,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Options options = options_of(data);
   const std::uint8_t* file = data + 8;
   std::size_t n = size - 8;
-  const auto patches = options.hostile_index ? take_patches(file, n) : std::vector<std::uint8_t>();
+  const auto patches = options.hostile_index ? take_patches(file, n) : Patches();
   try {
     decode(file, n, options, patches);
   } catch (const nifti::FormatError&) {

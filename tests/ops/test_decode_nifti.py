@@ -206,25 +206,6 @@ def test_a_handle_survives_pickling(tmp_path):
     np.testing.assert_array_equal(decode_nifti(file, mask), expected(raw, mask))
 
 
-def test_seek_points_are_kept_in_the_cache_and_found_again(tmp_path):
-    raw, mask = random_raw("int16", (32, 32, 16, 12)), some_mask((32, 32, 16))
-    path = write_nifti(tmp_path / "a.nii.gz", raw)
-    decode_nifti(path, mask, start=3, stop=5)
-    (kept,) = (tmp_path / "cache" / "gzip_index").iterdir()
-    np.testing.assert_array_equal(decode_nifti(path, mask, start=7, stop=12), expected(raw, mask)[7:])
-    kept.write_bytes(kept.read_bytes()[:100])  # damaged: built again
-    np.testing.assert_array_equal(decode_nifti(path, mask, start=1, stop=4), expected(raw, mask)[1:4])
-
-
-def test_a_rewritten_file_is_not_read_by_old_seek_points(tmp_path):
-    mask = some_mask((32, 32, 16))
-    for seed in (0, 1):
-        raw = random_raw("int16", (32, 32, 16, 12), seed)
-        path = write_nifti(tmp_path / "a.nii.gz", raw)
-        for _ in range(2):
-            np.testing.assert_array_equal(decode_nifti(path, mask, start=6, stop=9), expected(raw, mask)[6:9])
-
-
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_a_file_that_shrinks_while_open_is_an_error(tmp_path, suffix):
     path = write_nifti(tmp_path / f"a{suffix}", random_raw("int16", (64, 64, 20, 4)))
@@ -342,20 +323,11 @@ def test_a_file_cut_short_is_an_error(tmp_path, n_bytes):
         decode_nifti(path)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
-def test_a_compressed_stream_cut_short_is_an_error(tmp_path, share):
-    path = write_nifti(tmp_path / "a.nii.gz", random_raw("int16", (32, 32, 16, 12)))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(NiftiFormatError, match=r"ends at byte|ends in volume|ends after"):
-        decode_nifti(path)
-
-
 @pytest.mark.parametrize("as_mask", [False, True])
 def test_a_small_file_that_promises_a_huge_volume_is_refused_before_memory_is_asked_for(tmp_path, as_mask):
     dim = [3, 30_000, 30_000, 30_000, 1, 1, 1, 1]
     path = write_nifti(tmp_path / "a.nii.gz", random_raw("int16", SHAPE), dim=dim)
-    with pytest.raises(ValueError, match="GiB"):
+    with pytest.raises(NiftiFormatError, match=r"promises 54000000000000 bytes .*GiB.* can hold"):
         VoxelMask(path) if as_mask else decode_nifti(path)
 
 
@@ -375,19 +347,6 @@ def test_a_flipped_bit_in_a_compressed_file_is_an_error(tmp_path, at):
     path.write_bytes(whole)
     with pytest.raises(NiftiFormatError, match=r"damaged|cut short|ends"):
         decode_nifti(path)
-
-
-def test_members_padding_and_trailing_bytes_of_gzip_are_read_over(tmp_path):
-    raw = random_raw("int16", (16, 16, 8, 12))
-    whole = gzip.decompress(write_nifti(tmp_path / "a.nii.gz", raw).read_bytes())
-    cut = len(whole) // 3
-    packed = gzip.compress(whole[:cut]) + gzip.compress(whole[cut:]) + b"\0" * 512 + b"rubbish"
-    (tmp_path / "b.nii.gz").write_bytes(packed)
-    file = NiftiFile(tmp_path / "b.nii.gz", cache=False)
-    for start, stop in ((0, 12), (9, 11), (2, 8)):
-        np.testing.assert_array_equal(
-            decode_nifti(file, start=start, stop=stop), expected(raw, None)[start:stop]
-        )
 
 
 def test_what_is_compressed_is_read_off_the_bytes_not_the_name(tmp_path):

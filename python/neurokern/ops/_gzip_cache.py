@@ -1,4 +1,4 @@
-"""Seek points of gzip files, kept in a folder between runs; a changed file has other ones."""
+"""Seek points of a gzip file, kept between runs: in the cache folder, or beside the file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
-
-from neurokern import _core
+from typing import Any, Literal
 
 _ENDS = 65536  # bytes at either end that tell one file from another; the last eight are its CRC and length
+_SUFFIX = ".nkindex"
+
+Keep = Literal["cache", "beside"]
 
 
 def cache_folder() -> Path:
@@ -31,29 +32,88 @@ def content_key(file: Any) -> str:
     return ends.hexdigest()
 
 
-def _place(file: Any) -> Path:
-    return cache_folder() / "gzip_index" / f"{content_key(file)}.index"
+def where_to_keep(cache: bool | str) -> Keep | None:
+    """Return where seek points go for an argument ``cache``; None: nowhere.
 
-
-def load(file: Any) -> Any:
-    """Return the index of an open file, or None; a damaged one counts as none."""
-    try:
-        index = _core.GzipIndex.from_bytes(_place(file).read_bytes())
-    except (OSError, ValueError):
+    True means what the environment variable ``NEUROKERN_GZIP_INDEX`` says, and the cache folder without it.
+    """
+    name, value = "cache", cache
+    if cache is True:
+        name, value = "NEUROKERN_GZIP_INDEX", os.environ.get("NEUROKERN_GZIP_INDEX") or "cache"
+    if value is False:
         return None
-    return index if index.file_bytes == file.size else None
+    if value == "cache":
+        return "cache"
+    if value == "beside":
+        return "beside"
+    raise ValueError(f"NiftiFile: {name} must be 'cache' or 'beside' (or a bool), got {value!r}")
 
 
-def store(file: Any, index: Any) -> None:
-    """Keep an index, whole or not at all; a folder that cannot be written is no error, only no cache."""
-    with contextlib.suppress(OSError):
-        place = _place(file)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=place.parent)
+class SeekPointFiles:
+    """Where the seek points of one open gzip file may lie: beside it, and in the cache folder.
+
+    A file belongs to a gzip file by its content (size, and both ends with the checksum), not by its name or
+    time. A damaged one counts as none and is replaced; one that cannot be written is no error.
+    """
+
+    def __init__(self, file: Any, path: Path, keep: Keep) -> None:
+        self._key = content_key(file)
+        self._data = path
+        self._beside = path.with_name(path.name + _SUFFIX)
+        self._cached = cache_folder() / "gzip_index" / f"{self._key}.index"
+        self._places = [self._beside, self._cached] if keep == "beside" else [self._cached]
+        self._seen: dict[Path, tuple[int, int, int]] = {}
+
+    def load(self, stream: Any) -> None:
+        """Take over seek points that reach further, of another run or process, if there are any new ones."""
+        for place in (self._beside, self._cached):
+            if stream.is_complete:
+                return
+            if self._is_new(place):
+                stream.load_index(os.fspath(place), self._key)
+
+    def _is_new(self, place: Path) -> bool:
+        try:
+            status = place.stat()
+        except OSError:
+            return False
+        state = (status.st_ino, status.st_size, status.st_mtime_ns)
+        is_new = self._seen.get(place) != state
+        self._seen[place] = state
+        return is_new
+
+    def save(self, stream: Any, *, at_once: bool = False) -> None:
+        """Keep what is known if it is all, or much more than is kept; ``at_once``: if it is any more."""
+        if stream.is_saved:
+            return
+        more = stream.n_points - stream.n_saved
+        if stream.is_complete or more > (stream.n_saved // 16 if at_once else max(stream.n_saved, 31)):
+            self.load(stream)  # another process may have kept as much
+            if not stream.is_saved:
+                self._write(stream)
+
+    def _write(self, stream: Any) -> None:
+        for place in self._places:
+            # ValueError: windows that lay in a file are gone with it; the next read finds out, too.
+            with contextlib.suppress(OSError, ValueError):
+                self._write_to(place, stream)
+                return
+
+    def _write_to(self, place: Path, stream: Any) -> None:
+        """Write whole or not at all."""
+        beside = place == self._beside
+        if not beside:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".", suffix=_SUFFIX)
         try:
             with os.fdopen(descriptor, "wb") as target:
-                target.write(index.to_bytes())
+                if beside:  # for those who may read the data, of which it holds pieces
+                    os.fchmod(descriptor, self._data.stat().st_mode & 0o666)
+                if not stream.write_index(target.fileno(), self._key):
+                    raise OSError(f"{name} could not be written")
             os.replace(name, place)
-        except OSError:
+        except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+        stream.adopt_index(os.fspath(place))
+        self._is_new(place)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 HEADER_BYTES = 540
 GZIP_MAGIC = b"\x1f\x8b"
-MOST_SEEK_POINTS = 256  # of 32 KiB each
+MOST_SEEK_POINTS = 320  # of 32 KiB each, in memory until they lie in the cache
+SEEK_BYTES = 1 << 19  # inflated to reach a volume, at most, unless the points are too many
+INFLATES_TO = 1032  # times its size at most: Deflate's shortest code stands for its longest match
 RAW = 3
 
 
@@ -36,19 +38,21 @@ class _Parts(NamedTuple):
 class NiftiFile:
     """A NIfTI image kept open, for many reads.
 
-    ``.nii`` stays memory-mapped. ``.nii.gz`` is inflated on the fly; the first pass keeps seek points (and
-    stores them in the cache), from which any window and any number of threads can start. Handles are
-    picklable and reopen the file in a worker. A file that changes while open is an error at the next read,
-    never a crash.
+    ``.nii`` stays memory-mapped. ``.nii.gz`` is inflated on the fly, as far as a read needs: one pass goes on
+    from read to read, checks the stream, and leaves seek points, from which whatever it has passed is read
+    again, by any number of threads. Handles are picklable and reopen the file in a worker. A file that
+    changes while open is an error at the next read, never a crash.
 
     Parameters
     ----------
     path : str or path
         ``.nii``, ``.nii.gz``, or one of a pair ``.hdr``/``.img`` (the latter also ``.img.gz``). Whether a
         file is compressed is read off its first bytes, not its name.
-    cache : bool, default True
-        Keep seek points of compressed files in the cache folder (``NEUROKERN_CACHE``, else
-        ``~/.cache/neurokern``); without it they live as long as the handle.
+    cache : bool or {"cache", "beside"}, default True
+        Where to keep the seek points of a compressed file between runs (3 % of the inflated bytes): in the
+        cache folder (``NEUROKERN_CACHE``, else ``~/.cache/neurokern``), or beside the file under its name
+        and ``.nkindex``. True: what the environment variable ``NEUROKERN_GZIP_INDEX`` says, else the cache
+        folder. False: they live as long as the handle, in memory (10 MB at most).
 
     Attributes
     ----------
@@ -64,14 +68,14 @@ class NiftiFile:
         If it is no NIfTI file, is cut short, or its header contradicts itself; a ``ValueError``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, cache: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, cache: bool | str = True) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(
                 f"decode_nifti: image must be a path or a NiftiFile, got {type(path).__name__}; of a nibabel "
                 "image that was loaded from a file, pass image.get_filename()"
             )
         self.path = Path(path)
-        self._cache = cache
+        self._keep = _gzip_cache.where_to_keep(cache)
         self._open()
 
     def _open(self) -> None:
@@ -89,8 +93,23 @@ class NiftiFile:
         except ValueError as error:
             raise NiftiFormatError(f"{self.path}: {error}") from None
         self.header: NiftiHeader = header_of(native)
-        self._index: Any = None
-        self._looked_for_index = False
+        self._stream: Any = self._open_stream() if self.is_compressed else None
+        self._seek_points: _gzip_cache.SeekPointFiles | None = None
+        if self.is_compressed and self._keep is not None:
+            self._seek_points = _gzip_cache.SeekPointFiles(self._file, self._values_path, self._keep)
+
+    def _open_stream(self) -> Any:
+        h, size = self.header, self._file.size
+        if h.offset + h.n_bytes > INFLATES_TO * size:
+            raise NiftiFormatError(
+                f"{self.path}: the header promises {h.n_bytes} bytes of values, {h.n_bytes / 2**30:.3g} GiB; "
+                f"a gzip file of {size} bytes can hold {INFLATES_TO * size} at most"
+            )
+        volume_bytes = h.n_bytes // h.n_volumes
+        volumes = max(-(-h.n_volumes // MOST_SEEK_POINTS), SEEK_BYTES // volume_bytes, 1)
+        return _core.GzipStream(
+            descriptor=self._file.descriptor, file_bytes=size, base=h.offset, spacing=volumes * volume_bytes
+        )
 
     @property
     def parts(self) -> tuple[Path, ...]:
@@ -108,10 +127,10 @@ class NiftiFile:
         return _start_of(self._file)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "cache": self._cache, "state": self._file.state}
+        return {"path": self.path, "keep": self._keep, "state": self._file.state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self._cache = state["path"], state["cache"]
+        self.path, self._keep = state["path"], state["keep"]
         self._open()
         if self._file.state[:2] != state["state"][:2]:
             raise NiftiFormatError(
@@ -232,32 +251,21 @@ class NiftiFile:
         )
 
     def _decode_compressed(self, out: Any, mask: VoxelMask, start: int, decoded: int, parcels: Any) -> None:
-        h, file = self.header, self._file
+        stream, n_volumes = self._stream, self.header.n_volumes
+        if self._seek_points is not None:
+            self._seek_points.load(stream)
         volumes = self._volumes(out, mask, decoded, 0, 0)
-        place = (file.descriptor, file.size, start, h.n_volumes)
-        threads = _library.thread_count()
-        whole = out.shape[0] == h.n_volumes
-        index = self._find_index()
-        if index is not None and not (whole and threads == 1):
-            _core.decode_gzip_indexed(volumes, parcels, *place, index, threads)
-            return
-        spacing = 0 if index is not None else self._spacing()
-        made = _core.decode_gzip(volumes, parcels, *place, spacing, threads)
-        if made is not None:
-            self._index = made
-            if self._cache:
-                _gzip_cache.store(file, made)
+        stream.decode(volumes, parcels, start, n_volumes, _library.thread_count())
+        if self._seek_points is not None:
+            self._seek_points.save(stream)
 
-    def _spacing(self) -> int:
-        h = self.header
-        volume_bytes = h.n_bytes // h.n_volumes
-        return volume_bytes * -(-h.n_volumes // MOST_SEEK_POINTS)
+    def save_seek_points(self) -> None:
+        """Keep the seek points found so far, for the next who opens the file.
 
-    def _find_index(self) -> Any:
-        if self._index is None and self._cache and not self._looked_for_index:
-            self._index = _gzip_cache.load(self._file)
-            self._looked_for_index = True
-        return self._index
+        A handle does so by itself at the end of the stream and at times before; ``.nii`` has none.
+        """
+        if self._seek_points is not None:
+            self._seek_points.save(self._stream, at_once=True)
 
 
 def _parts_of(path: Path) -> _Parts:

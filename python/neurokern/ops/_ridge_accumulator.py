@@ -316,8 +316,9 @@ class _StreamMoments:
     def chunk(self, targets: slice) -> tuple[TargetSums, list[TargetSums], list[TargetSums]]:
         cast = self.algebra.cast
         parts = [(part.cross[targets], part.y_squared[targets]) for part in self._parts]
-        total = TargetSums(cast(sum(cross for cross, _ in parts), self.dtype), sum(y for _, y in parts))
-        tests = [TargetSums(cast(cross, self.dtype), y) for cross, y in parts]
+        crosses, squares = sum(cross for cross, _ in parts), sum(y for _, y in parts)
+        total = TargetSums(cast(crosses, self.dtype), squares, crosses[:, -1])
+        tests = [TargetSums(cast(cross, self.dtype), y, cross[:, -1]) for cross, y in parts]
         return total, tests, tests
 
     def test_rows(self, fold: int) -> Any | None:
@@ -336,10 +337,10 @@ def _batch_sums(algebra: Algebra, batch: Problem, rows: Any, shifts: tuple[Any, 
         x[:, -1] = 1.0 if own is None else algebra.cast(own, batch.dtype)
         y = shifted(algebra, Y[part], shifts[1], own, batch.dtype)
         wide = algebra.cast(y, "float64")
+        cross = algebra.cast(algebra.mm(y.T, x), "float64")
+        cross[:, -1] = algebra.cast(x[:, -1], "float64") @ wide  # exactly: see TargetSums
         found = Sums(
-            algebra.gram(algebra.cast(x, "float64")),
-            algebra.cast(algebra.mm(y.T, x), "float64"),
-            algebra.xp.einsum("nc,nc->c", wide, wide),
+            algebra.gram(algebra.cast(x, "float64")), cross, algebra.xp.einsum("nc,nc->c", wide, wide)
         )
         total = total.plus(found)
     return total

@@ -34,11 +34,13 @@ def _sizes(X: Any, Y: Any) -> tuple[bool, int]:
 
 
 def _inverse_times(algebra: Algebra, factor: Any, eigenvalues: Any, alpha: Any, right: Any) -> Any:
-    """Apply (A + alpha)^-1 in float64: by the inverse, or by eigenvectors for one alpha per target."""
-    right = algebra.cast(right, "float64")
+    """Apply (A + alpha)^-1 in the factor's type: the inverse, or eigenvectors for one alpha per target."""
+    right = algebra.cast(right, str(factor.dtype).removeprefix("torch."))
     if eigenvalues.shape[0] == 0:
         return algebra.mm(factor, right)
-    return algebra.mm(factor, algebra.mm(factor.T, right) / (eigenvalues[:, None] + alpha))
+    rotated = algebra.mm(factor.T, right)
+    rotated /= eigenvalues[:, None] + alpha
+    return algebra.mm(factor, rotated)
 
 
 def _forward(X: Any, Y: Any, alpha: Any) -> tuple[Any, ...]:
@@ -54,7 +56,7 @@ def _forward(X: Any, Y: Any, alpha: Any) -> tuple[Any, ...]:
             eigenvalues = eigenvalues.clip(0)
         else:
             identity = algebra.xp.eye(rank, dtype=matrix.dtype, **_on(X))
-            factor = algebra.solve(matrix + penalty * identity, identity)
+            factor = algebra.inverse(matrix + penalty * identity)
         right = y if dual else algebra.mm(x.T, y)
         solved = algebra.cast(_inverse_times(algebra, factor, eigenvalues, penalty, right), _dtype(X))
         weights = algebra.mm(x.T, solved) if dual else solved
@@ -72,7 +74,10 @@ def _backward(
         )
         mm = algebra.mm
         right = mm(x, g) if dual else g
-        s = algebra.cast(_inverse_times(algebra, inverse, values, penalty, right), _dtype(X))
+        inverse = algebra.cast(
+            inverse, _dtype(X)
+        )  # the weights were solved in float64; a gradient may be rounded
+        s = _inverse_times(algebra, inverse, values, penalty, right)
         if dual:
             y_grad = s
             x_grad = mm(c, g.T) - mm(mm(s, c.T) + mm(c, s.T), x)
@@ -95,7 +100,8 @@ def _inside(tensor: Any) -> Any:
 
 
 def _outside(values: Any, X: Any) -> Any:
-    return values if isinstance(values, torch.Tensor) else torch.from_numpy(values)
+    tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(values)
+    return tensor.contiguous()
 
 
 def _dtype(X: Any) -> str:

@@ -83,7 +83,7 @@ class ScaledMoments:
         return None if rows is None else rows * self._narrow
 
     def _times(self, sums: TargetSums) -> TargetSums:
-        return TargetSums(sums.cross * self._narrow, sums.y_squared)
+        return TargetSums(sums.cross * self._narrow, sums.y_squared, sums.y)
 
 
 class BandSearch:

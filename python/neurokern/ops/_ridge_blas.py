@@ -78,6 +78,14 @@ class NumpyAlgebra:
         """Solve ``a x = b`` for a symmetric positive definite ``a``."""
         return np.linalg.solve(a, b)
 
+    def inverse(self, a: Any) -> Any:
+        """Inverse of a symmetric positive definite matrix."""
+        factor = self.cholesky(a)
+        if torch is None or factor is None:
+            return np.linalg.inv(a)
+        # numpy has no inverse from a factor; this one lies by columns, and is symmetric.
+        return torch.cholesky_inverse(torch.from_numpy(factor)).numpy().T
+
     def sum_squares(self, a: Any) -> Any:
         """Sum of squares over the last of three axes."""
         return np.einsum("car,car->ca", a, a)
@@ -135,6 +143,9 @@ class TorchAlgebra:
 
     def solve(self, a: Any, b: Any) -> Any:
         return torch.cholesky_solve(b, torch.linalg.cholesky(a))
+
+    def inverse(self, a: Any) -> Any:
+        return torch.cholesky_inverse(torch.linalg.cholesky(a))
 
     def sum_squares(self, a: Any) -> Any:
         return torch.linalg.vector_norm(a, dim=-1).square_()

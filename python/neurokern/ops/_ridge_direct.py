@@ -36,7 +36,7 @@ class Inverse:
         total = matrix + float(alphas[0]) * identity
         if n_right <= len(matrix):
             return cls(algebra, total)
-        return cls(algebra, None, explicit=algebra.cast(algebra.solve(total, identity), dtype))
+        return cls(algebra, None, explicit=algebra.cast(algebra.inverse(total), dtype))
 
     def times(self, right: Any, targets: slice) -> Any:
         """Apply to right-hand sides (rows, targets) in float64."""

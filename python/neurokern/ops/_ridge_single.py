@@ -26,6 +26,7 @@ from neurokern.ops._ridge_tall import MatrixMoments, TallSolver, TargetSums
 from neurokern.ops._ridge_wide import WideSolver
 
 _OUT_ELEMENTS = 1 << 20  # of the predictions of some samples and targets
+_COLUMNS = 1024  # samples times penalties in one product
 
 
 class SingleTall:
@@ -66,49 +67,48 @@ class SingleTall:
             return _generalized(
                 algebra, scores, basis.values, Z, total, self._alphas, basis.weight, self._intercept
             )
-        alphas = algebra.array(self._alphas, "float64")
-        few = algebra.cast(basis.shrink(algebra.array(self.skeleton.alphas, "float64")), self.dtype)
-        shrink = basis.shrink(alphas)
-        n_samples, n_targets = moments.X.shape[0], Z.shape[0]
-        origin = algebra.cast(total.y, "float64") / basis.weight if self._intercept else 0.0 * total.y
-        error, guess, squared, product = (
-            algebra.zeros((n_targets, len(self._alphas)), "float64") for _ in range(4)
-        )
-        step = max(1, _OUT_ELEMENTS // (max(len(self._alphas), 1) * min(n_targets, 64)))
-        for first in range(0, n_samples, step):
-            rows = slice(first, min(first + step, n_samples))
-            B = algebra.mm(moments.X[rows], basis.rotation)
-            squares = algebra.cast(B, "float64") ** 2
-            leverage = squares @ shrink
-            ones = moments.X[rows, -1]
-            if self._intercept:
-                leverage = leverage + (algebra.cast(ones, "float64") ** 2 / basis.weight)[:, None]
-            scale = algebra.cast(1 / (1 - leverage), self.dtype)
-            stacked = (B.T[:, :, None] * few[:, None, :]).reshape(B.shape[1], -1)
-            y = moments.targets(rows, self._targets)  # (targets, rows)
-            y = y - algebra.cast(origin, self.dtype)[:, None] * ones[None, :]
-            width = max(1, _OUT_ELEMENTS // (len(self._alphas) * len(B)))
-            for at in range(0, n_targets, width):
-                part = slice(at, min(at + width, n_targets))
-                fits = algebra.mm(Z[part], stacked).reshape(-1, len(self.skeleton))
-                missed = algebra.mm(fits, self._spread).reshape(-1, len(B), len(self._alphas))
-                truth = y[part][:, :, None]
-                missed = (truth - missed) * scale[None, :, :]
-                error[part] += (missed * missed).sum(1)
-                if scores.needs_products:
-                    guessed = truth - missed
-                    guess[part] += (guessed * ones[None, :, None]).sum(1)
-                    squared[part] += (guessed * guessed).sum(1)
-                    product[part] += (guessed * truth).sum(1)
-        scores.add(self._sums(scores, total, origin, error, guess, squared, product))
+        weight = basis.weight
+        origin = algebra.cast(total.y, "float64") / weight if self._intercept else 0.0 * total.y
+        sums = [algebra.zeros((Z.shape[0], len(self._alphas)), "float64") for _ in range(4)]
+        step = max(1, _COLUMNS // len(self.skeleton))
+        for first in range(0, moments.X.shape[0], step):
+            rows = slice(first, min(first + step, moments.X.shape[0]))
+            self._add_rows(rows, Z, algebra.cast(origin, self.dtype), sums, scores.needs_products)
+        y = algebra.cast(total.y, "float64")
+        y_squared = total.y_squared + origin * (weight * origin - 2 * y)
+        found = sums if scores.needs_products else [sums[0]]
+        scores.add(FoldSums(weight, origin, y - weight * origin, y_squared, *found))
         return scores.result()
 
-    def _sums(self, scores: Scores, total: TargetSums, origin: Any, error: Any, *products: Any) -> FoldSums:
-        weight = self.full.weight
-        y = self._algebra.cast(total.y, "float64")
-        y_squared = total.y_squared + origin * (weight * origin - 2 * y)
-        found = products if scores.needs_products else (None, None, None)
-        return FoldSums(weight, origin, y - weight * origin, y_squared, error, *found)
+    def _add_rows(self, rows: slice, Z: Any, origin: Any, sums: list[Any], needs_products: bool) -> None:
+        """Add squared errors (and products) of some samples that are left out one by one."""
+        algebra, basis, moments = self._algebra, self.full, self._moments
+        B = algebra.mm(moments.X[rows], basis.rotation)
+        shrink = basis.shrink(algebra.array(self._alphas, "float64"))
+        leverage = algebra.cast(B, "float64") ** 2 @ shrink
+        ones = moments.X[rows, -1]
+        if self._intercept:
+            leverage = leverage + (algebra.cast(ones, "float64") ** 2 / basis.weight)[:, None]
+        scale = algebra.cast(1 / (1 - leverage), self.dtype)
+        few = algebra.cast(basis.shrink(algebra.array(self.skeleton.alphas, "float64")), self.dtype)
+        stacked = (B.T[:, :, None] * few[:, None, :]).reshape(B.shape[1], -1)
+        y = moments.targets(rows, self._targets) - origin[:, None] * ones[None, :]
+        width = max(1, _OUT_ELEMENTS // (len(self._alphas) * len(B)))
+        for at in range(0, Z.shape[0], width):
+            part = slice(at, min(at + width, Z.shape[0]))
+            fits = algebra.mm(Z[part], stacked)
+            if not self.skeleton.complete:
+                fits = algebra.mm(fits.reshape(-1, len(self.skeleton)), self._spread)
+            missed = fits.reshape(-1, len(B), len(self._alphas))  # written over
+            truth = y[part][:, :, None]
+            missed -= truth
+            missed *= scale[None, :, :]
+            sums[0][part] += algebra.xp.einsum("cra,cra->ca", missed, missed)
+            if needs_products:
+                guessed = truth + missed
+                sums[1][part] += (guessed * ones[None, :, None]).sum(1)
+                sums[2][part] += (guessed * guessed).sum(1)
+                sums[3][part] += (guessed * truth).sum(1)
 
 
 def _generalized(

@@ -35,14 +35,12 @@ class TargetSums:
 
     cross: Any  # (targets, features + 1): Y'[X, 1]
     y_squared: Any  # (targets,) float64
-
-    @property
-    def y(self) -> Any:
-        """Sums of y, (targets,)."""
-        return self.cross[:, -1]
+    # Sums of y, (targets,), in float64 like those of its squares: their difference tells whether a target
+    # varies in a fold, and the last column of a float32 product would leave 1e-7 of noise there.
+    y: Any
 
     def less(self, other: TargetSums) -> TargetSums:
-        return TargetSums(self.cross - other.cross, self.y_squared - other.y_squared)
+        return TargetSums(self.cross - other.cross, self.y_squared - other.y_squared, self.y - other.y)
 
 
 class Moments(Protocol):
@@ -63,7 +61,7 @@ class Moments(Protocol):
         """The same sums with targets."""
 
     def test_rows(self, fold: int) -> Any | None:
-        """Rows [X, 1] of a test set with fewer samples than features, if they are at hand."""
+        """Rows [X, 1] of a test set, if they are at hand."""
 
 
 class MatrixMoments:
@@ -126,22 +124,25 @@ class MatrixMoments:
         root = None if self._root is None else self._root[rows]
         shift = None if self.y_shift is None else self.y_shift[targets]
         total: Any = 0.0
+        y_sum: Any = 0.0
         y_squared: Any = 0.0
         for part in blocks(Y.shape[0], Y.shape[1], ROWS):
             y = shifted(algebra, Y[part], shift, None if root is None else root[part], self.dtype)
-            y_squared = y_squared + algebra.xp.einsum("nc,nc->c", *[algebra.cast(y, "float64")] * 2)
+            wide = algebra.cast(y, "float64")
+            y_squared = y_squared + algebra.xp.einsum("nc,nc->c", wide, wide)
+            y_sum = y_sum + algebra.cast(X[part][:, -1], "float64") @ wide
             product = algebra.mm(y.T, X[part])
             # Sums over blocks in float64; a single block needs none.
             whole = Y.shape[0] == part.stop - part.start
             total = product if whole else total + algebra.cast(product, "float64")
-        return TargetSums(algebra.cast(total, self.dtype), y_squared)
+        return TargetSums(algebra.cast(total, self.dtype), y_squared, y_sum)
 
 
 def _added(parts: list[TargetSums]) -> TargetSums:
     cross = parts[0].cross + 0.0
     for part in parts[1:]:
         cross += part.cross
-    return TargetSums(cross, sum(part.y_squared for part in parts))
+    return TargetSums(cross, sum(part.y_squared for part in parts), sum(part.y for part in parts))
 
 
 @dataclass
@@ -175,8 +176,16 @@ class TallFold:
     """What scoring one fold needs that does not depend on the targets."""
 
     def __init__(
-        self, algebra: Algebra, basis: Basis, test_gram: Any, test_rows: Any | None, dtype: str
+        self,
+        algebra: Algebra,
+        basis: Basis,
+        test_gram: Any,
+        test_rows: Any | None,
+        dtype: str,
+        *,
+        as_they_are: bool,
     ) -> None:
+        """With ``as_they_are`` R is the test rows themselves: more rows, for a factorization less."""
         self.basis, self._algebra, self._dtype = basis, algebra, dtype
         self.weight = float(test_gram[-1, -1])
         n_features = len(basis.mean)
@@ -184,6 +193,10 @@ class TallFold:
         sums = test_gram[:-1, -1]
         vectors = algebra.cast(basis.rotation[:-1], "float64")
         self.sum_of_rotated = (sums - moved) @ vectors
+        self.triangular = False
+        if test_rows is not None and as_they_are:
+            self.root = algebra.mm(test_rows, basis.rotation)
+            return
         if test_rows is not None and len(test_rows) < n_features:
             rows = algebra.cast(test_rows, "float64")
             root = algebra.triangle((rows[:, :-1] - rows[:, -1:] * basis.mean) @ vectors)
@@ -198,20 +211,41 @@ class TallFold:
         """Return ``|R (d o z)|^2`` for each z (targets, features) and each penalty: (targets, alphas)."""
         algebra = self._algebra
         shrink = algebra.cast(self.basis.shrink(algebra.array(skeleton.alphas, "float64")), self._dtype)
-        n_targets, n_few = Z.shape[0], len(skeleton)
-        total = skeleton.empty_squares(n_targets)
+        total = skeleton.empty_squares(Z.shape[0])
         n_rows = self.root.shape[0]
         step = _BLOCK_ROWS if self.triangular and n_rows > 2 * _BLOCK_ROWS else n_rows
         for first in range(0, n_rows, max(step, 1)):
             start = first if self.triangular else 0
             block = self.root[first : first + step, start:].T
-            stacked = (shrink[start:, :, None] * block[:, None, :]).reshape(block.shape[0], -1)
-            width = max(64, _OUT_BYTES // (stacked.shape[1] * 4))
-            for at in range(0, n_targets, width):
-                out = algebra.mm(Z[at : at + width, start:], stacked)
-                out = out.reshape(out.shape[0], n_few, block.shape[1])
-                skeleton.add_squares(total[at : at + width], out)
+            for rows, out in _products(algebra, Z[:, start:], block, shrink[start:]):
+                skeleton.add_squares(total[rows], out)
         return skeleton.squares(total)
+
+
+def _products(algebra: Algebra, Z: Any, block: Any, shrink: Any) -> Iterator[tuple[slice, Any]]:
+    """Yield ``(d o z) @ block`` for some targets at a time and all columns of d: (targets, few, columns).
+
+    The penalties are multiplied into Z or into the block, whichever is smaller.
+    """
+    n_targets, n_few, n_columns = Z.shape[0], shrink.shape[1], block.shape[1]
+    into_block = n_targets > n_columns
+    if into_block:
+        block = (shrink[:, :, None] * block[:, None, :]).reshape(block.shape[0], -1)
+    width = max(64, _OUT_BYTES // (n_few * max(n_columns, 1 if into_block else block.shape[0]) * 4))
+    for first in range(0, n_targets, width):
+        rows = slice(first, min(first + width, n_targets))
+        some = Z[rows]
+        if not into_block:
+            some = (some[:, None, :] * shrink.T[None, :, :]).reshape(-1, Z.shape[1])
+        yield rows, algebra.mm(some, block).reshape(-1, n_few, n_columns)
+
+
+def _few_targets(moments: Moments, fold: int, n_alphas: int) -> bool:
+    """Whether a triangular factor of a test set takes longer than it saves."""
+    n_test, n_features = moments.n_test[fold], moments.n_features
+    rank = min(n_test, n_features)
+    saved = min(n_alphas, 16) * moments.n_targets * (2 * n_test * n_features - rank * (2 * n_features - rank))
+    return saved < 8 * rank**2 * n_features
 
 
 def _root_of(algebra: Algebra, matrix: Any) -> Any:
@@ -238,8 +272,9 @@ class TallSolver:
                 algebra,
                 Basis.of(algebra, total - left_out, fit_intercept, self.dtype),
                 test,
-                moments.test_rows(number) if moments.n_test[number] < moments.n_features else None,
+                moments.test_rows(number),
                 self.dtype,
+                as_they_are=_few_targets(moments, number, alphas.size),
             )
             for number, (test, left_out) in enumerate(zip(tests, out, strict=True))
             if score_folds

@@ -210,7 +210,7 @@ class WideSolver:
         own = kept @ vectors.T
         if self._fit_intercept:
             own = own - self._lifted_share(alpha) * ones[:, None] * ones[None, :]
-        return self._algebra.solve(own, kept)
+        return self._algebra.inverse(own) @ kept
 
     def _lifted_share(self, alpha: float) -> float:
         """What the lifted direction adds to each product of ones."""

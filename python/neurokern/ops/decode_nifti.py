@@ -147,6 +147,8 @@ def decode_nifti(
         if shape[0]:
             _decode_here(source, voxels, atlas, start, rows, name, basis, standardize)
         rows = _send(rows, like, device) if elsewhere else rows
+    if file is not image:
+        file.save_seek_points()
     if out is not None:
         return out
     return rows if grid is None else rows.reshape(shape[0], *grid)
