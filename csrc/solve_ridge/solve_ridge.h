@@ -36,7 +36,8 @@ struct RidgeGradient {
   double* grad_alphas;         // (n_problems, n_targets)
 };
 
-constexpr std::int64_t kMaxRidgeSide = 128;  // of min(n_samples, n_features)
+// Of min(n_samples, n_features): a matrix that stays in the second level of cache, or in shared memory.
+constexpr std::int64_t kMaxRidgeSide = 512, kMaxCudaRidgeSide = 128;
 
 NK_DECLARE_KERNEL(void solve_ridge_cpu(const RidgeBatch& p, std::int64_t n_tasks, int n_threads);
                   void solve_ridge_backward_cpu(const RidgeGradient& p, std::int64_t n_tasks, int n_threads))

@@ -133,6 +133,7 @@ void bind_solve_ridge(py::module_& m) {
 #else
 void bind_solve_ridge(py::module_& m) {
   m.attr("max_ridge_side") = kMaxRidgeSide;
+  m.attr("max_cuda_ridge_side") = kMaxCudaRidgeSide;
   m.def("solve_ridge_batched", &solve_batch, py::arg("arguments"), py::arg("n_threads"),
         "Returns the number of problems with numbers that are not finite.");
   m.def("solve_ridge_batched_backward", &solve_batch_backward, py::arg("arguments"), py::arg("n_threads"));

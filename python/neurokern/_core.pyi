@@ -1,5 +1,6 @@
 from typing import Any
 
+max_cuda_ridge_side: int
 max_ridge_side: int
 
 class BinSpikes:

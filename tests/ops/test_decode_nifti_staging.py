@@ -105,6 +105,15 @@ def test_what_crosses_the_bus_is_what_the_file_stores_in_order(tmp_path, small_b
     assert all(block.nbytes <= _nifti_device.BUFFER_BYTES for block in crossed)
 
 
+def test_a_compressed_file_is_inflated_once_though_it_goes_in_pieces(tmp_path, small_buffers, monkeypatch):
+    raw = random_raw("int16", SHAPE)
+    file = NiftiFile(write_nifti(tmp_path / "a.nii.gz", raw), cache=False)
+    stream = Stream(monkeypatch, True)
+    decode_nifti(file, some_mask(), device="cpu")
+    assert len(stream.copied) == 3
+    assert file._stream.n_inflated == 352 + raw.nbytes
+
+
 @pytest.mark.parametrize(
     ("n_voxels", "value_bytes", "volumes"),
     [(150_000, 2, 12), (150_000, 1, 24), (150_000, 8, 3), (1 << 22, 2, 1), (10, 4, 104_856)],

@@ -83,8 +83,8 @@ def solve_ridge_batched(
         One alpha for all targets of a problem, that of the smallest sum of squared errors, instead of one for
         each target.
     backend : {None, "native", "reference"}, optional
-        Which implementation runs. By default the kernel where min(samples, features) is at most 128, else the
-        reference: a batched eigendecomposition in float64.
+        Which implementation runs. By default the kernel where min(samples, features) is at most 512, on a
+        GPU 128, else the reference: a batched eigendecomposition in float64.
 
     Returns
     -------

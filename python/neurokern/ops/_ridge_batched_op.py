@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FUNCTION = "solve_ridge_batched"
-_MAX_SIDE = _library.core.max_ridge_side
 
 
 def solve(
@@ -32,10 +31,12 @@ def _contiguous(array: Any) -> Any:
 
 def _uses_kernel(X: Any, backend: str | None) -> bool:
     chosen = _library.choose_backend(_FUNCTION, _library.device_type(X), backend)
-    fits = min(X.shape[1], X.shape[2]) <= _MAX_SIDE
+    core = _library.core
+    limit = core.max_cuda_ridge_side if _library.runs_on_gpu(X) else core.max_ridge_side
+    fits = min(X.shape[1], X.shape[2]) <= limit
     if backend == "native" and not fits:
         raise ValueError(
-            f"{_FUNCTION}: backend='native' takes at most {_MAX_SIDE} samples or {_MAX_SIDE} features, got "
+            f"{_FUNCTION}: backend='native' takes at most {limit} samples or {limit} features, got "
             f"{X.shape[1]} and {X.shape[2]}; leave backend out"
         )
     if backend == "triton":
