@@ -29,6 +29,7 @@ from neurokern.ops import NiftiFile, ParcelAtlas, VoxelMask, decode_nifti
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import harness
+import nifti_gzip_peers
 import nifti_peers
 from nifti_runs import Run, make_run
 
@@ -85,8 +86,27 @@ def compressed(run: Run) -> Workload:
     """Return the run's voxels from .nii.gz, first pass: no seek points yet, none kept."""
     mask, packed = VoxelMask(run.mask), run.compressed()
     calls: harness.Candidates = {OURS: lambda: decode_nifti(NiftiFile(packed, cache=False), mask)}
-    calls |= nifti_peers.compressed(run)
+    calls |= nifti_peers.compressed(run) | nifti_gzip_peers.first_pass(run)
     return Workload(calls, run.n_values, (run.file_bytes, 4 * run.n_values))
+
+
+def compressed_windows(run: Run) -> Workload:
+    """Return windows of 16 volumes from .nii.gz, the index of every reader warm."""
+    file, mask = NiftiFile(run.compressed()), VoxelMask(run.mask)
+    n = min(16, run.n_volumes)
+    starts = [start for start in range(3, 300, 50) if start + n <= run.n_volumes] or [0]
+    decode_nifti(file, mask, out=torch.empty(run.n_volumes, run.n_voxels))
+    out = torch.empty(n, run.n_voxels)
+
+    def ours() -> torch.Tensor:
+        for start in starts:
+            decode_nifti(file, mask, start=start, stop=start + n, out=out)
+        return out
+
+    n_values = len(starts) * n * run.n_voxels
+    calls: harness.Candidates = {OURS: ours} | nifti_gzip_peers.windows(run, starts, n)
+    traffic = (len(starts) * n * run.volume_bytes, 4 * n_values)
+    return Workload(calls, n_values, traffic, lambda: run.expected(starts[-1], starts[-1] + n))
 
 
 def parcels(run: Run) -> Workload:
@@ -136,6 +156,7 @@ CASES: dict[str, Case] = {
     "whole run, handle and output kept": Case(functools.partial(masked_run, reuse=True)),
     "windows of 16 volumes": Case(windows),
     "compressed, first pass": Case(compressed),
+    "compressed, windows of 16 volumes": Case(compressed_windows),
     "400 parcel means": Case(parcels),
     "mask, detrend, standardize": Case(functools.partial(cleaned, n_confounds=0)),
     "mask, detrend, 24 confounds, standardize": Case(functools.partial(cleaned, n_confounds=24)),
@@ -193,7 +214,18 @@ def main() -> None:
         for name, case in CASES.items():
             if arguments.workload in name:
                 rows += measure(name, case, Path(folder), arguments)
-        packages = ("numpy", "torch", "scipy", "nibabel", "nilearn", "medrs", "isal", "zlib-ng")
+        packages = (
+            "numpy",
+            "torch",
+            "scipy",
+            "nibabel",
+            "nilearn",
+            "medrs",
+            "isal",
+            "zlib-ng",
+            "rapidgzip",
+            "indexed_gzip",
+        )
         harness.report("decode_nifti", rows, harness.machine_facts(packages), arguments.save)
 
 
