@@ -108,6 +108,7 @@ def few_shot(n: int, n_problems: int, ours: str) -> tuple[Any, Callable[[Any], i
     calls: dict[str, Callable[[], Any]] = {
         ours: solve,
         "torch.linalg.eigh": lambda: by_eigh(X, Y),
+        "torch.linalg.eigh, float64": lambda: by_eigh(X.double(), Y.double()),  # chooses as ours does
         "torch.linalg.cholesky for each alpha": lambda: by_cholesky(X, Y),
         "torch.linalg.solve, samples, one alpha": lambda: one_alpha_dual(X, Y),
         "torch.linalg.solve, features, one alpha": lambda: one_alpha_primal(X, Y),
