@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 python=$(realpath --no-symlinks "${1:-python3}")
 build=build/sanitized
 PATH=$(dirname "$python"):$PATH
+mkdir -p build
 "$python" -m pip install --quiet cmake ninja pybind11
 cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNEUROKERN_CUDA=OFF \
   -DNEUROKERN_SANITIZE=address,undefined -DNEUROKERN_FUZZ=ON -DNEUROKERN_WERROR=ON \

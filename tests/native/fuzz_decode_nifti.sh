@@ -9,6 +9,7 @@ seconds=${1:-600}
 python=$(realpath --no-symlinks "${2:-python3}")
 build=build/fuzz
 PATH=$(dirname "$python"):$PATH
+mkdir -p build
 cmake -S . -B $build -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo \
   -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link,address -DCMAKE_CXX_FLAGS="-fsanitize=fuzzer-no-link -Wno-unknown-warning-option" \
   -DNEUROKERN_SANITIZE=address,undefined -DNEUROKERN_CUDA=OFF -DNEUROKERN_FUZZ=ON -DPython_EXECUTABLE="$python" \
