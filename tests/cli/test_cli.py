@@ -321,7 +321,12 @@ def test_ctrl_c_in_a_terminal_leaves_a_run_that_goes_on(binned_file, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "neurokern", "train", str(binned_file), "--out", str(out)]
     command += small("training.max_steps=100000", "training.validate_every=1000")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs of nohup ignore it
+    )
     until = time.monotonic() + 60
     while not (out / "last").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)
