@@ -335,6 +335,9 @@ void bind_gzip(py::module_& m) {
       .def(
           "adopt_index", [](GzipStream& s, const std::string& path) { s.index.adopt(path); }, py::arg("path"))
       .def(
+          "spool_index", [](GzipStream& s, const std::string& folder) { s.index.spool_in(folder); },
+          py::arg("folder"))
+      .def(
           "decode",
           [](GzipStream& stream, const DecodeVolumes& p, const ParcelRuns* parcels, std::int64_t first,
              std::int64_t all_volumes, int n_threads) {

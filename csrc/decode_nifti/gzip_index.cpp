@@ -50,6 +50,17 @@ bool read_at(int descriptor, std::int64_t place, void* to, std::size_t n) {
   return true;
 }
 
+bool write_at(int descriptor, std::int64_t place, const void* from, std::size_t n) {
+  for (std::size_t done = 0; done < n;) {
+    const ssize_t put = pwrite(descriptor, static_cast<const char*>(from) + done, n - done,
+                               place + static_cast<std::int64_t>(done));
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return false;
+    done += static_cast<std::size_t>(put);
+  }
+  return true;
+}
+
 bool write_all(int descriptor, const void* from, std::size_t n) {
   for (std::size_t done = 0; done < n;) {
     const ssize_t put = write(descriptor, static_cast<const char*>(from) + done, n - done);
@@ -86,6 +97,17 @@ bool follows(const TableRow& row, const TableRow& before, std::int64_t gzip_byte
 GzipIndex::GzipIndex(std::int64_t file_bytes, std::int64_t base, std::int64_t spacing)
     : file_bytes_(file_bytes), base_(base), spacing_(std::max<std::int64_t>(spacing, 1)) {}
 
+GzipIndex::~GzipIndex() {
+  if (spool_ >= 0) close(spool_);
+}
+
+void GzipIndex::spool_in(const std::string& folder) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (spool_ >= 0) return;
+  spool_ = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  spool_owner_ = getpid();
+}
+
 std::int64_t GzipIndex::next_boundary(std::int64_t out) const {
   return out < base_ ? base_ : base_ + ((out - base_) / spacing_ + 1) * spacing_;
 }
@@ -100,6 +122,12 @@ void GzipIndex::add(const SeekPoint& point, Window window) {
   if (!entries_.empty()) {
     if (entries_.back().point.out >= point.out) return;
     entry.place = entries_.back().place + entries_.back().n_bytes;
+  }
+  // A forked child would write where its parent does.
+  if (spool_ >= 0 && spool_owner_ == getpid() &&
+      write_at(spool_, entry.place, entry.window->data(), entry.n_bytes)) {
+    entry.spooled = true;
+    entry.window.reset();
   }
   entries_.push_back(std::move(entry));
 }
@@ -149,14 +177,17 @@ bool GzipIndex::is_saved() const {
 
 Window GzipIndex::window_of(const Entry& entry) const {
   if (entry.window != nullptr) return *entry.window;
-  std::string path;
+  std::string path = "without a name";
+  int spool;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    path = path_;
+    spool = spool_;
+    if (!entry.spooled) path = path_;
   }
   Window window(entry.n_bytes);
-  const OpenFile file(path);
-  if (file.descriptor < 0 || !read_at(file.descriptor, entry.place, window.data(), window.size()) ||
+  const OpenFile file(entry.spooled ? std::string() : path);
+  const int descriptor = entry.spooled ? spool : file.descriptor;
+  if (descriptor < 0 || !read_at(descriptor, entry.place, window.data(), window.size()) ||
       crc32_of(0, window.data(), window.size()) != entry.check)
     throw StreamError("the file of seek points " + path + " is damaged or gone");
   return window;
@@ -183,8 +214,12 @@ bool GzipIndex::parse(int descriptor, const std::string& key, std::vector<Entry>
   before.out = -1;
   for (const TableRow& row : rows) {
     if (!follows(row, before, file_bytes_, table)) return false;
-    entries.push_back(
-        {{row.out, row.in, row.member, row.crc, row.bits}, row.place, row.n_bytes, row.check, nullptr});
+    entries.push_back({{row.out, row.in, row.member, row.crc, row.bits},
+                       row.place,
+                       row.n_bytes,
+                       row.check,
+                       false,
+                       nullptr});
     before = row;
   }
   whole = footer.complete == 1;
@@ -237,7 +272,10 @@ void GzipIndex::adopt(const std::string& path) {
   n_saved_ = std::min(n_written_, entries_.size());
   saved_complete_ = written_complete_;
   path_ = path;
-  for (std::size_t i = 0; i < n_saved_; ++i) entries_[i].window.reset();
+  for (std::size_t i = 0; i < n_saved_; ++i) {
+    entries_[i].spooled = false;
+    entries_[i].window.reset();
+  }
 }
 
 }  // namespace neurokern

@@ -207,6 +207,34 @@ def test_seek_points_are_kept_at_the_end_of_the_stream_and_found_again(run):
         assert inflated(file) < 3 * VOLUME_BYTES + SEEK_BYTES
 
 
+def test_a_forked_child_and_its_parent_go_on_with_a_pass_apart(run):
+    path, values, mask = run
+    file = NiftiFile(path)
+    decode_nifti(file, mask, stop=6)
+    child = os.fork()
+    if child == 0:
+        right = np.array_equal(decode_nifti(file, mask, start=6), values[6:])
+        right &= np.array_equal(decode_nifti(file, mask, start=8, stop=10), values[8:10])
+        os._exit(0 if right else 1)
+    np.testing.assert_array_equal(decode_nifti(file, mask, start=6, stop=18), values[6:18])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for start in (15, 1, 9, 20):
+        np.testing.assert_array_equal(
+            decode_nifti(file, mask, start=start, stop=start + 2), values[start:][:2]
+        )
+
+
+def test_without_a_folder_to_write_to_seek_points_stay_in_memory(run, tmp_path, monkeypatch):
+    path, values, mask = run
+    (tmp_path / "occupied").write_bytes(b"")
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "occupied"))
+    file = NiftiFile(path)
+    decode_nifti(file, mask)
+    before = inflated(file)
+    np.testing.assert_array_equal(decode_nifti(file, mask, start=20, stop=22), values[20:22])
+    assert inflated(file) - before <= 2 * VOLUME_BYTES + 2 * SEEK_BYTES
+
+
 def test_a_handle_learns_what_another_one_kept(run):
     path, values, mask = run
     file = NiftiFile(path)

@@ -63,6 +63,15 @@ class SeekPointFiles:
         self._cached = cache_folder() / "gzip_index" / f"{self._key}.index"
         self._places = [self._beside, self._cached] if keep == "beside" else [self._cached]
         self._seen: dict[Path, tuple[int, int, int]] = {}
+        self._spools = False
+
+    def spool(self, stream: Any) -> None:
+        """Let seek points lie in the cache folder, without a name, until they are saved; in memory if not."""
+        if not self._spools:
+            self._spools = True
+            with contextlib.suppress(OSError):
+                self._cached.parent.mkdir(parents=True, exist_ok=True)
+                stream.spool_index(os.fspath(self._cached.parent))
 
     def load(self, stream: Any) -> None:
         """Take over seek points that reach further, of another run or process, if there are any new ones."""

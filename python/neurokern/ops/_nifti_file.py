@@ -254,6 +254,7 @@ class NiftiFile:
         stream, n_volumes = self._stream, self.header.n_volumes
         if self._seek_points is not None:
             self._seek_points.load(stream)
+            self._seek_points.spool(stream)
         volumes = self._volumes(out, mask, decoded, 0, 0)
         stream.decode(volumes, parcels, start, n_volumes, _library.thread_count())
         if self._seek_points is not None:
