@@ -9,11 +9,6 @@ set(NEUROKERN_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion)
 if(NEUROKERN_WERROR)
   list(APPEND NEUROKERN_WARNINGS -Werror)
 endif()
-# With sanitizers -O3 takes the compiler minutes, and tells no more.
-set(NEUROKERN_OPTIMIZATION -O3)
-if(NEUROKERN_SANITIZE)
-  set(NEUROKERN_OPTIMIZATION -O1)
-endif()
 
 function(neurokern_require_files op)
   foreach(suffix .h _body.h _cpu.cpp _cuda.cu _bind.cpp)
@@ -35,7 +30,10 @@ function(neurokern_add_cpu_kernel target op)
     endif()
     # Wide vectors never cross an object's border, so the ABI that -Wpsabi warns of plays no part.
     # Contraction would round differently on each instruction set; results must be the same bits everywhere.
-    target_compile_options(${object} PRIVATE ${NEUROKERN_OPTIMIZATION} -ffp-contract=off -fno-exceptions -fno-rtti -Wno-psabi)
+    target_compile_options(${object} PRIVATE -O3 -ffp-contract=off -fno-exceptions -fno-rtti -Wno-psabi)
+    if(NEUROKERN_SANITIZE)
+      target_compile_options(${object} PRIVATE -O1)  # with -O3 it takes minutes, and tells no more
+    endif()
     neurokern_compile_options(${object})
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
   endforeach()
