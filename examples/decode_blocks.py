@@ -27,6 +27,9 @@ def block_means(brain: BIDSDataset, delay: float) -> Blocks:
         FMRIVoxelExtractor(normalize=True), duration=seconds, events=True, hrf_delay=delay
     )
     items = [windows[i] for i in range(len(windows))]
+    sizes = sorted({item["signal"].shape[1] for item in items})
+    if len(sizes) > 1:
+        sys.exit(f"decode_blocks: runs must have the same voxels, got {sizes}; choose some by ENTITY=VALUE")
     means = np.stack([item["signal"].mean(0).numpy() for item in items])
     return means, np.array([item["condition"] for item in items]), np.array([item["run"] for item in items])
 
