@@ -89,6 +89,15 @@ def random_raw(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
 
 
+def scattered_mask(shape: tuple[int, int, int], n: int = 40) -> Any:
+    """Return a mask of ``n`` voxels anywhere."""
+    from neurokern.ops import VoxelMask
+
+    mask = np.zeros(np.prod(shape), bool)
+    mask[np.random.default_rng(1).permutation(mask.size)[:n]] = True
+    return VoxelMask(mask.reshape(shape))
+
+
 def as_tensor(raw: np.ndarray) -> Any:
     """Return values of any type and byte order as integers of their width, (trs, values)."""
     import torch

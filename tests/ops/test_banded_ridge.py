@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurokern.ops import _ridge_bands, banded_ridge_cv, ridge_cv
+from neurokern.ops import _ridge_bands, _ridge_cv, banded_ridge_cv, ridge_cv
 
 ALPHAS = (0.1, 3.0, 100.0, 3000.0)
 BANDS = np.array(["b", "a", "b", "a", "a", "c", "c", "b"])
@@ -93,7 +93,7 @@ def test_one_band_is_plain_ridge():
 @pytest.mark.parametrize("kept", [0, 1 << 30])
 def test_float32_tensors_and_chunks_give_the_same_choice(repeat, kept, monkeypatch):
     monkeypatch.setattr(_ridge_bands, "_KEPT_BYTES", kept)
-    monkeypatch.setattr(_ridge_bands, "SMALL", 0)
+    monkeypatch.setattr(_ridge_cv, "SMALL", 0)
     monkeypatch.setattr("neurokern.ops._ridge_tall._CHUNK_BYTES", 1)
     X, Y, bands = problem(repeat=repeat, n_targets=5)
     X, Y = np.tile(X, (4, 1)).astype(np.float32), np.tile(Y, (4, 30)).astype(np.float32)

@@ -17,12 +17,9 @@ from nifti_files import CODES, header_bytes, random_raw, write_nifti
 import neurokern as nk
 from neurokern.ops import NiftiFile, NiftiFormatError, VoxelMask, decode_nifti
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SHAPE = (5, 4, 3, 6)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "cache"))
 
 
 def expected(raw, mask, slope=1.0, inter=0.0):

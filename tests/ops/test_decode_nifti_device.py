@@ -2,31 +2,15 @@
 
 import numpy as np
 import pytest
-from nifti_files import CODES, random_raw, write_nifti
+from nifti_files import CODES, random_raw, scattered_mask, write_nifti
 
-from neurokern.ops import ParcelAtlas, VoxelMask, _nifti_device, decode_nifti
+from neurokern.ops import ParcelAtlas, decode_nifti
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SHAPE = (7, 5, 3, 11)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def small_buffers(monkeypatch):
-    """Let a buffer take four volumes of 40 voxels of int16, so that eleven volumes go in three pieces."""
-    monkeypatch.setattr(_nifti_device, "BUFFER_BYTES", 320)
-    monkeypatch.setattr(_nifti_device, "_kept", [])
-
-
-def some_mask(n=40):
-    mask = np.zeros(np.prod(SHAPE[:3]), bool)
-    mask[np.random.default_rng(1).permutation(mask.size)[:n]] = True
-    return VoxelMask(mask.reshape(SHAPE[:3]))
 
 
 # ---- values
@@ -36,7 +20,7 @@ def some_mask(n=40):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("slope", [0.0, 0.37])
 def test_a_device_gives_the_bits_of_the_cpu(tmp_path, small_buffers, device, dtype, order, slope):
-    raw, mask = random_raw(dtype, SHAPE), some_mask()
+    raw, mask = random_raw(dtype, SHAPE), scattered_mask(SHAPE[:3])
     for suffix in (".nii", ".nii.gz"):
         path = write_nifti(tmp_path / f"a{suffix}", raw, order=order, slope=slope, inter=-2.5)
         wanted = decode_nifti(path, mask, start=1)
@@ -46,7 +30,7 @@ def test_a_device_gives_the_bits_of_the_cpu(tmp_path, small_buffers, device, dty
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_types_windows_boxes_and_packed_runs(tmp_path, small_buffers, device, dtype):
     path = write_nifti(tmp_path / "a.nii", random_raw("int16", SHAPE), slope=0.01)
-    window = {"mask": some_mask(), "start": 2, "stop": 9}
+    window = {"mask": scattered_mask(SHAPE[:3]), "start": 2, "stop": 9}
     crop = ((1, 5), (0, 4), (1, 3))
     for options in ({}, window, window | {"cache": True}, {"crop": crop}, {"start": 4, "stop": 4}):
         options["dtype"] = getattr(torch, dtype)

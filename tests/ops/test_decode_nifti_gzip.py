@@ -20,17 +20,13 @@ from nifti_files import header_bytes, random_raw, write_nifti
 
 from neurokern.ops import NiftiFile, NiftiFormatError, VoxelMask, decode_nifti
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SHAPE = (64, 64, 32, 24)
 VOLUME_BYTES = 2 * 64 * 64 * 32
 N_BYTES = 352 + VOLUME_BYTES * SHAPE[3]
 SEEK_BYTES = 2 * VOLUME_BYTES  # between seek points
 MEMBER_HEADER = b"\x1f\x8b\x08\x00" + bytes(6)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("NEUROKERN_GZIP_INDEX", raising=False)
 
 
 @pytest.fixture(scope="module")

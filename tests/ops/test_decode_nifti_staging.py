@@ -3,33 +3,16 @@
 import os
 from collections import deque
 
-import numpy as np
 import pytest
-from nifti_files import random_raw, write_nifti
+from nifti_files import random_raw, scattered_mask, write_nifti
 
-from neurokern.ops import NiftiFile, VoxelMask, _library, _nifti_device, decode_nifti
+from neurokern.ops import NiftiFile, _library, _nifti_device, decode_nifti
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SHAPE = (7, 5, 3, 11)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def small_buffers(monkeypatch):
-    """Let a buffer take four volumes of 40 voxels of int16, so that eleven volumes go in three pieces."""
-    monkeypatch.setattr(_nifti_device, "BUFFER_BYTES", 320)
-    monkeypatch.setattr(_nifti_device, "_kept", [])
-
-
-def some_mask(n=40):
-    mask = np.zeros(np.prod(SHAPE[:3]), bool)
-    mask[np.random.default_rng(1).permutation(mask.size)[:n]] = True
-    return VoxelMask(mask.reshape(SHAPE[:3]))
 
 
 class Stream:
@@ -72,7 +55,7 @@ def test_a_buffer_is_not_filled_before_its_last_copy_is_made(
     tmp_path, small_buffers, monkeypatch, marks_wait, suffix
 ):
     shape = (*SHAPE[:3], 40)
-    path, mask = write_nifti(tmp_path / f"a{suffix}", random_raw("int16", shape)), some_mask()
+    path, mask = write_nifti(tmp_path / f"a{suffix}", random_raw("int16", shape)), scattered_mask(SHAPE[:3])
     wanted = decode_nifti(path, mask)
     stream = Stream(monkeypatch, marks_wait)
     for _ in range(2):  # the second call finds buffers that are still to be copied
@@ -87,7 +70,7 @@ def test_a_buffer_is_not_filled_before_its_last_copy_is_made(
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float32"])
 def test_what_crosses_the_bus_is_what_the_file_stores_in_order(tmp_path, small_buffers, monkeypatch, dtype):
-    raw, mask = random_raw(dtype, SHAPE), some_mask()
+    raw, mask = random_raw(dtype, SHAPE), scattered_mask(SHAPE[:3])
     file = NiftiFile(write_nifti(tmp_path / "a.nii", raw, order=">", slope=0.37))
     stored = torch.from_numpy(file.read_raw(mask).view(f"i{raw.dtype.itemsize}"))
     stream, crossed = Stream(monkeypatch, True), []
@@ -109,7 +92,7 @@ def test_a_compressed_file_is_inflated_once_though_it_goes_in_pieces(tmp_path, s
     raw = random_raw("int16", SHAPE)
     file = NiftiFile(write_nifti(tmp_path / "a.nii.gz", raw), cache=False)
     stream = Stream(monkeypatch, True)
-    decode_nifti(file, some_mask(), device="cpu")
+    decode_nifti(file, scattered_mask(SHAPE[:3]), device="cpu")
     assert len(stream.copied) == 3
     assert file._stream.n_inflated == 352 + raw.nbytes
 
@@ -148,12 +131,12 @@ def test_a_forked_child_leaves_its_parents_buffers_alone(monkeypatch, small_buff
 def test_a_damaged_file_is_an_error_and_the_next_call_is_right(tmp_path, small_buffers, monkeypatch):
     path = write_nifti(tmp_path / "a.nii.gz", random_raw("int16", (*SHAPE[:3], 40)))
     good = write_nifti(tmp_path / "b.nii.gz", random_raw("int16", (*SHAPE[:3], 40), 1))
-    wanted = decode_nifti(good, some_mask())
+    wanted = decode_nifti(good, scattered_mask(SHAPE[:3]))
     path.write_bytes(path.read_bytes()[:-2000])
     stream = Stream(monkeypatch, True)
     with pytest.raises(ValueError, match="ends"):
-        decode_nifti(path, some_mask(), device="cpu")
-    values = decode_nifti(good, some_mask(), device="cpu")
+        decode_nifti(path, scattered_mask(SHAPE[:3]), device="cpu")
+    values = decode_nifti(good, scattered_mask(SHAPE[:3]), device="cpu")
     stream.run()
     assert torch.equal(values, wanted)
 
@@ -176,7 +159,7 @@ def test_a_missing_gpu_is_an_error_with_the_remedy(tmp_path):
 
 def test_other_devices_are_sent_values(tmp_path):
     path = write_nifti(tmp_path / "a.nii", random_raw("int16", SHAPE))
-    values = decode_nifti(path, some_mask(), device="meta")
+    values = decode_nifti(path, scattered_mask(SHAPE[:3]), device="meta")
     assert (values.device.type, values.shape) == ("meta", (SHAPE[3], 40))
 
 
@@ -186,7 +169,10 @@ def test_other_devices_are_sent_values(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_work_goes_to_the_current_stream(tmp_path, small_buffers, suffix):
-    path, mask = write_nifti(tmp_path / f"a{suffix}", random_raw("int16", (*SHAPE[:3], 200))), some_mask()
+    path, mask = (
+        write_nifti(tmp_path / f"a{suffix}", random_raw("int16", (*SHAPE[:3], 200))),
+        scattered_mask(SHAPE[:3]),
+    )
     stream = torch.cuda.Stream()
     busy = torch.zeros(1 << 26, device="cuda")
     stream.wait_stream(torch.cuda.current_stream())
@@ -200,7 +186,10 @@ def test_work_goes_to_the_current_stream(tmp_path, small_buffers, suffix):
 
 @pytest.mark.gpu
 def test_nothing_waits_for_the_gpu(tmp_path, small_buffers):
-    path, mask = write_nifti(tmp_path / "a.nii", random_raw("int16", (*SHAPE[:3], 200))), some_mask()
+    path, mask = (
+        write_nifti(tmp_path / "a.nii", random_raw("int16", (*SHAPE[:3], 200))),
+        scattered_mask(SHAPE[:3]),
+    )
     options = {"detrend": True, "standardize": True, "device": "cuda"}
     decode_nifti(path, mask, **options)
     torch.cuda.set_sync_debug_mode("error")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neurokern.ops import RidgeAccumulator, _ridge_bands, _ridge_cv, _ridge_plan, _ridge_wide
+from neurokern.ops import RidgeAccumulator, _ridge_cv, _ridge_plan, _ridge_wide
 from neurokern.ops.banded_ridge import banded_ridge_cv
 from neurokern.ops.solve_ridge import ridge_cv
 
@@ -24,7 +24,6 @@ def silent_at_first():
 def float32_products(monkeypatch):
     """Let small problems of float32 be computed as large ones are."""
     monkeypatch.setattr(_ridge_cv, "SMALL", 0)
-    monkeypatch.setattr(_ridge_bands, "SMALL", 0)
     monkeypatch.setattr(_ridge_wide, "_LARGE", 0)
 
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from neurokern.ops._ridge_arguments import Problem
 from neurokern.ops._ridge_blas import Algebra
-from neurokern.ops._ridge_cv import SMALL, TIE, Solver, make_solver
+from neurokern.ops._ridge_cv import TIE, Solver, make_solver, plan_search
 from neurokern.ops._ridge_direct import solve_direct
 from neurokern.ops._ridge_folds import Fold
-from neurokern.ops._ridge_plan import choose_route
 from neurokern.ops._ridge_scores import Scores, best_alphas
 from neurokern.ops._ridge_tall import MatrixMoments, TallSolver, TargetSums
 
@@ -94,15 +93,7 @@ class BandSearch:
     ) -> None:
         self._algebra, self._folds = algebra, folds
         self._alphas, self._fit_intercept = alphas, fit_intercept
-        plan = choose_route(
-            problem.shape,
-            [fold.n_test for fold in folds],
-            alphas.size,
-            any_aside=any(fold.aside is not None for fold in folds),
-            float64=problem.dtype == "float64",
-        )
-        if plan.operations[plan.route] < SMALL and problem.dtype == "float32":
-            problem = dataclasses.replace(problem, X=algebra.cast(problem.X, "float64"), dtype="float64")
+        problem, plan = plan_search(algebra, problem, folds, alphas)
         self._problem = problem
         self._moments = None
         if plan.route == "tall":

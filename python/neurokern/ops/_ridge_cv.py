@@ -76,6 +76,22 @@ def empty_fit(algebra: Algebra, problem: Problem, alphas: np.ndarray, keep_score
     )
 
 
+def plan_search(
+    algebra: Algebra, problem: Problem, folds: list[Fold], alphas: np.ndarray
+) -> tuple[Problem, RidgePlan]:
+    """Return the route of a search over folds, and the problem in float64 if it is a small one."""
+    plan = choose_route(
+        problem.shape,
+        [fold.n_test for fold in folds],
+        alphas.size,
+        any_aside=any(fold.aside is not None for fold in folds),
+        float64=problem.dtype == "float64",
+    )
+    if plan.operations[plan.route] < SMALL and problem.dtype == "float32":
+        problem = dataclasses.replace(problem, X=algebra.cast(problem.X, "float64"), dtype="float64")
+    return problem, plan
+
+
 def make_solver(
     algebra: Algebra, problem: Problem, folds: list[Fold] | str, alphas: np.ndarray, fit_intercept: bool
 ) -> tuple[Solver, RidgePlan]:
@@ -86,15 +102,7 @@ def make_solver(
             problem = dataclasses.replace(problem, X=algebra.cast(problem.X, "float64"), dtype="float64")
         kind = SingleTall if n_features <= n_samples else SingleWide
         return kind(algebra, problem, alphas, fit_intercept, folds == "gcv"), RidgePlan(folds)
-    plan = choose_route(
-        problem.shape,
-        [fold.n_test for fold in folds],
-        alphas.size,
-        any_aside=any(fold.aside is not None for fold in folds),
-        float64=problem.dtype == "float64",
-    )
-    if plan.operations[plan.route] < SMALL and problem.dtype == "float32":
-        problem = dataclasses.replace(problem, X=algebra.cast(problem.X, "float64"), dtype="float64")
+    problem, plan = plan_search(algebra, problem, folds, alphas)
     if plan.route == "tall":
         moments = MatrixMoments(algebra, problem, folds, fit_intercept)
         return TallSolver(moments, alphas, fit_intercept), plan
