@@ -341,6 +341,14 @@ def test_adapters_work_on_an_mtm_and_leave_its_other_sessions_out(adapter, own, 
     assert torch.equal(again.outputs(binned), adapted.outputs(binned))
 
 
+def test_unit_identification_trains_the_vectors_of_units_and_the_token_alone():
+    model, binned, labels = mtm(MtMConfig.modern)
+    adapted = UnitIdentification(options=QUICK).fit(model, Support.of(binned, labels))
+    own = {name for name in adapted.state_dict() if name.startswith("encoder.")}
+    assert "encoder.mtm.parts.0.embedding" in own
+    assert own <= {"encoder.mtm.parts.0.embedding", "encoder.mtm.parts.0.token", "encoder.mtm.common_token"}
+
+
 def test_features_of_an_mtm_are_its_states_factors_or_rates():
     model, binned, labels = mtm(MtMConfig.small, n_layers=1)
     counts = torch.from_numpy(binned.read(range(40)))

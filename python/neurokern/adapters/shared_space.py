@@ -52,7 +52,7 @@ class SubjectInput(nn.Module):
             )
         if not linear and (pool_size or n_inputs) != size:
             raise ValueError(
-                f"SubjectInput: without a linear layer pool_size must be {size}, got {pool_size}"
+                f"SubjectInput: without a linear layer pool_size must be size={size}, got {pool_size}"
             )
         self.spec = {
             "n_inputs": n_inputs,

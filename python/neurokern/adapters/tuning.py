@@ -110,8 +110,9 @@ class UnitIdentification(PartialFineTune):
     Parameters
     ----------
     parameters : sequence of str
-        Names of embeddings. The default fits models that call them unit or session embeddings or tokens;
-        patterns of it that match nothing are passed over, but one must match.
+        Names of embeddings. The default finds those of an MtM (the vectors of units, the session's token) and
+        of models that call them unit_emb... and session_emb.... Patterns that match nothing are passed over,
+        but one must match.
 
     References
     ----------
@@ -119,7 +120,7 @@ class UnitIdentification(PartialFineTune):
        (arXiv:2310.16046), section 2.4.
     """
 
-    parameters: Sequence[str] = ("*unit_emb*", "*session_emb*", "*units.*", "*token", "*session_token*")
+    parameters: Sequence[str] = ("*unit_emb*", "*session_emb*", "*parts.*.embedding", "*token")
 
     def _stages(self, encoder: nn.Module) -> Stages:
         names = [name for name, _ in encoder.named_parameters()]
