@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ranks import run_ranks, run_two
-from safetensors.torch import load_file
+from ranks import run_two
 from training_sessions import (
     CLOCKED,
-    N_BINS,
     TINY,
     trainer_of,
     two_sessions,
@@ -23,7 +20,7 @@ from training_sessions import (
 
 from neurokern.checkpoint import load_model
 from neurokern.models import MtMConfig
-from neurokern.training import RankLostError, TrainingConfig
+from neurokern.training import TrainingConfig
 
 # Without dropout nothing but the order of sums depends on the number of processes.
 STILL = MtMConfig.paper(**TINY, input_dropout=0.0, dropout=0.0)
