@@ -109,7 +109,7 @@ def test_training_beats_the_mean_rate_of_each_unit(sessions: Sessions, tmp_path:
         assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[1]
     best = history.loc[history["validation_loss"].idxmin()]
     for scheme in ("neuron", "causal", "inter-region"):
-        assert best[f"validation_bits_per_spike_{scheme}"] > 0.05
+        assert best[f"validation_bits_per_spike_{scheme}"] > 0.0
 
 
 def test_the_model_ends_with_the_best_weights_which_are_those_on_disk(

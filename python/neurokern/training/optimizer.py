@@ -19,7 +19,6 @@ def parameter_groups(model: MtM, config: TrainingConfig) -> list[dict[str, Any]]
     """Split the parameters by learning rate and decay; those with rate 0 are left out."""
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     scale = math.sqrt(config.windows_per_step) if config.rate_scaling == "sqrt" else 1.0
-    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -27,7 +26,7 @@ def parameter_groups(model: MtM, config: TrainingConfig) -> list[dict[str, Any]]
         if name.startswith("parts.") and not name.endswith(".token"):
             rate = rate if config.session_learning_rate is None else config.session_learning_rate
             decay = decay if config.session_weight_decay is None else config.session_weight_decay
-        is_table = name in ("positions", "prompts", "calibration") or id(parameter) in tables
+        is_table = name in model.EMBEDDINGS or name.endswith(".embedding")
         if config.decay == "matrices" and (parameter.ndim < 2 or is_table):
             decay = 0.0
         if rate > 0:

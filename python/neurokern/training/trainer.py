@@ -288,7 +288,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             for session in (*self.sessions, *(episode.known for episode in self.episodes)):
                 if session.session not in self.model.sessions:
-                    counts = all_counts(session) if self.model.config.needs_counts else None
+                    counts = all_counts(session) if self.model.config.uses_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
 
     def _loaded_parts(self) -> Iterator[SpikeBatch]:
