@@ -1,6 +1,6 @@
 """Few-shot adaptation: read-outs of frozen features, stitching of new sessions, and their comparison."""
 
-from neurokern.adapters.closed_form import LDAProbe, RidgeProbe, RidgeReadout
+from neurokern.adapters.closed_form import LDAProbe, PrototypeProbe, RidgeHead, RidgeProbe, RidgeReadout
 from neurokern.adapters.features import count_features, model_features
 from neurokern.adapters.few_shot import (
     DEFAULT_ADAPTERS,
@@ -17,6 +17,8 @@ __all__ = [
     "FewShotTask",
     "LDAProbe",
     "LinearProbe",
+    "PrototypeProbe",
+    "RidgeHead",
     "RidgeProbe",
     "RidgeReadout",
     "adapt_session",
