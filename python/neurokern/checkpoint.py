@@ -69,6 +69,7 @@ def write_model(model: MtM, folder: Path, weights: Mapping[str, Tensor] | None =
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "versions": {"neurokern": neurokern.__version__, "torch": torch.__version__},
+        "regions": list(model.region_names),
         "model": model.config.to_dict(),
         "sessions": sessions,
     }
@@ -132,7 +133,7 @@ def _model_without_weights(description: Mapping[str, Any], path: Path, n_tensors
         if config.n_layers > n_tensors:
             raise ValueError(f"{config.n_layers} layers, but {n_tensors} tensors are stored")
         with torch.device("meta"):
-            model = MtM.with_sessions(config, sessions)
+            model = MtM.with_sessions(config, sessions, description.get("regions", ()))
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"load_model: {path / CONFIG} does not describe a model: {error}") from error
     return model
