@@ -2,7 +2,7 @@
 
 from neurokern.models.config import SCHEMES, MtMConfig
 from neurokern.models.losses import poisson_loss
-from neurokern.models.masking import MaskedWindows, Masking, draw_scheme, mask_batch
+from neurokern.models.masking import MaskedWindows, Masking, draw_scheme, draw_schemes, mask_batch
 from neurokern.models.mtm import MtM
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MtM",
     "MtMConfig",
     "draw_scheme",
+    "draw_schemes",
     "mask_batch",
     "poisson_loss",
 ]
