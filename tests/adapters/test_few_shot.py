@@ -18,8 +18,8 @@ from neurokern.adapters import (
     few_shot_episodes,
     few_shot_task,
 )
-from neurokern.adapters.few_shot import balanced_accuracy
 from neurokern.datasets import BinnedSession
+from neurokern.metrics import balanced_accuracy
 
 RIDGE = {"ridge": RidgeProbe}
 

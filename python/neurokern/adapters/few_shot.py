@@ -18,7 +18,7 @@ from neurokern._check import check_choice
 from neurokern.adapters.closed_form import LDAProbe, RidgeProbe
 from neurokern.adapters.probe import LinearProbe
 from neurokern.datasets import BinnedSession
-from neurokern.metrics import bootstrap_interval
+from neurokern.metrics import balanced_accuracy, bootstrap_interval
 
 logger = logging.getLogger(__name__)
 
@@ -266,12 +266,6 @@ def evaluate_few_shot(
             }
         )
     return pd.DataFrame(rows).sort_values("shots", kind="stable", ignore_index=True)
-
-
-def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Recall averaged over the classes in ``labels``: 1 / number of classes for any constant answer."""
-    _, number, size = np.unique(labels, return_inverse=True, return_counts=True)
-    return float((np.bincount(number, weights=predicted == labels) / size).mean())
 
 
 def _scores(
