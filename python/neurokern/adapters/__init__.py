@@ -17,6 +17,7 @@ from neurokern.adapters.few_shot import (
     few_shot_task,
 )
 from neurokern.adapters.fine_tune import FineTuneOptions
+from neurokern.adapters.front_ends import FewShotAdapter, few_shot_adapt
 from neurokern.adapters.low_rank import add_low_rank, merge_low_rank
 from neurokern.adapters.probe import LinearProbe
 from neurokern.adapters.retrieval import retrieval_accuracy, retrieve, two_way_identification
@@ -44,6 +45,7 @@ __all__ = [
     "AdaptedModel",
     "BiasOnly",
     "Contrastive",
+    "FewShotAdapter",
     "FewShotTask",
     "FineTuneOptions",
     "FromScratch",
@@ -71,6 +73,7 @@ __all__ = [
     "average_states",
     "count_features",
     "evaluate_few_shot",
+    "few_shot_adapt",
     "few_shot_episodes",
     "few_shot_task",
     "info_nce",

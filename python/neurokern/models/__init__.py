@@ -3,6 +3,7 @@
 from neurokern.models.channels import RegionTokens, region_tokens
 from neurokern.models.codebook import Codebook
 from neurokern.models.config import SCHEMES, MtMConfig
+from neurokern.models.front_ends import MultiTaskMasking
 from neurokern.models.losses import poisson_loss
 from neurokern.models.masking import MaskedWindows, Masking, draw_scheme, draw_schemes, mask_batch
 from neurokern.models.mtm import MtM
@@ -15,6 +16,7 @@ __all__ = [
     "Masking",
     "MtM",
     "MtMConfig",
+    "MultiTaskMasking",
     "RegionTokens",
     "SpikeTokens",
     "count_tokens",
