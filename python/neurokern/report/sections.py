@@ -247,7 +247,8 @@ def decoding_section(table: pd.DataFrame, *, label: str) -> Section:
         f"Decoding {label} from whole windows by {table['readout'].iloc[0]} regression, fitted on the "
         "training and validation windows (its penalty by folds within them) and scored on the test windows; "
         f"chance is {table['chance'].mean():.2f}. Mean over sessions [95 % bootstrap interval over {over}]; "
-        "the differences are paired. Features of the model are worth something only where they beat raw counts."
+        "the differences are paired. Features of the model are worth something only where they beat raw "
+        "counts."
     )
     return Section(title="Decoding", parts=[Table(header=header, rows=rows, strong=strong, caption=caption)])
 
