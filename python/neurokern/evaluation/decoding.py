@@ -380,7 +380,8 @@ def _fold_scores(
 
 def _scores_of(model: _Readout, values: Tensor, classes: np.ndarray) -> np.ndarray:
     scores = np.full((len(values), len(classes)), -np.inf)
-    scores[:, np.searchsorted(classes, model.classes_)] = model.decision(values).double().cpu().numpy()
+    known = np.searchsorted(classes, model.classes_)
+    scores[:, known] = model.decision_function(values).double().cpu().numpy()
     return scores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -168,6 +169,18 @@ class SessionStore(nn.Module):
         kept = [name for name in self._index_of if name != session]
         self.parts = nn.ModuleList(parts for parts in self.parts if parts is not gone)
         self._index_of = {name: number for number, name in enumerate(kept)}
+
+    def with_only(self: Store, session: str) -> Store:
+        """Return a model that shares all weights with this one, but knows one session only.
+
+        What is done to its weights is done to this model's, too; copy it first where that is not meant.
+        """
+        parts = self.session_parts(session)
+        shared = copy.copy(self)
+        shared._modules = dict(self._modules)
+        shared.parts = nn.ModuleList([parts])
+        shared._index_of = {session: 0}
+        return shared
 
     @classmethod
     def with_sessions(
