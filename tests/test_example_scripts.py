@@ -12,6 +12,7 @@ SHOWN = {"spikes_to_scores.py": "co-smoothing", "few_shot_on_your_trials.py": "r
 
 def test_every_example_is_run_here():
     tested_elsewhere = {"bids_to_batches.py", "spikes_to_batches.py", "scores_by_session.py"}
+    tested_elsewhere.add("masking_ablation.py")  # evaluation/test_masking_ablation.py
     tested_elsewhere |= {"task_activation.py", "decode_blocks.py"}  # test_fmri_results.py
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py"}  # test_encoding_results.py
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)

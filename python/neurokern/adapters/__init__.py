@@ -19,11 +19,12 @@ from neurokern.adapters.features import count_features, model_features
 from neurokern.adapters.federated import average_states, load_shared_state, shared_state
 from neurokern.adapters.few_shot import (
     DEFAULT_ADAPTERS,
-    FewShotTask,
     evaluate_few_shot,
+    few_shot_differences,
     few_shot_episodes,
-    few_shot_task,
+    summarize_few_shot,
 )
+from neurokern.adapters.few_shot_task import FewShotTask, few_shot_task, write_few_shot_splits
 from neurokern.adapters.fine_tune import FineTuneOptions
 from neurokern.adapters.low_rank import add_low_rank, merge_low_rank
 from neurokern.adapters.probe import LinearProbe
@@ -81,6 +82,7 @@ __all__ = [
     "average_states",
     "count_features",
     "evaluate_few_shot",
+    "few_shot_differences",
     "few_shot_episodes",
     "few_shot_task",
     "info_nce",
@@ -93,5 +95,7 @@ __all__ = [
     "retrieve",
     "shared_state",
     "soft_clip",
+    "summarize_few_shot",
     "two_way_identification",
+    "write_few_shot_splits",
 ]

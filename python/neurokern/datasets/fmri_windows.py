@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from neurokern._check import check_integer, check_number, check_positive
 from neurokern.datasets.fmri_batch import WindowList, stack_windows
 from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, event_times, trial_types
+from neurokern.datasets.window_places import at_events, at_stride
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
@@ -206,11 +207,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         step = length if stride is None else check_integer("FMRIWindows", "stride", stride)
         if step < 1:
             raise ValueError(f"FMRIWindows: stride must be at least 1, got {step}")
-        starts = list(range(0, n_volumes - length + 1, step))
-        following = starts[-1] + step if starts else 0
-        covered = starts[-1] + length if starts else 0
-        if self.pad and covered < n_volumes and following < n_volumes:
-            starts.append(following)
+        starts = at_stride(n_volumes, length, step, pad=self.pad).tolist()
         return [Window(i, start, 0.0, NO_CONDITION) for start in starts], 0
 
     def _at_events(self, i: int, chosen: set[str]) -> tuple[list[Window], int]:
@@ -219,19 +216,22 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         windows: list[Window] = []
         if run.events is None:
             return windows, 0
-        tr, length, outside = run.repetition_time, self._lengths[i], 0
-        # How far a window may reach beyond its run.
-        beyond = length - 1 if self.pad else 0
-        for onset, name in zip(event_times(run)[0], trial_types(run), strict=True):
-            if name not in chosen or not np.isfinite(onset):
-                continue
-            wanted = onset + self.tmin + self.hrf_delay
-            start = int(np.floor(wanted / tr + 0.5))  # the nearest volume; what is left over is told
-            if start < -beyond or start + length > self._n_volumes[i] + beyond:
-                outside += 1
-                continue
-            windows.append(Window(i, start, start * tr - onset, self._codes[name]))
-        return windows, outside
+        tr, onsets = run.repetition_time, event_times(run)[0]
+        named = zip(onsets, trial_types(run), strict=True)
+        events = [(onset, name) for onset, name in named if name in chosen and np.isfinite(onset)]
+        shift = self.tmin + self.hrf_delay
+        starts, kept = at_events(
+            np.array([onset for onset, _ in events]),
+            tr,
+            shift,
+            self._lengths[i],
+            self._n_volumes[i],
+            pad=self.pad,
+        )
+        for (onset, name), start, keep in zip(events, starts.tolist(), kept.tolist(), strict=True):
+            if keep and name is not None:
+                windows.append(Window(i, start, start * tr - onset, self._codes[name]))
+        return windows, len(events) - len(windows)
 
     @property
     def feature_dim(self) -> int | tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
-from neurokern.ops._array_cache import prune_cache
+from neurokern.ops._cache_files import prune_cache
 from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
