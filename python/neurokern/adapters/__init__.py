@@ -5,7 +5,15 @@ Read-outs of features have ``fit(features, labels)``. :func:`evaluate_few_shot` 
 """
 
 from neurokern.adapters.adapted import AdaptedModel
-from neurokern.adapters.closed_form import LDAProbe, PrototypeProbe, RidgeHead, RidgeProbe, RidgeReadout
+from neurokern.adapters.closed_form import (
+    LDAProbe,
+    PrototypeProbe,
+    ReducedRankProbe,
+    ReducedRankReadout,
+    RidgeHead,
+    RidgeProbe,
+    RidgeReadout,
+)
 from neurokern.adapters.contrastive import info_nce, mix_inputs, mixco_loss, soft_clip
 from neurokern.adapters.features import count_features, model_features
 from neurokern.adapters.federated import average_states, load_shared_state, shared_state
@@ -59,6 +67,8 @@ __all__ = [
     "NormOnly",
     "PartialFineTune",
     "PrototypeProbe",
+    "ReducedRankProbe",
+    "ReducedRankReadout",
     "ResetTuning",
     "RidgeHead",
     "RidgeProbe",
