@@ -5,18 +5,28 @@ Read-outs of features have ``fit(features, labels)``. :func:`evaluate_few_shot` 
 """
 
 from neurokern.adapters.adapted import AdaptedModel
-from neurokern.adapters.closed_form import LDAProbe, PrototypeProbe, RidgeHead, RidgeProbe, RidgeReadout
+from neurokern.adapters.closed_form import (
+    LDAProbe,
+    PrototypeProbe,
+    ReducedRankProbe,
+    ReducedRankReadout,
+    RidgeHead,
+    RidgeProbe,
+    RidgeReadout,
+)
 from neurokern.adapters.contrastive import info_nce, mix_inputs, mixco_loss, soft_clip
 from neurokern.adapters.features import count_features, model_features
 from neurokern.adapters.federated import average_states, load_shared_state, shared_state
 from neurokern.adapters.few_shot import (
     DEFAULT_ADAPTERS,
-    FewShotTask,
     evaluate_few_shot,
+    few_shot_differences,
     few_shot_episodes,
-    few_shot_task,
+    summarize_few_shot,
 )
+from neurokern.adapters.few_shot_task import FewShotTask, few_shot_task, write_few_shot_splits
 from neurokern.adapters.fine_tune import FineTuneOptions
+from neurokern.adapters.front_ends import FewShotAdapter, few_shot_adapt
 from neurokern.adapters.low_rank import add_low_rank, merge_low_rank
 from neurokern.adapters.probe import LinearProbe
 from neurokern.adapters.retrieval import retrieval_accuracy, retrieve, two_way_identification
@@ -44,6 +54,7 @@ __all__ = [
     "AdaptedModel",
     "BiasOnly",
     "Contrastive",
+    "FewShotAdapter",
     "FewShotTask",
     "FineTuneOptions",
     "FromScratch",
@@ -56,6 +67,8 @@ __all__ = [
     "NormOnly",
     "PartialFineTune",
     "PrototypeProbe",
+    "ReducedRankProbe",
+    "ReducedRankReadout",
     "ResetTuning",
     "RidgeHead",
     "RidgeProbe",
@@ -71,6 +84,8 @@ __all__ = [
     "average_states",
     "count_features",
     "evaluate_few_shot",
+    "few_shot_adapt",
+    "few_shot_differences",
     "few_shot_episodes",
     "few_shot_task",
     "info_nce",
@@ -83,5 +98,7 @@ __all__ = [
     "retrieve",
     "shared_state",
     "soft_clip",
+    "summarize_few_shot",
     "two_way_identification",
+    "write_few_shot_splits",
 ]

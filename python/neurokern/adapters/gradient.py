@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -81,6 +81,8 @@ class GradientAdapter:
     .. [1] Kumar et al., "Fine-tuning can distort pretrained features and underperform out-of-distribution",
        ICLR 2022 (arXiv:2202.10054).
     """
+
+    adapts_model: ClassVar[bool] = True  # what evaluate_few_shot tells it from a read-out by
 
     head: str = "linear"
     pool: str = "mean"
