@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from neurokern import __version__
-from neurokern.cli import adapt, demo, encode, env, evaluate, info, report, train
+from neurokern.cli import adapt, cache, demo, encode, env, evaluate, info, report, train
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, train, evaluate, adapt, encode, info, report, env)
+_COMMANDS = (demo, train, evaluate, adapt, encode, info, report, cache, env)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
 _INTERRUPTED = 130
 

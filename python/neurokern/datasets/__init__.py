@@ -1,4 +1,4 @@
-"""Brain data: spike recordings and binned sessions, BIDS folders, windows, splits, batches for PyTorch.
+"""Brain data: spike recordings, BIDS folders of fMRI, EEG and MEG; windows, splits, batches for PyTorch.
 
 Structure first, extraction second: a recording holds spike times and tables; windows say where to look;
 counts are made when they are read. A name loads its module when it is first used, so that loading and
@@ -14,8 +14,15 @@ _HOME_OF = {
     "BIDSDataset": "bids",
     "BIDSRun": "bids",
     "BIDSIndex": "bids_index",
-    "FMRIStream": "fmri_stream",
+    "CHANNEL_TYPES": "channels",
+    "Channels": "channels",
+    "FMRIStream": "window_stream",
     "FMRIWindows": "fmri_windows",
+    "MEEGRun": "bids",
+    "MEEGWindows": "meeg_windows",
+    "WindowStream": "window_stream",
+    "channel_name": "channels",
+    "pack_channels": "meeg_batch",
     "collate_windows": "fmri_batch",
     "BinnedSession": "binned",
     "bin_windows": "binned",
@@ -39,20 +46,26 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "CHANNEL_TYPES",
     "BIDSDataset",
     "BIDSIndex",
     "BIDSRun",
     "BinnedSession",
+    "Channels",
     "FMRIStream",
     "FMRIWindows",
+    "MEEGRun",
+    "MEEGWindows",
     "SessionBatchSampler",
     "SpikeBatch",
     "SpikeRecording",
     "SpikeWindows",
     "Splits",
+    "WindowStream",
     "WindowedRecording",
     "bin_windows",
     "bright_mask",
+    "channel_name",
     "collate_spikes",
     "collate_windows",
     "depth_groups",
@@ -60,6 +73,7 @@ __all__ = [
     "load_binned_npz",
     "load_npz",
     "load_recording",
+    "pack_channels",
     "sliding_windows",
     "split_session",
     "trial_windows",
@@ -69,21 +83,24 @@ __all__ = [
 if TYPE_CHECKING:
     from neurokern.datasets.alf import load_alf
     from neurokern.datasets.batch import SpikeBatch, collate_spikes
-    from neurokern.datasets.bids import BIDSDataset, BIDSRun
+    from neurokern.datasets.bids import BIDSDataset, BIDSRun, MEEGRun
     from neurokern.datasets.bids_index import BIDSIndex
     from neurokern.datasets.binned import BinnedSession, bin_windows
     from neurokern.datasets.binned_npz import load_binned_npz
     from neurokern.datasets.brain_mask import bright_mask
+    from neurokern.datasets.channels import CHANNEL_TYPES, Channels, channel_name
     from neurokern.datasets.fmri_batch import collate_windows
-    from neurokern.datasets.fmri_stream import FMRIStream
     from neurokern.datasets.fmri_windows import FMRIWindows
     from neurokern.datasets.load import load_recording
+    from neurokern.datasets.meeg_batch import pack_channels
+    from neurokern.datasets.meeg_windows import MEEGWindows
     from neurokern.datasets.npz import load_npz
     from neurokern.datasets.recording import SpikeRecording
     from neurokern.datasets.regions import depth_groups, with_region_groups
     from neurokern.datasets.sampler import SessionBatchSampler
     from neurokern.datasets.splits import Splits, split_session
     from neurokern.datasets.torch_dataset import SpikeWindows
+    from neurokern.datasets.window_stream import FMRIStream, WindowStream
     from neurokern.datasets.windowed import WindowedRecording
     from neurokern.datasets.windows import sliding_windows, trial_windows
 
