@@ -128,7 +128,7 @@ def test_a_stitched_session_comes_back_from_the_file_of_its_parts(recipe, tmp_pa
     assert base.sessions == ("known",)
     probe = HeadProbe().fit(again.model, Support.of(new, np.arange(24) % 2))
     assert probe.predict(new).shape == (24,)
-    with pytest.raises(ValueError, match="knows session 'new' already"):
+    with pytest.raises(ValueError, match="knows 'new' already"):
         SessionStitch().fit(again.model, new)
     with pytest.raises(ValueError, match="does not fit the model"):
         StitchedModel.load(tmp_path / "a", again.model)
