@@ -20,6 +20,12 @@ _HOME_OF = {
     "FMRIWindows": "fmri_windows",
     "MEEGRun": "bids",
     "MEEGWindows": "meeg_windows",
+    "HeldOut": "window_splits",
+    "WindowSplits": "window_splits",
+    "check_no_leak": "window_splits",
+    "group_windows": "window_splits",
+    "leave_one_out": "window_splits",
+    "split_windows": "window_splits",
     "WindowStream": "window_stream",
     "channel_name": "channels",
     "pack_channels": "meeg_batch",
@@ -54,6 +60,7 @@ __all__ = [
     "Channels",
     "FMRIStream",
     "FMRIWindows",
+    "HeldOut",
     "MEEGRun",
     "MEEGWindows",
     "SessionBatchSampler",
@@ -61,14 +68,18 @@ __all__ = [
     "SpikeRecording",
     "SpikeWindows",
     "Splits",
+    "WindowSplits",
     "WindowStream",
     "WindowedRecording",
     "bin_windows",
     "bright_mask",
     "channel_name",
+    "check_no_leak",
     "collate_spikes",
     "collate_windows",
     "depth_groups",
+    "group_windows",
+    "leave_one_out",
     "load_alf",
     "load_binned_npz",
     "load_npz",
@@ -76,6 +87,7 @@ __all__ = [
     "pack_channels",
     "sliding_windows",
     "split_session",
+    "split_windows",
     "trial_windows",
     "with_region_groups",
 ]
@@ -100,6 +112,14 @@ if TYPE_CHECKING:
     from neurokern.datasets.sampler import SessionBatchSampler
     from neurokern.datasets.splits import Splits, split_session
     from neurokern.datasets.torch_dataset import SpikeWindows
+    from neurokern.datasets.window_splits import (
+        HeldOut,
+        WindowSplits,
+        check_no_leak,
+        group_windows,
+        leave_one_out,
+        split_windows,
+    )
     from neurokern.datasets.window_stream import FMRIStream, WindowStream
     from neurokern.datasets.windowed import WindowedRecording
     from neurokern.datasets.windows import sliding_windows, trial_windows
