@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from neurokern import __version__
-from neurokern.cli import adapt, cache, demo, encode, env, evaluate, info, report, train
+from neurokern.cli import adapt, cache, demo, encode, env, evaluate, few_shot_command, info, report, train
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, train, evaluate, adapt, encode, info, report, cache, env)
+_COMMANDS = (demo, train, evaluate, adapt, few_shot_command, encode, info, report, cache, env)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
 _INTERRUPTED = 130
 
@@ -24,6 +24,7 @@ examples:
   neurokern demo --data my_session/       the same on your own spikes
   neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
   neurokern evaluate runs/a --report      masked-prediction scores beside the baselines
+  neurokern few-shot runs/a new.npz --label choice   adapters on a recording with few labels
   neurokern info ds000001/                what a recording, an image or a BIDS folder holds
   neurokern report ds000001/              a page of figures about its fMRI runs
 """
