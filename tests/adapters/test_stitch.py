@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from neurokern.adapters import adapt_session, model_features
+from neurokern.adapters import HeadProbe, SessionStitch, StitchedModel, Support, adapt_session, model_features
 from neurokern.datasets import BinnedSession
 from neurokern.models import MtM, MtMConfig
 from neurokern.training import TrainingConfig
@@ -105,6 +107,45 @@ def test_a_known_session_goes_on_from_its_present_parts():
     known = session_of(5, "known")
     adapted = adapt_session(tiny_model(known), known, config=quick(1))
     assert adapted.sessions == ("known",)
+
+
+@pytest.mark.parametrize("recipe", [MtMConfig.paper, MtMConfig.small, MtMConfig.modern])
+def test_a_stitched_session_comes_back_from_the_file_of_its_parts(recipe, tmp_path):
+    known, new = session_of(5, "known"), session_of(7, "new", seed=1)
+    new = replace(new, regions=np.array(["LP", "VISp"] * 7)[:7])  # one region is new
+    model = tiny_model(known, recipe=recipe)
+    config = None if recipe == MtMConfig.small else quick(3)
+    stitched = SessionStitch(config=config).fit(model, new)
+    own = stitched.state_dict()
+    assert all(name.startswith("session.") or name == "region_table.weight" for name in own)
+    assert stitched.predict(new).shape == (24, 10, 7)
+    assert stitched.n_trainable > 0
+    stitched.save(tmp_path / "a")
+    base = tiny_model(known, recipe=recipe)
+    again = StitchedModel.load(tmp_path / "a", base)
+    assert torch.equal(again.predict(new), stitched.predict(new))
+    assert again.model.session_parts("new").regions == stitched.model.session_parts("new").regions
+    assert base.sessions == ("known",)
+    probe = HeadProbe().fit(again.model, Support.of(new, np.arange(24) % 2))
+    assert probe.predict(new).shape == (24,)
+    with pytest.raises(ValueError, match="knows 'new' already"):
+        SessionStitch().fit(again.model, new)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        StitchedModel.load(tmp_path / "a", again.model)
+    with torch.no_grad():
+        base.norm.weight += 1
+    with pytest.raises(ValueError, match="other weights"):
+        StitchedModel.load(tmp_path / "a", base)
+
+
+def test_full_stitching_saves_the_trunk_as_well(tmp_path):
+    known, new = session_of(5, "known"), session_of(7, "new", seed=1)
+    stitched = SessionStitch(mode="full", config=quick(3)).fit(tiny_model(known), new)
+    assert "positions" in stitched.state_dict()
+    again = StitchedModel.load(stitched.save(tmp_path / "a"), tiny_model(known))
+    assert torch.equal(again.predict(new), stitched.predict(new))
+    with pytest.raises(ValueError, match="'stitch', 'full', got 'lora'"):
+        SessionStitch(mode="lora")
 
 
 def test_unknown_modes_are_refused():

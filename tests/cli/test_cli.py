@@ -211,15 +211,40 @@ def test_an_interrupted_run_goes_on_to_the_same_result(trained, binned_file, tmp
 
 
 def test_evaluate_writes_scores_of_model_and_baselines(trained, capsys):
-    assert run("evaluate", trained) == 0
-    assert "co-smoothing" in capsys.readouterr().out
+    assert run("evaluate", trained, "--report") == 0
+    said = capsys.readouterr().out
+    assert "co-smoothing" in said
+    assert "MtM minus each baseline" in said
+    assert "decoding contrast_left>contrast_right" in said
     scores = pd.read_csv(trained / "scores_per_unit.csv")
-    assert set(scores["predictor"]) == {"MtM", "ridge", "unit mean"}
+    assert set(scores["predictor"]) == {"MtM", "ridge", "GLM", "PSTH", "unit mean"}
     assert set(scores["task"]) == {"co-smoothing", "forward-prediction", "intra-region", "inter-region"}
     assert "subject" not in scores
     summary = pd.read_csv(trained / "scores.csv")
-    assert len(summary) == 12
+    assert len(summary) == 4 * 5
     assert np.isfinite(summary["mean"]).all()
+    differences = pd.read_csv(trained / "differences.csv")
+    assert set(differences["baseline"]) == {"ridge", "GLM", "PSTH", "unit mean"}
+    assert differences["n_sessions"].eq(1).all()
+    assert set(pd.read_csv(trained / "decoding.csv")["features"]) > {"raw counts", "MtM rates"}
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "one session" in page
+    assert "<h2>Decoding</h2>" in page
+
+
+def test_evaluate_takes_a_choice_of_baselines_and_conditions(trained, capsys):
+    assert run("evaluate", trained, "--baselines", "unit-mean,psth", "--label", "none", "--max-units", 4) == 0
+    said = capsys.readouterr().out
+    assert "decoding" not in said
+    scores = pd.read_csv(trained / "scores_per_unit.csv")
+    assert set(scores["predictor"]) == {"MtM", "PSTH", "unit mean"}
+    units = scores.groupby(["predictor", "task"])["unit"].apply(tuple)
+    assert units.nunique() == 1
+    assert len(units.iloc[0]) == 4
+    with pytest.raises(SystemExit):
+        run("evaluate", trained, "--baselines", "forest")
+    assert "unknown forest; known are ridge, glm, psth, unit-mean" in capsys.readouterr().err
+    assert "conditions must be columns" in fails(capsys, "evaluate", trained, "--conditions", "mood")
 
 
 def test_evaluate_refuses_a_session_that_the_model_does_not_know(trained, recording_folder, capsys):

@@ -42,6 +42,7 @@ _HOME_OF = {
     "select_good_units": "quality",
     "unit_quality": "quality",
     "load_recording": "load",
+    "BucketBatchSampler": "bucket_sampler",
     "SessionBatchSampler": "sampler",
     "SpikeWindows": "torch_dataset",
     "Splits": "splits",
@@ -57,6 +58,7 @@ __all__ = [
     "BIDSIndex",
     "BIDSRun",
     "BinnedSession",
+    "BucketBatchSampler",
     "Channels",
     "FMRIStream",
     "FMRIWindows",
@@ -100,6 +102,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.binned import BinnedSession, bin_windows
     from neurokern.datasets.binned_npz import load_binned_npz
     from neurokern.datasets.brain_mask import bright_mask
+    from neurokern.datasets.bucket_sampler import BucketBatchSampler
     from neurokern.datasets.channels import CHANNEL_TYPES, Channels, channel_name
     from neurokern.datasets.fmri_batch import collate_windows
     from neurokern.datasets.fmri_windows import FMRIWindows
