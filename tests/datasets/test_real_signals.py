@@ -118,7 +118,7 @@ def test_locust_units_answer_odors(shared_data, number):
     path = shared_data / f"spikes/locust_antennal_lobe/locust{number}.npz"
     recording = load_npz(path)
     assert recording.n_units == 9
-    # Times count from the first trial of each odor; trials follow each other every 10 s, the odor at 3 to 5 s.
+    # Trials of an odor follow each other every 10 s, from time 0; the odor comes at 3 to 5 s.
     phase = recording.times % 10
     by_unit = [np.histogram(phase[recording.units == k], np.arange(0, 9, 0.5))[0] for k in range(9)]
     ratio = np.array([counts[6:10] / counts[2:6].mean() for counts in by_unit])
