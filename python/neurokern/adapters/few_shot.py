@@ -365,7 +365,7 @@ def _read_out(
 ) -> Iterator[Outcome]:
     query = values[torch.from_numpy(task.query)]
     same_size = len({len(windows) for windows in sets.windows}) == 1
-    if same_size and task.kind == "classes" and hasattr(maker(), "fit_batched"):
+    if same_size and hasattr(maker(), "fit_batched"):
         yield from _batched(maker, values, query, sets)
         return
     for windows, labels in zip(sets.windows, sets.labels, strict=True):

@@ -39,6 +39,9 @@ class FMRIExtractor(Protocol):
     def feature_dim(self, run: BIDSRun) -> int | tuple[int, ...]:
         """Return the size of a volume's signal."""
 
+    def kept(self, run: BIDSRun) -> NDArray[np.bool_]:
+        """Return the volumes of a run that were not scrubbed."""
+
     def prepare(self, run: BIDSRun) -> None:
         """Do ahead what windows of this run need."""
 
@@ -61,6 +64,7 @@ class _RunFacts(NamedTuple):
 
     tr: float
     conditions: NDArray[np.int64]  # of each volume
+    kept: torch.Tensor  # bool, of each volume: False where it was scrubbed
     names: dict[str, str]
 
 
@@ -267,7 +271,8 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         Returns
         -------
         item : dict
-            ``signal`` (trs, features); ``valid`` (trs,) bool, True where a volume was recorded;
+            ``signal`` (trs, features); ``valid`` (trs,) bool, True where a volume was recorded
+            and not scrubbed;
             ``conditions`` (trs,) int64, code of the event that the volume falls into (moved by ``hrf_delay``)
             or -1; ``condition`` int, code of the event that the window lies at or -1; ``onset`` seconds from
             that event to the first volume; ``start`` seconds of the first volume in its run; ``subject``,
@@ -321,12 +326,12 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         first = max(window.start, 0)
         last = min(window.start + self._lengths[window.run], self._n_volumes[window.run])
         inside = slice(first - window.start, last - window.start)
-        tr, conditions, names = self._facts_of(window.run)
+        tr, conditions, kept, names = self._facts_of(window.run)
         signal[: inside.start].zero_()
         self.extractor.extract(run, first, last, signal[inside])
         signal[inside.stop :].zero_()
         valid = torch.zeros(n, dtype=torch.bool)
-        valid[inside] = True
+        valid[inside] = kept[first:last]
         codes = torch.full((n,), NO_CONDITION)
         codes[inside] = torch.from_numpy(conditions[first:last])
         item: dict[str, Any] = {
@@ -345,5 +350,6 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             run = self.runs[i]
             tr = run.repetition_time
             codes = conditions_of_volumes(run, self._n_volumes[i], tr, self.hrf_delay, self._codes)
-            self._facts[i] = _RunFacts(tr, codes, {name: run.entities.get(name, "") for name in NAMES})
+            names = {name: run.entities.get(name, "") for name in NAMES}
+            self._facts[i] = _RunFacts(tr, codes, torch.from_numpy(self.extractor.kept(run)), names)
         return self._facts[i]
