@@ -1,5 +1,6 @@
 """Every example runs as it stands, with few steps."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ SHOWN = {"spikes_to_scores.py": "co-smoothing", "few_shot_on_your_trials.py": "r
 
 def test_every_example_is_run_here():
     tested_elsewhere = {"bids_to_batches.py", "spikes_to_batches.py", "scores_by_session.py"}
+    tested_elsewhere.add("masking_ablation.py")  # evaluation/test_masking_ablation.py
     tested_elsewhere |= {"task_activation.py", "decode_blocks.py"}  # test_fmri_results.py
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py"}  # test_encoding_results.py
+    tested_elsewhere |= {"tokens_for_other_models.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 
 
@@ -24,6 +27,14 @@ def test_an_example_runs_and_shows_its_result(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "3"])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert SHOWN[name] in capsys.readouterr().out
+
+
+def test_models_of_other_kinds_learn_from_tokens_of_the_same_batches(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(sys, "argv", ["tokens_for_other_models.py", "20"])
+    runpy.run_path(str(EXAMPLES / "tokens_for_other_models.py"), run_name="__main__")
+    first, last = (re.findall(r"\d+\.\d+", line) for line in capsys.readouterr().out.splitlines())
+    assert all(float(after) < float(before) - 0.5 for before, after in zip(first, last, strict=True))
 
 
 def test_scores_by_session_averages_over_units_then_sessions(tmp_path, monkeypatch, capsys):

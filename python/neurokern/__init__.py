@@ -30,6 +30,7 @@ _HOME_OF = {
 
 _PACKAGES = {
     "adapters",
+    "alignment",
     "datasets",
     "encoding",
     "evaluation",

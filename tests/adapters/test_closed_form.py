@@ -10,10 +10,18 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.neighbors import NearestCentroid
 
-from neurokern.adapters import LDAProbe, LinearProbe, PrototypeProbe, RidgeProbe, RidgeReadout
+from neurokern.adapters import (
+    LDAProbe,
+    LinearProbe,
+    PrototypeProbe,
+    ReducedRankProbe,
+    ReducedRankReadout,
+    RidgeProbe,
+    RidgeReadout,
+)
 from neurokern.ops import solve_ridge
 
-PROBES = [RidgeProbe, LDAProbe, PrototypeProbe, LinearProbe]
+PROBES = [RidgeProbe, LDAProbe, PrototypeProbe, ReducedRankProbe, LinearProbe]
 
 
 def clouds(n_per_class: int, n_features: int, n_classes: int = 2, distance: float = 4.0, seed: int = 0):
@@ -273,6 +281,33 @@ def test_ridge_readout_recovers_a_linear_signal():
         RidgeReadout().predict(features)
 
 
+def test_reduced_rank_read_outs_find_what_classes_or_targets_share():
+    features, _ = clouds(40, 12, n_classes=2)
+    rng = np.random.default_rng(0)
+    order = rng.normal(size=12)
+    labels = np.digitize(features @ order, np.quantile(features @ order, [0.2, 0.4, 0.6, 0.8]))
+    probe = ReducedRankProbe().fit(features, labels)
+    assert probe.rank_ < 4
+    full = ReducedRankProbe(1.0, ranks=4).fit(features, labels)
+    np.testing.assert_allclose(
+        full.decision_function(features),
+        RidgeProbe(1.0).fit(features, labels).decision_function(features),
+        atol=1e-9,
+    )
+    targets = (
+        features @ rng.normal(size=(12, 2)) @ rng.normal(size=(2, 30)) + 3 * rng.normal(size=(80, 30)) + 4
+    )
+    targets = targets * np.logspace(-3, 3, 30)
+    readout = ReducedRankReadout().fit(features, targets)
+    assert readout.ranks_.tolist() == [2]
+    saved = ReducedRankReadout.from_state(readout.state_dict())
+    assert torch.equal(saved.predict(features), readout.predict(features))
+    every = ReducedRankReadout(1.0, ranks=12).fit(features, targets).predict(features)
+    np.testing.assert_allclose(every, RidgeReadout(1.0).fit(features, targets).predict(features), rtol=1e-6)
+    few = ReducedRankReadout().fit(features[:2], targets[:2])
+    np.testing.assert_allclose(few.predict(features[:2]).mean(0), targets[:2].mean(0))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -282,6 +317,9 @@ def test_ridge_readout_recovers_a_linear_signal():
         (lambda: RidgeProbe((1.0, -1.0)), "above 0"),
         (lambda: RidgeProbe(targets="sign"), "one-hot"),
         (lambda: PrototypeProbe("manhattan"), "euclidean"),
+        (lambda: ReducedRankProbe(ranks=0), "at least 1"),
+        (lambda: ReducedRankProbe(folds=1), "folds"),
+        (lambda: ReducedRankReadout(ranks=[]), "at least one integer"),
         (lambda: PrototypeProbe(pseudo_counts=-1.0), "pseudo_counts"),
         (lambda: PrototypeProbe("cosine", standardize=True), "standardize"),
         (lambda: PrototypeProbe(prior_means=[1.0]), "above 0"),

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurokern.adapters import LDAProbe, PrototypeProbe, RidgeHead, RidgeProbe, RidgeReadout
+from neurokern.adapters import (
+    LDAProbe,
+    PrototypeProbe,
+    ReducedRankProbe,
+    ReducedRankReadout,
+    RidgeHead,
+    RidgeProbe,
+    RidgeReadout,
+)
 from neurokern.adapters.closed_form import _probe
 from neurokern.ops import solve_ridge
 
@@ -20,6 +28,7 @@ MAKERS = {
     "oas": lambda: LDAProbe("oas", standardize=True, uniform_prior=True),
     "prototypes": lambda: PrototypeProbe(pseudo_counts=2.0),
     "cosine": lambda: PrototypeProbe("cosine"),
+    "reduced rank": lambda: ReducedRankProbe([0.1, 10.0]),
 }
 
 
@@ -62,15 +71,17 @@ def test_episodes_of_single_and_of_several_samples_of_a_class_mix():
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 4)])
-def test_readouts_of_a_stack_are_a_loop(shape):
+@pytest.mark.parametrize("kind", [RidgeReadout, ReducedRankReadout])
+def test_readouts_of_a_stack_are_a_loop(shape, kind):
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(3, *shape)), rng.normal(size=(3, shape[0], 2))
     Y[..., 0] += X[..., 0]
-    stack = RidgeReadout().fit_batched(X, Y)
-    wanted = torch.stack([RidgeReadout().fit(x, y).predict(x) for x, y in zip(X, Y, strict=True)])
+    stack = kind().fit_batched(X, Y)
+    wanted = torch.stack([kind().fit(x, y).predict(x) for x, y in zip(X, Y, strict=True)])
     np.testing.assert_allclose(stack.predict_batched(X), wanted, atol=1e-9)
-    one = RidgeReadout().fit_batched(X, Y[..., 0]).predict_batched(X)
-    np.testing.assert_allclose(one, wanted[..., 0], atol=1e-9)
+    one = kind(1.0).fit_batched(X, Y[..., 0]).predict_batched(X)
+    each = torch.stack([kind(1.0).fit(x, y).predict(x) for x, y in zip(X, Y[..., 0], strict=True)])
+    np.testing.assert_allclose(one, each, atol=1e-9)
 
 
 @pytest.mark.cpu_only

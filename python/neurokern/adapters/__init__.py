@@ -5,22 +5,34 @@ Read-outs of features have ``fit(features, labels)``. :func:`evaluate_few_shot` 
 """
 
 from neurokern.adapters.adapted import AdaptedModel
-from neurokern.adapters.closed_form import LDAProbe, PrototypeProbe, RidgeHead, RidgeProbe, RidgeReadout
+from neurokern.adapters.closed_form import (
+    LDAProbe,
+    PrototypeProbe,
+    ReducedRankProbe,
+    ReducedRankReadout,
+    RidgeHead,
+    RidgeProbe,
+    RidgeReadout,
+)
 from neurokern.adapters.contrastive import info_nce, mix_inputs, mixco_loss, soft_clip
 from neurokern.adapters.features import count_features, model_features
 from neurokern.adapters.federated import average_states, load_shared_state, shared_state
 from neurokern.adapters.few_shot import (
     DEFAULT_ADAPTERS,
-    FewShotTask,
     evaluate_few_shot,
+    few_shot_differences,
     few_shot_episodes,
-    few_shot_task,
+    summarize_few_shot,
 )
+from neurokern.adapters.few_shot_task import FewShotTask, few_shot_task, write_few_shot_splits
 from neurokern.adapters.fine_tune import FineTuneOptions
+from neurokern.adapters.front_ends import FewShotAdapter, few_shot_adapt
+from neurokern.adapters.frozen import FrozenReadout
 from neurokern.adapters.low_rank import add_low_rank, merge_low_rank
 from neurokern.adapters.probe import LinearProbe
 from neurokern.adapters.retrieval import retrieval_accuracy, retrieve, two_way_identification
 from neurokern.adapters.session_encoder import SessionEncoder
+from neurokern.adapters.session_stitch import SessionStitch, StitchedModel
 from neurokern.adapters.shared_space import SubjectInput, SubjectLayers
 from neurokern.adapters.stitch import adapt_session
 from neurokern.adapters.support import Support
@@ -44,9 +56,11 @@ __all__ = [
     "AdaptedModel",
     "BiasOnly",
     "Contrastive",
+    "FewShotAdapter",
     "FewShotTask",
     "FineTuneOptions",
     "FromScratch",
+    "FrozenReadout",
     "FullFineTune",
     "GradualUnfreezing",
     "HeadProbe",
@@ -56,12 +70,16 @@ __all__ = [
     "NormOnly",
     "PartialFineTune",
     "PrototypeProbe",
+    "ReducedRankProbe",
+    "ReducedRankReadout",
     "ResetTuning",
     "RidgeHead",
     "RidgeProbe",
     "RidgeReadout",
     "SessionEncoder",
+    "SessionStitch",
     "SharedSpace",
+    "StitchedModel",
     "SubjectInput",
     "SubjectLayers",
     "Support",
@@ -71,6 +89,8 @@ __all__ = [
     "average_states",
     "count_features",
     "evaluate_few_shot",
+    "few_shot_adapt",
+    "few_shot_differences",
     "few_shot_episodes",
     "few_shot_task",
     "info_nce",
@@ -83,5 +103,7 @@ __all__ = [
     "retrieve",
     "shared_state",
     "soft_clip",
+    "summarize_few_shot",
     "two_way_identification",
+    "write_few_shot_splits",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,8 @@ _PART = re.compile(r"([a-zA-Z0-9]+)-([a-zA-Z0-9+]+)")
 _OF_RUNS = frozenset(
     ("subject", "session", "task", "acquisition", "ceagent", "reconstruction", "direction", "run")
 )
-_DATA = (".nii", ".nii.gz", ".vhdr", ".edf", ".bdf", ".set", ".fif", ".snirf", ".nwb")
+_DATA = (".nii", ".nii.gz", ".vhdr", ".eeg", ".edf", ".bdf", ".set", ".fdt", ".fif", ".sqd", ".snirf", ".nwb")
+_FOLDERS_OF_DATA = (".ds", ".mefd")  # recordings of CTF and MEF3 are folders of files
 _SKIPPED = {"sourcedata", "code", ".git", ".datalad", "stimuli"}
 
 
@@ -97,21 +99,25 @@ class _Sidecars:
     def add(self, path: Path, name: BIDSName) -> None:
         self.by_folder.setdefault(path.parent, []).append((name, path))
 
-    def of(self, path: Path, suffix: str, extension: str) -> list[Path]:
-        """Return those that apply to a file, the most general first."""
+    def of(self, path: Path, suffix: str, extension: str, beyond: Sequence[str] = ()) -> list[Path]:
+        """Return those that apply to a file, the most general first.
+
+        ``beyond`` names entities that they may have and the file not; those without come last.
+        """
         name = BIDSName.parse(path.name)
         if name is None:
             return []
         found = []
         folders = [path.parent, *path.parent.parents]
         for folder in reversed(folders[: folders.index(dataset_of(self.root, path)) + 1]):
-            fitting = [
-                (len(other.entities), other_path)
-                for other, other_path in self.by_folder.get(folder, [])
-                if (other.suffix, other.extension) == (suffix, extension)
-                and other.entities.items() <= name.entities.items()
-            ]
-            found += [other_path for _, other_path in sorted(fitting)]
+            fitting = []
+            for other, other_path in self.by_folder.get(folder, []):
+                if other.suffix != suffix or other.extension != extension:
+                    continue
+                own = {key: value for key, value in other.entities.items() if key not in beyond}
+                if own.items() <= name.entities.items():
+                    fitting.append((len(own) == len(other.entities), len(own), other_path))
+            found += [other_path for *_, other_path in sorted(fitting)]
         return found
 
 
@@ -188,6 +194,18 @@ class BIDSIndex:
             fields |= read_json(sidecar)
         return fields
 
+    def inherited(self, path: Path, suffix: str, extension: str, beyond: Sequence[str] = ()) -> list[Path]:
+        """Return the files of a suffix that a file inherits from, the nearest last.
+
+        ``beyond`` names entities that they may have though the file has not, as ``space`` of electrodes.
+        """
+        return self._sidecars.of(path, suffix, extension, beyond)
+
+    def space_of(self, path: Path) -> str | None:
+        """Return the space that a file's name tells, or None."""
+        name = BIDSName.parse(path.name)
+        return None if name is None else name.entities.get("space")
+
     def matching(self, path: Path, suffixes: Sequence[str], extensions: Sequence[str]) -> pd.DataFrame:
         """Return files of other kinds, or of other datasets, that are of the same run as a file.
 
@@ -228,6 +246,23 @@ def read_tsv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} must be a table with tabs, in UTF-8: {error}") from None
 
 
+def read_names(path: Path) -> pd.DataFrame:
+    """Return a table of channels or electrodes: ``name`` as text, so that a channel may be called NA or 1.
+
+    Raises
+    ------
+    ValueError
+        If it is no table, or has no column ``name``.
+    """
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be a table with tabs, in UTF-8: {error}") from None
+    if "name" not in table:
+        raise ValueError(f"{path} must have a column name, got {', '.join(map(str, table.columns))}")
+    return table.apply(lambda column: column.str.strip()).replace("n/a", "")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the fields of a sidecar."""
     try:
@@ -241,12 +276,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield files in the order of their names; linked folders are not entered, so that no loop is."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except PermissionError:
+        warnings.warn(f"BIDSIndex: left out {folder}, which may not be read", stacklevel=3)
+        return
     for entry in entries:
         if entry.name.startswith(".") or entry.name in _SKIPPED:
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
+            if entry.name.endswith(_FOLDERS_OF_DATA):
+                yield Path(entry.path)
+            else:
+                yield from _walk(Path(entry.path))
         elif entry.is_file():
             yield Path(entry.path)

@@ -37,7 +37,7 @@ _Readout = LinearProbe | RidgeProbe | LDAProbe
 
 # Of each read-out: how it is made for one candidate, and the candidates, from the strongest penalty on.
 _READOUTS: dict[str, tuple[Callable[[float], _Readout], tuple[float, ...]]] = {
-    "logistic": (lambda c: LinearProbe(c, standardize=True), tuple(10.0**e for e in range(-2, 4))),
+    "logistic": (lambda c: LinearProbe(c, standardize=True), tuple(10.0**e for e in range(-2, 3))),
     "ridge": (lambda alpha: RidgeProbe(alpha, standardize=True), tuple(10.0**e for e in range(3, -4, -1))),
     "lda": (lambda gamma: LDAProbe(gamma, standardize=True), (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)),
 }

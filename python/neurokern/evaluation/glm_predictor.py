@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +61,7 @@ class GLMPredictor:
         alphas: Sequence[float] = (10000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0),
         smoothing: float = 0.05,
         half_lives: Sequence[float | None] = (20.0, None),
+        units: np.ndarray | None = None,
         refit: bool = True,
         max_iter: int = 50,
     ) -> GLMPredictor:
@@ -79,6 +80,9 @@ class GLMPredictor:
             Standard deviation of the Gaussian over bins.
         half_lives : sequence of float or None, windows
             Of the recency weights of the mean rate, as in :class:`UnitMeanPredictor`.
+        units : int array, optional
+            Units to fit, all by default; the others are predicted by their mean rate. The time grows with
+            their number; all units serve as features in any case.
         refit : bool, default True
             Once the penalty is chosen, fit on training and validation windows together.
         max_iter : int, default 50
@@ -92,16 +96,17 @@ class GLMPredictor:
         _check_sessions(train, validation, tasks, alphas)
         check_positive("GLMPredictor.fit", "smoothing", smoothing)
         fitted, settings = {}, {}
+        wanted = torch.arange(train.n_units) if units is None else torch.from_numpy(np.asarray(units))
         everything = replace(
             train, counts=np.concatenate([train.counts, validation.counts]), windows=None, trials=None
         )
         for task in tasks:
-            model, chosen, glm = _choose(task, train, validation, alphas, smoothing, half_lives, max_iter)
+            model = _features_of(task, train, smoothing, wanted)
+            chosen, glm = _choose(task, model, train, validation, alphas, half_lives, max_iter)
             if refit:
-                model = _features_of(task, everything, smoothing)
+                model = _features_of(task, everything, smoothing, wanted)
                 glm = model.fit(chosen.alpha, glm, max_iter)
-            source = everything if refit else train
-            fitted[task] = _Fitted(model, glm, _log_shift(source, chosen.half_life))
+            fitted[task] = _Fitted(model, glm, _Means.of(everything if refit else train, chosen.half_life))
             settings[task] = chosen
         return cls(fitted, settings)
 
@@ -109,21 +114,22 @@ class GLMPredictor:
         """Return rates, ``(B, T, N)``; those of hidden entries do not depend on the counts there."""
         check_choice("GLMPredictor.predict", "task", task, tuple(self._fitted))
         fitted = self._fitted[task]
-        check_units(self.name, len(fitted.log_shift), counts)
-        return fitted.model.rates(counts, fitted.glm, fitted.log_shift)
+        check_units(self.name, len(fitted.means.rates), counts)
+        return fitted.means.around(fitted.model, fitted.glm, counts)
 
 
 class _UnitFeatures:
     """Smoothed roots of the units in a bin, and the bin's number; targets are the counts of the bin."""
 
-    def __init__(self, task: str, train: BinnedSession, smoothing: float) -> None:
+    def __init__(self, task: str, train: BinnedSession, smoothing: float, wanted: Tensor) -> None:
         n_bins, n_units = train.n_bins, train.n_units
+        self.wanted = wanted
         regions = torch.from_numpy(train.region_index[0])
         same = (regions[:, None] == regions) & (regions >= 0)
         itself = torch.eye(n_units, dtype=torch.bool)
         visible = {"co-smoothing": ~itself, "intra-region": same & ~itself, "inter-region": ~(same | itself)}
         every_bin = torch.ones(n_bins, n_units, dtype=torch.bool)
-        self.allowed = torch.cat([visible[task], every_bin])
+        self.allowed = torch.cat([visible[task], every_bin])[:, wanted]
         lag = torch.arange(n_bins, dtype=torch.float32)
         weights = torch.exp(-0.5 * ((lag[:, None] - lag) * train.bin_size / smoothing) ** 2)
         self._smoother = weights / weights.sum(1, keepdim=True)
@@ -134,10 +140,9 @@ class _UnitFeatures:
         smooth = self._smooth(torch.from_numpy(train.counts)).flatten(0, 1)
         self._center = smooth.mean(0)
         self._scale = smooth.std(0, correction=0).clamp_min(_MIN_SPREAD) ** -0.5
-        self.largest = _largest_counts(train)
 
     def fit(self, alpha: float, start: PoissonGLM | None, max_iter: int) -> PoissonGLM:
-        y = torch.from_numpy(self.counts.astype(np.float32)).flatten(0, 1)
+        y = torch.from_numpy(self.counts[:, :, self.wanted.numpy()].astype(np.float32)).flatten(0, 1)
         features = self.features(torch.from_numpy(self.counts))
         return fit_poisson_glm(features, y, alpha, allowed=self.allowed, start=start, max_iter=max_iter)
 
@@ -146,9 +151,9 @@ class _UnitFeatures:
         units = (self._smooth(counts) - self._center) * self._scale
         return torch.cat([units, self._time.expand(len(counts), -1, -1)], dim=2).flatten(0, 1)
 
-    def rates(self, counts: Tensor, glm: PoissonGLM, log_shift: Tensor) -> Tensor:
-        log_rates = glm.log_rates(self.features(counts)) + log_shift
-        return capped_rates(log_rates, self.largest).view(counts.shape)
+    def log_rates(self, counts: Tensor, glm: PoissonGLM) -> Tensor:
+        """Return those of the wanted units, ``(windows, bins, wanted)``."""
+        return glm.log_rates(self.features(counts)).unflatten(0, counts.shape[:2])
 
     def _smooth(self, counts: Tensor) -> Tensor:
         return self._smoother @ counts.float().sqrt()
@@ -158,11 +163,11 @@ class _PastFeatures:
     """Means of all units' roots over the bins before a cut; targets are mean counts over the bins after
     it."""
 
-    def __init__(self, train: BinnedSession) -> None:
+    def __init__(self, train: BinnedSession, wanted: Tensor) -> None:
+        self.wanted = wanted
         self._horizon = n_forward_bins(train.n_bins)
         self._first = train.n_bins - self._horizon
         self._memory = _SHORT_MEMORY / train.bin_size
-        self.largest = _largest_counts(train)
         cuts = [self._first - step * self._horizon for step in range(_N_CUTS)]
         self.cuts = [cut for cut in cuts if cut >= max(1, self._first // 2)] or [self._first]
         counts = torch.from_numpy(train.counts)
@@ -171,8 +176,8 @@ class _PastFeatures:
         self._scale = past.std(0, correction=0).clamp_min(_MIN_SPREAD) ** -0.5
         self._past = (past - self._center) * self._scale
         after = [counts[:, cut : cut + self._horizon].float().mean(1) for cut in self.cuts]
-        self._after = torch.cat(after)
-        own = torch.eye(train.n_units, dtype=torch.bool).repeat(2, 1)
+        self._after = torch.cat(after)[:, wanted]
+        own = torch.eye(train.n_units, dtype=torch.bool)[:, wanted].repeat(2, 1)
         self._relative_penalty = torch.where(own, _OWN**-2, 1.0)
 
     def fit(self, alpha: float, start: PoissonGLM | None, max_iter: int) -> PoissonGLM:
@@ -180,10 +185,10 @@ class _PastFeatures:
         penalty = self._relative_penalty * (alpha / self._horizon)
         return fit_poisson_glm(self._past, self._after, penalty, start=start, max_iter=max_iter)
 
-    def rates(self, counts: Tensor, glm: PoissonGLM, log_shift: Tensor) -> Tensor:
+    def log_rates(self, counts: Tensor, glm: PoissonGLM) -> Tensor:
+        """Return those of the wanted units, ``(windows, bins, wanted)``; all bins have the same."""
         past = (self._means(counts[:, : self._first]) - self._center) * self._scale
-        rates = capped_rates(glm.log_rates(past) + log_shift, self.largest)
-        return rates[:, None, :].expand(counts.shape)
+        return glm.log_rates(past)[:, None, :].expand(-1, counts.shape[1], -1)
 
     def _means(self, counts: Tensor) -> Tensor:
         """Return means of roots with a short and an endless memory, ``(windows, 2 * units)``."""
@@ -194,77 +199,83 @@ class _PastFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class _Means:
+    """What is known of each unit without looking at others."""
+
+    rates: Tensor  # (units,), recent ones
+    log_shift: Tensor  # by how much they lie above the mean ones
+    largest: Tensor  # largest count of a bin
+
+    @classmethod
+    def of(cls, source: BinnedSession, half_life: float | None) -> _Means:
+        recent, mean = recent_rates(source.counts, half_life), recent_rates(source.counts, None)
+        values = (recent, np.log(recent / mean), source.counts.max(axis=(0, 1)))
+        return cls(*(torch.from_numpy(value.astype(np.float32)) for value in values))
+
+    def around(self, model: _UnitFeatures | _PastFeatures, glm: PoissonGLM, counts: Tensor) -> Tensor:
+        """Return the rates of all units: of the wanted ones by the model, of the others the recent mean."""
+        rates = self.rates.expand(counts.shape).clone()
+        log_rates = model.log_rates(counts, glm) + self.log_shift[model.wanted]
+        rates[:, :, model.wanted] = capped_rates(log_rates, self.largest[model.wanted])
+        return rates
+
+
+@dataclass(frozen=True, slots=True)
 class _Fitted:
-    """Features, weights and drift of one task."""
+    """Features, weights and means of one task."""
 
     model: _UnitFeatures | _PastFeatures
     glm: PoissonGLM
-    log_shift: Tensor
+    means: _Means
 
 
-def _features_of(task: str, source: BinnedSession, smoothing: float) -> _UnitFeatures | _PastFeatures:
+def _features_of(
+    task: str, source: BinnedSession, smoothing: float, wanted: Tensor
+) -> _UnitFeatures | _PastFeatures:
     if task == "forward-prediction":
-        return _PastFeatures(source)
-    return _UnitFeatures(task, source, smoothing)
+        return _PastFeatures(source, wanted)
+    return _UnitFeatures(task, source, smoothing, wanted)
 
 
 def _choose(
     task: str,
+    model: _UnitFeatures | _PastFeatures,
     train: BinnedSession,
     validation: BinnedSession,
     alphas: Sequence[float],
-    smoothing: float,
     half_lives: Sequence[float | None],
     max_iter: int,
-) -> tuple[_UnitFeatures | _PastFeatures, GLMSettings, PoissonGLM]:
-    """Return the features of the training windows, the best settings and the weights for them."""
-    model = _features_of(task, train, smoothing)
+) -> tuple[GLMSettings, PoissonGLM]:
+    """Return the best settings and the weights for them."""
     seen = torch.from_numpy(validation.counts)
-    shifts = {half_life: _log_shift(train, half_life) for half_life in half_lives}
+    means = {half_life: _Means.of(train, half_life) for half_life in half_lives}
     best: tuple[GLMSettings, PoissonGLM] | None = None
-    for alpha, glm in _path(model, alphas, max_iter):
+    glm: PoissonGLM | None = None
+    for alpha in sorted(alphas, reverse=True):
+        glm = model.fit(alpha, glm, max_iter)
         tried = [
             GLMSettings(
                 alpha=alpha,
                 half_life=half_life,
-                validation_score=_score(task, model.rates(seen, glm, shift), validation),
+                validation_score=_score(task, mean.around(model, glm, seen), validation, model.wanted),
             )
-            for half_life, shift in shifts.items()
+            for half_life, mean in means.items()
         ]
         settings = max(tried, key=lambda one: one.validation_score)
         if best is not None and settings.validation_score <= best[0].validation_score:
             break  # a weaker penalty only overfits more
         best = settings, glm
     assert best is not None  # for the type checker: there is at least one penalty
-    return model, *best
+    return best
 
 
-def _path(
-    model: _UnitFeatures | _PastFeatures, alphas: Sequence[float], max_iter: int
-) -> Iterator[tuple[float, PoissonGLM]]:
-    glm: PoissonGLM | None = None
-    for alpha in sorted(alphas, reverse=True):
-        glm = model.fit(alpha, glm, max_iter)
-        yield alpha, glm
-
-
-def _score(task: str, rates: Tensor, validation: BinnedSession) -> float:
+def _score(task: str, rates: Tensor, validation: BinnedSession, wanted: Tensor) -> float:
     n_bins = validation.n_bins
     first = n_bins - n_forward_bins(n_bins) if task == "forward-prediction" else 0
-    target = torch.from_numpy(validation.counts[:, first:].astype(np.float32))
-    scores = bits_per_spike(rates[:, first:], target)
+    target = torch.from_numpy(validation.counts[:, first:, wanted.numpy()].astype(np.float32))
+    scores = bits_per_spike(rates[:, first:, wanted], target)
     enough = target.sum((0, 1)) >= _MIN_SPIKES
     return float(np.nan_to_num(float((scores[enough] if enough.any() else scores).nanmean()), nan=-1e9))
-
-
-def _log_shift(source: BinnedSession, half_life: float | None) -> Tensor:
-    """Return by how much each unit's recent log-rate lies above its mean one."""
-    recent, mean = recent_rates(source.counts, half_life), recent_rates(source.counts, None)
-    return torch.from_numpy(np.log(recent / mean)).float()
-
-
-def _largest_counts(train: BinnedSession) -> Tensor:
-    return torch.from_numpy(train.counts.max(axis=(0, 1)).astype(np.float32))
 
 
 def _check_sessions(

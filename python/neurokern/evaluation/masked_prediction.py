@@ -118,6 +118,8 @@ def score_rates(
     name: str = "rates",
     conditions: Sequence[str] | np.ndarray | None = None,
     train_mean: np.ndarray | None = None,
+    max_units: int | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Score given rates on the entries that each task asks for, as :func:`evaluate_masked_prediction` does.
 
@@ -128,7 +130,7 @@ def score_rates(
     ----------
     rates : array or tensor of shape (n_windows, n_bins, n_units), spikes per bin
     test : BinnedSession
-    tasks, conditions, train_mean
+    tasks, conditions, train_mean, max_units, seed
         As there.
     name : str, default "rates"
         What the column ``predictor`` says.
@@ -149,7 +151,14 @@ def score_rates(
         )
     given = _GivenRates(name, _float32(rates))
     return evaluate_masked_prediction(
-        given, test, tasks, conditions=conditions, train_mean=train_mean, batch_size=max(1, test.n_windows)
+        given,
+        test,
+        tasks,
+        conditions=conditions,
+        train_mean=train_mean,
+        max_units=max_units,
+        seed=seed,
+        batch_size=max(1, test.n_windows),
     )
 
 

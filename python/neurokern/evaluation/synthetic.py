@@ -169,7 +169,12 @@ def simulate_sessions(
 
 
 def score_true_rates(
-    synthetic: SyntheticSession, tasks: Sequence[str] = TASKS, *, conditions: Sequence[str] | None = None
+    synthetic: SyntheticSession,
+    tasks: Sequence[str] = TASKS,
+    *,
+    conditions: Sequence[str] | None = None,
+    max_units: int | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Score the true rates as :func:`neurokern.evaluation.evaluate_masked_prediction` scores a predictor's.
 
@@ -177,7 +182,7 @@ def score_true_rates(
     ----------
     synthetic : SyntheticSession
         The test windows: ``synthetic.select(slice(-n_test, None))``.
-    tasks, conditions
+    tasks, conditions, max_units, seed
         As there.
 
     Returns
@@ -186,7 +191,15 @@ def score_true_rates(
         Rows of the predictor "true rates". No predictor beats them but by chance; where a task hides what
         a unit's rate depends on, no predictor reaches them.
     """
-    return score_rates(synthetic.rates, synthetic.session, tasks, name="true rates", conditions=conditions)
+    return score_rates(
+        synthetic.rates,
+        synthetic.session,
+        tasks,
+        name="true rates",
+        conditions=conditions,
+        max_units=max_units,
+        seed=seed,
+    )
 
 
 def _rotating_signals(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -136,6 +137,8 @@ class RidgeReadout(Readout):
         Which of the priors was chosen; -1 without.
     """
 
+    _of_episodes: ClassVar[tuple[str, ...]] = ("weights_", "bias_", "alphas_", "priors_")
+
     def __init__(
         self,
         alphas: float | Sequence[float] = RELATIVE_ALPHAS,
@@ -154,7 +157,7 @@ class RidgeReadout(Readout):
         Y = _check_targets("RidgeReadout.fit", targets, values, ("samples", "targets"))
         self._one_target = np.ndim(targets) == 1
         self._fit_stack(values[None], Y[None])
-        for name in ("weights_", "bias_", "alphas_", "priors_"):
+        for name in self._of_episodes:
             setattr(self, name, getattr(self, name)[0])
         self._scaler = Scaler(self._scaler.mean[0], self._scaler.scale[0])
         return self
