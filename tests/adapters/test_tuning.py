@@ -18,20 +18,28 @@ from neurokern.adapters import (
     Contrastive,
     FineTuneOptions,
     FromScratch,
+    FrozenReadout,
     FullFineTune,
     GradualUnfreezing,
     HeadProbe,
+    LDAProbe,
+    LinearProbe,
     LoRA,
     NormOnly,
     PartialFineTune,
+    PrototypeProbe,
     ResetTuning,
+    RidgeProbe,
+    RidgeReadout,
     SessionEncoder,
     SharedSpace,
+    StitchedModel,
     Support,
     UnitIdentification,
     add_low_rank,
     retrieval_accuracy,
 )
+from neurokern.checkpoint import sha256_of
 from neurokern.datasets import BinnedSession, collate_spikes
 from neurokern.datasets.batch import SpikeSample
 from neurokern.models import MtM, MtMConfig
@@ -157,9 +165,39 @@ def test_fitting_repeats_for_a_seed_and_leaves_the_global_generator_alone():
 
 
 def test_a_linear_probe_is_logistic_regression_and_counts_only_its_head():
-    adapted = HeadProbe().fit(encoder(), Support.of(*samples()))
+    inputs, labels = samples()
+    adapted = HeadProbe().fit(encoder(), Support.of(inputs, labels))
+    features = encoder()(inputs).mean(1).detach()
+    center = features.mean(0)
+    scaled = (features - center) / (features - center).square().sum(1).mean().sqrt()
+    expected = LinearProbe((0.1, 1.0, 10.0)).fit(scaled, labels).predict_proba(scaled)
+    torch.testing.assert_close(adapted.predict_proba(inputs), expected, rtol=1e-4, atol=1e-5)
     assert adapted.n_trainable == 8 * 3 + 3
     assert adapted.encoder.layers[0].up.weight.requires_grad
+
+
+@pytest.mark.parametrize("readout", [RidgeProbe, LDAProbe, LinearProbe, PrototypeProbe])
+def test_a_closed_form_read_out_becomes_the_head_of_its_frozen_model(readout, tmp_path):
+    inputs, labels = samples()
+    model = encoder()
+    adapted = FrozenReadout(readout=readout).fit(model, Support.of(inputs, labels))
+    assert adapted.encoder is model
+    with torch.no_grad():
+        features = model(inputs).mean(1)
+    assert adapted.predict(inputs).tolist() == readout().fit(features, labels).predict(features).tolist()
+    again = AdaptedModel.load(adapted.save(tmp_path / "a"), encoder())
+    assert torch.equal(again.outputs(inputs), adapted.outputs(inputs))
+    assert set(adapted.state_dict()) == {"head.out.weight", "head.out.bias"}
+
+
+def test_read_outs_of_values_become_heads_and_cosines_are_refused():
+    inputs, labels = samples()
+    speed = inputs[:, :, 0].mean(1) * 20 + 5
+    adapted = FrozenReadout(readout=RidgeReadout, pool="flatten").fit(encoder(), Support.of(inputs, speed))
+    assert adapted.predict(inputs).shape == (24, 1)
+    cosine = FrozenReadout(readout=lambda: PrototypeProbe("cosine"))
+    with pytest.raises(ValueError, match="no linear head"):
+        cosine.fit(encoder(), Support.of(inputs, labels))
 
 
 def test_values_are_predicted_in_their_own_units():
@@ -349,6 +387,22 @@ def test_unit_identification_trains_the_vectors_of_units_and_the_token_alone():
     assert own <= {"encoder.mtm.parts.0.embedding", "encoder.mtm.parts.0.token", "encoder.mtm.common_token"}
 
 
+@pytest.mark.parametrize("recipe", [MtMConfig.paper, MtMConfig.small, MtMConfig.modern])
+def test_an_mtm_from_scratch_keeps_nothing_that_other_sessions_taught(recipe):
+    model, binned, labels = mtm(recipe)
+    fresh = SessionEncoder(model, "monday").fresh()
+    old, new = SessionEncoder(model, "monday").state_dict(), fresh.state_dict()
+    assert {n: v.shape for n, v in old.items()} == {n: v.shape for n, v in new.items()}
+    assert not torch.equal(old["mtm.layers.0.up_proj.weight"], new["mtm.layers.0.up_proj.weight"])
+    parts = [n for n in old if ".parts." in n]
+    if recipe == MtMConfig.small:
+        assert all(torch.equal(old[n], new[n]) for n in parts)
+    else:
+        assert not all(torch.equal(old[n], new[n]) for n in parts)
+    adapted = FromScratch(options=QUICK).fit(model, Support.of(binned, labels))
+    assert adapted.predict(binned).shape == (40,)
+
+
 def test_features_of_an_mtm_are_its_states_factors_or_rates():
     model, binned, labels = mtm(MtMConfig.small, n_layers=1)
     counts = torch.from_numpy(binned.read(range(40)))
@@ -480,25 +534,39 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         AdaptedModel.load(tmp_path / "b", encoder())
     weights, config = folder / "model.safetensors", folder / "config.json"
     tensors, text = load_file(weights), config.read_text()
+
+    def rewrite(changed):
+        save_file(changed, weights)
+        description = {**json.loads(text), "weights_sha256": sha256_of(weights)}
+        config.write_text(json.dumps(description))
+
     for change, message in [
         ({"head.out.weight": torch.zeros(2, 2)}, r"head\.out\.weight in .* where the model has \(3, 8\)"),
         ({"head.more": torch.zeros(1)}, "where the model has nothing"),
     ]:
-        save_file({**tensors, **change}, weights)
+        rewrite({**tensors, **change})
         with pytest.raises(ValueError, match=message):
             AdaptedModel.load(folder, encoder())
-    save_file({n: v for n, v in tensors.items() if not n.endswith("_up")}, weights)
+    rewrite({n: v for n, v in tensors.items() if not n.endswith("_up")})
     with pytest.raises(ValueError, match="lacks"):
+        AdaptedModel.load(folder, encoder())
+    save_file(tensors, weights)
+    config.write_text(json.dumps({**json.loads(text), "weights_sha256": "0"}))
+    with pytest.raises(ValueError, match="not the file that"):
         AdaptedModel.load(folder, encoder())
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match="cut short"):
         AdaptedModel.load(folder, encoder())
+    save_file(tensors, weights)
     for key, value in [("structure", {"heads": 1}), ("structure", 3), ("format", "pickle"), ("classes", ...)]:
         description = json.loads(text)
         description.pop(key) if value is ... else description.update({key: value})
         config.write_text(json.dumps(description))
         with pytest.raises(ValueError, match=r"does not fit|format must be"):
             AdaptedModel.load(folder, encoder())
+    config.write_text(text)
+    with pytest.raises(ValueError, match="load it with AdaptedModel"):
+        StitchedModel.load(folder, mtm()[0])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="not a checkpoint"):

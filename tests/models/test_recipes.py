@@ -122,6 +122,20 @@ def test_forward_compiles_as_one_graph(recipe: str) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "recipe", [r for r in RECIPES if r != "small"]
+)  # whose read-in asks for the type of device
+def test_everything_is_computed_on_the_device_of_the_weights(recipe: str) -> None:
+    """Tensors on "meta" have no data but a device: to mix it with another is an error, as on a GPU."""
+    model = make_model(recipe).to("meta")
+    batch = batch_of([spikes(1, n)[0] for n in SESSIONS.values()], list(SESSIONS)).to("meta")
+    hidden = torch.zeros(batch.counts.shape, dtype=torch.bool, device="meta")
+    alone = model(batch.counts[:, :, :5], "five", "causal", hidden[:, :1, :5])
+    together = model.forward_batch(batch, ["causal", "neuron", "causal"], hidden=hidden)
+    assert alone.is_meta
+    assert together.is_meta
+
+
 @everyone
 def test_a_stored_model_comes_back_and_takes_new_sessions(recipe: str, tmp_path: Path) -> None:
     model = make_model(recipe)

@@ -27,10 +27,12 @@ from neurokern.adapters.few_shot import (
 from neurokern.adapters.few_shot_task import FewShotTask, few_shot_task, write_few_shot_splits
 from neurokern.adapters.fine_tune import FineTuneOptions
 from neurokern.adapters.front_ends import FewShotAdapter, few_shot_adapt
+from neurokern.adapters.frozen import FrozenReadout
 from neurokern.adapters.low_rank import add_low_rank, merge_low_rank
 from neurokern.adapters.probe import LinearProbe
 from neurokern.adapters.retrieval import retrieval_accuracy, retrieve, two_way_identification
 from neurokern.adapters.session_encoder import SessionEncoder
+from neurokern.adapters.session_stitch import SessionStitch, StitchedModel
 from neurokern.adapters.shared_space import SubjectInput, SubjectLayers
 from neurokern.adapters.stitch import adapt_session
 from neurokern.adapters.support import Support
@@ -58,6 +60,7 @@ __all__ = [
     "FewShotTask",
     "FineTuneOptions",
     "FromScratch",
+    "FrozenReadout",
     "FullFineTune",
     "GradualUnfreezing",
     "HeadProbe",
@@ -74,7 +77,9 @@ __all__ = [
     "RidgeProbe",
     "RidgeReadout",
     "SessionEncoder",
+    "SessionStitch",
     "SharedSpace",
+    "StitchedModel",
     "SubjectInput",
     "SubjectLayers",
     "Support",

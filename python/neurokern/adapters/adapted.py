@@ -27,6 +27,7 @@ from neurokern.checkpoint import (
     read_json,
     read_tensors,
     replace_checkpoint,
+    sha256_of,
     write_json,
 )
 
@@ -160,12 +161,7 @@ class AdaptedModel:
         ValueError
             If ``folder`` exists and holds other things.
         """
-        from safetensors.torch import save_file
-
         description = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "versions": {"neurokern": neurokern.__version__, "torch": torch.__version__},
             "adapter": self.adapter,
             "structure": {k: v for k, v in vars(self.structure).items() if v is not None},
             "classes": _plain_classes(self.classes),
@@ -174,11 +170,7 @@ class AdaptedModel:
             "chosen": dict(self.chosen),
             "base": self.base,
         }
-        with replace_checkpoint(folder) as temporary:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-            save_file(_without_sharing(tensors), temporary / WEIGHTS)
-            write_json(temporary / CONFIG, description)
-        return Path(folder)
+        return write_adapter(folder, description, self.state_dict())
 
     @classmethod
     def load(
@@ -201,11 +193,7 @@ class AdaptedModel:
         ValueError
             If a file is cut short, of another format, or does not fit the model.
         """
-        path = Path(os.path.abspath(folder))
-        if not path.is_dir():
-            raise FileNotFoundError(f"AdaptedModel.load: there is no folder {path}")
-        description = read_json(path / CONFIG)
-        check_format(description, path / CONFIG, FORMAT, FORMAT_VERSION)
+        description, tensors = read_adapter(folder, "")
         try:
             structure = Structure(**description["structure"])
             classes = description["classes"]
@@ -214,14 +202,13 @@ class AdaptedModel:
             base = fingerprint(Structure(session=structure.session).build(model, copied=False).encoder)
             pipeline = structure.build(model)
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise ValueError(f"AdaptedModel.load: {path / CONFIG} does not fit the model: {error}") from error
+            raise ValueError(f"AdaptedModel.load: {folder} does not fit the model: {error}") from error
         if check_base and base != facts["fitted_on"]:
             raise ValueError(
-                f"AdaptedModel.load: the adapter in {path} was fitted on a model with other weights; "
+                f"AdaptedModel.load: the adapter in {folder} was fitted on a model with other weights; "
                 "load that model, or pass check_base=False"
             )
-        tensors = read_tensors(path / WEIGHTS)
-        _check_tensors(tensors, pipeline, path / WEIGHTS)
+        _check_tensors(tensors, pipeline, str(folder))
         pipeline.load_state_dict(tensors, strict=False)
         return cls(
             pipeline=pipeline.eval(),
@@ -232,7 +219,7 @@ class AdaptedModel:
         )
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], pipeline: Pipeline, file: Path) -> None:
+def _check_tensors(tensors: Mapping[str, Tensor], pipeline: Pipeline, file: str) -> None:
     """Raise unless every tensor fits the pipeline, and all that the adapter adds is there."""
     known = pipeline.state_dict()
     for name, value in tensors.items():
@@ -246,6 +233,48 @@ def _check_tensors(tensors: Mapping[str, Tensor], pipeline: Pipeline, file: Path
     added = {name for name in known if name.startswith(("front.", "head."))} | updates
     if missing := sorted(added - tensors.keys()):
         raise ValueError(f"AdaptedModel.load: {file} lacks {missing[:4]}")
+
+
+def write_adapter(
+    folder: str | os.PathLike[str], description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Path:
+    """Write the two files of an adapter, whole or not at all."""
+    from safetensors.torch import save_file
+
+    with replace_checkpoint(folder) as temporary:
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(_without_sharing(plain), temporary / WEIGHTS)
+        head = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "versions": {"neurokern": neurokern.__version__, "torch": torch.__version__},
+            "weights_sha256": sha256_of(temporary / WEIGHTS),
+        }
+        write_json(temporary / CONFIG, {**head, **description})
+    return Path(folder)
+
+
+def read_adapter(folder: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the two files of an adapter: of the kind named, or, for "", of one with a structure.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :meth:`AdaptedModel.load`.
+    """
+    path = Path(os.path.abspath(folder))
+    if not path.is_dir():
+        raise FileNotFoundError(f"load: there is no folder {path}")
+    description = read_json(path / CONFIG)
+    check_format(description, path / CONFIG, FORMAT, FORMAT_VERSION)
+    found = description.get("adapter")
+    if (kind and found != kind) or (not kind and "structure" not in description):
+        other = "StitchedModel" if found == "SessionStitch" else "AdaptedModel"
+        raise ValueError(f"load: {path} holds a {found!r} adapter; load it with {other}.load")
+    tensors = read_tensors(path / WEIGHTS)
+    if description.get("weights_sha256") != sha256_of(path / WEIGHTS):
+        raise ValueError(f"load: {path / WEIGHTS} is not the file that {CONFIG} was written with")
+    return description, tensors
 
 
 def fingerprint(encoder: nn.Module) -> str:

@@ -22,7 +22,7 @@ from neurokern.adapters.probe import LinearProbe
 from neurokern.adapters.support import Support
 from neurokern.ops import ridge_cv
 
-__all__ = ["GradientAdapter", "class_loss", "encoder_of", "value_loss"]
+__all__ = ["GradientAdapter", "class_loss", "encoder_of", "outputs_of", "value_loss"]
 
 _ALPHAS = tuple(10.0**exponent for exponent in range(-3, 4))
 
@@ -172,7 +172,7 @@ class GradientAdapter:
 
     @torch.no_grad()
     def _n_features(self, encoder: nn.Module, inputs: Tensor) -> int:
-        features = _in_evaluation(encoder, inputs[:2])
+        features = outputs_of(encoder, inputs[:2])
         if features.ndim < 2:
             raise ValueError(
                 f"{type(self).__name__}: the encoder must map (samples, ...) to (samples, ..., features), "
@@ -220,7 +220,7 @@ class GradientAdapter:
         data = [part for part in (support, held) if part is not None]
         inputs = [part.inputs for part in data]
         if keeps:  # the features of a frozen encoder are computed once
-            model, inputs = pipeline.head, [_in_evaluation(encoder, values) for values in inputs]
+            model, inputs = pipeline.head, [outputs_of(encoder, values) for values in inputs]
         spread = self._start_head(pipeline, support, inputs[0] if keeps else None)
         targets = [_scaled(part.targets, spread) for part in data]
         outcome = Outcome(0, math.nan)
@@ -263,7 +263,7 @@ class GradientAdapter:
         if self.head != "linear" or self.start != "probe":
             return spread
         if features is None:
-            features = _in_evaluation(nn.Sequential(pipeline.front, pipeline.encoder), support.inputs)
+            features = outputs_of(nn.Sequential(pipeline.front, pipeline.encoder), support.inputs)
         pooled = pool_features(features, self.pool)
         weight, bias = _probe(pooled, _scaled(support.targets, spread), support.classes)
         out: nn.Linear = pipeline.head.out  # type: ignore[assignment]
@@ -278,11 +278,12 @@ def _probe(features: Tensor, targets: Tensor, classes: np.ndarray | None) -> tup
     if classes is not None:
         if len(targets.unique()) < len(classes):  # a class that is held out altogether
             return torch.zeros(len(classes), features.shape[-1]), torch.zeros(len(classes))
-        center = features.mean(0)
+        center = features.mean(0)  # so that a penalty means the same for features of any scale
         length = (features - center).square().sum(1).mean().sqrt().clamp_min(1e-12)
         probe = LinearProbe((0.1, 1.0, 10.0)).fit((features - center) / length, targets)
-        weight = probe.weights_.T / length
-        return weight, probe.bias_ - weight @ center
+        weights, bias = probe.coefficients()
+        weight = weights.T / length
+        return weight, bias - weight @ center
     flat, values = features.flatten(0, -2), targets.flatten(0, -2)
     unit = float((flat - flat.mean(0)).square().sum(1).mean().clamp_min(1e-12))
     if len(flat) < 3:
@@ -292,7 +293,7 @@ def _probe(features: Tensor, targets: Tensor, classes: np.ndarray | None) -> tup
 
 
 @torch.no_grad()
-def _in_evaluation(module: nn.Module, inputs: Tensor) -> Tensor:
+def outputs_of(module: nn.Module, inputs: Tensor) -> Tensor:
     """Outputs on the CPU with the module in evaluation mode, in which each part is left as it was."""
     modes = [(part, part.training) for part in module.modules()]
     device = next((p.device for p in module.parameters()), torch.device("cpu"))

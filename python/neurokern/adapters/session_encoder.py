@@ -43,6 +43,22 @@ class SessionEncoder(nn.Module):
         self.mtm = model.with_only(session)
         self.session, self.scheme, self.output = session, scheme, output
 
+    def fresh(self) -> SessionEncoder:
+        """Return an encoder of the same kind whose shared weights, and trained parts of the session, are new.
+
+        Parts that are estimated from the session's own counts (``read_in="factors"``) are kept: no other
+        session has a part in them.
+        """
+        from neurokern.models.factors import FactorParts
+
+        known = self.mtm.session_parts(self.session)
+        sizes = [(self.session, known.n_units, known.regions)]
+        model = type(self.mtm).with_sessions(self.mtm.config, sizes)
+        parts = model.session_parts(self.session)
+        if isinstance(known, FactorParts):
+            parts.load_state_dict(known.state_dict())
+        return SessionEncoder(model, self.session, self.scheme, self.output)
+
     def forward(self, counts: Tensor) -> Tensor:
         """Map float counts ``(windows, bins, units)`` to features ``(windows, bins, features)``."""
         if self.output == "states":

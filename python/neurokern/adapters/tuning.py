@@ -20,6 +20,7 @@ from neurokern.adapters.selection import (
     modules_by_name,
     normalization_parameters,
 )
+from neurokern.adapters.session_encoder import SessionEncoder
 from neurokern.adapters.support import Support
 
 __all__ = [
@@ -231,7 +232,7 @@ class FromScratch(GradientAdapter):
     ----------
     make_model : callable
         Returns a module with the names and shapes of the encoder, newly drawn. Called under the seed of the
-        options.
+        options. Not needed for an MtM.
     """
 
     make_model: Callable[[], nn.Module] | None = None
@@ -241,9 +242,12 @@ class FromScratch(GradientAdapter):
         return [(0, [name for name, _ in encoder.named_parameters()])]
 
     def _prepare(self, pipeline: Pipeline) -> None:
-        if self.make_model is None:
+        make_model = self.make_model
+        if make_model is None and isinstance(pipeline.encoder, SessionEncoder):
+            make_model = pipeline.encoder.fresh
+        if make_model is None:
             raise ValueError("FromScratch: pass make_model=, which returns the architecture with new weights")
-        state = self.make_model().state_dict()
+        state = make_model().state_dict()
         own = pipeline.encoder.state_dict()
         if {n: v.shape for n, v in state.items()} != {n: v.shape for n, v in own.items()}:
             different = sorted(state.keys() ^ own.keys())[:4] or "in shapes"

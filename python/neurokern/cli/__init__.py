@@ -10,11 +10,23 @@ import sys
 from collections.abc import Sequence
 
 from neurokern import __version__
-from neurokern.cli import adapt, cache, demo, encode, env, evaluate, info, report, train
+from neurokern.cli import (
+    adapt,
+    cache,
+    demo,
+    doctor,
+    encode,
+    env,
+    evaluate,
+    few_shot_command,
+    info,
+    report,
+    train,
+)
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, train, evaluate, adapt, encode, info, report, cache, env)
+_COMMANDS = (demo, train, evaluate, adapt, few_shot_command, encode, info, doctor, report, cache, env)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
 _INTERRUPTED = 130
 
@@ -24,20 +36,22 @@ examples:
   neurokern demo --data my_session/       the same on your own spikes
   neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
   neurokern evaluate runs/a --report      masked-prediction scores beside the baselines
+  neurokern few-shot runs/a new.npz --label choice   adapters on a recording with few labels
   neurokern info ds000001/                what a recording, an image or a BIDS folder holds
+  neurokern doctor ds000001/              what is wrong with it
   neurokern report ds000001/              a page of figures about its fMRI runs
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run a command and return its exit code: its own or 0, 2 for bad input, 130 when interrupted."""
     parser = _parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     try:
-        args.run(args)
+        code = args.run(args)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except KeyboardInterrupt:
         hint = getattr(args, "interrupted", "")
         print(f"\nneurokern {args.command}: interrupted{hint}", file=sys.stderr)

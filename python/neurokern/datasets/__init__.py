@@ -34,8 +34,15 @@ _HOME_OF = {
     "depth_groups": "regions",
     "with_region_groups": "regions",
     "load_alf": "alf",
+    "TimeSeries": "series",
+    "load_kilosort": "kilosort",
     "load_npz": "npz",
+    "load_nwb": "nwb",
+    "load_variables": "variables",
+    "select_good_units": "quality",
+    "unit_quality": "quality",
     "load_recording": "load",
+    "BucketBatchSampler": "bucket_sampler",
     "SessionBatchSampler": "sampler",
     "SpikeWindows": "torch_dataset",
     "Splits": "splits",
@@ -51,6 +58,7 @@ __all__ = [
     "BIDSIndex",
     "BIDSRun",
     "BinnedSession",
+    "BucketBatchSampler",
     "Channels",
     "FMRIStream",
     "FMRIWindows",
@@ -61,6 +69,7 @@ __all__ = [
     "SpikeRecording",
     "SpikeWindows",
     "Splits",
+    "TimeSeries",
     "WindowStream",
     "WindowedRecording",
     "bin_windows",
@@ -71,12 +80,17 @@ __all__ = [
     "depth_groups",
     "load_alf",
     "load_binned_npz",
+    "load_kilosort",
     "load_npz",
+    "load_nwb",
     "load_recording",
+    "load_variables",
     "pack_channels",
+    "select_good_units",
     "sliding_windows",
     "split_session",
     "trial_windows",
+    "unit_quality",
     "with_region_groups",
 ]
 
@@ -88,18 +102,24 @@ if TYPE_CHECKING:
     from neurokern.datasets.binned import BinnedSession, bin_windows
     from neurokern.datasets.binned_npz import load_binned_npz
     from neurokern.datasets.brain_mask import bright_mask
+    from neurokern.datasets.bucket_sampler import BucketBatchSampler
     from neurokern.datasets.channels import CHANNEL_TYPES, Channels, channel_name
     from neurokern.datasets.fmri_batch import collate_windows
     from neurokern.datasets.fmri_windows import FMRIWindows
+    from neurokern.datasets.kilosort import load_kilosort
     from neurokern.datasets.load import load_recording
     from neurokern.datasets.meeg_batch import pack_channels
     from neurokern.datasets.meeg_windows import MEEGWindows
     from neurokern.datasets.npz import load_npz
+    from neurokern.datasets.nwb import load_nwb
+    from neurokern.datasets.quality import select_good_units, unit_quality
     from neurokern.datasets.recording import SpikeRecording
     from neurokern.datasets.regions import depth_groups, with_region_groups
     from neurokern.datasets.sampler import SessionBatchSampler
+    from neurokern.datasets.series import TimeSeries
     from neurokern.datasets.splits import Splits, split_session
     from neurokern.datasets.torch_dataset import SpikeWindows
+    from neurokern.datasets.variables import load_variables
     from neurokern.datasets.window_stream import FMRIStream, WindowStream
     from neurokern.datasets.windowed import WindowedRecording
     from neurokern.datasets.windows import sliding_windows, trial_windows

@@ -333,7 +333,7 @@ class MtM(SessionStore):
             raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
         if counts.device.type == "cpu" and counts.numel() and not torch.compiler.is_compiling():
             _check_visible(counts, hidden, group)
-        return counts if torch.is_autocast_enabled(counts.device.type) else counts.to(self.prompts.dtype)
+        return counts.to(self.prompts.dtype)
 
 
 def _check_visible(counts: Tensor, hidden: Tensor | None, group: Group) -> None:
