@@ -45,7 +45,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: its own or 0, 2 for bad input, 128 + the signal that ended it."""
+    """Run a command and return its exit code: its own or 0, 2 for bad input, 128 + a signal."""
     parser = _parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
