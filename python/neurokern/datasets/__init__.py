@@ -20,6 +20,12 @@ _HOME_OF = {
     "FMRIWindows": "fmri_windows",
     "MEEGRun": "bids",
     "MEEGWindows": "meeg_windows",
+    "HeldOut": "window_splits",
+    "WindowSplits": "window_splits",
+    "check_no_leak": "window_splits",
+    "group_windows": "window_splits",
+    "leave_one_out": "window_splits",
+    "split_windows": "window_splits",
     "WindowStream": "window_stream",
     "channel_name": "channels",
     "pack_channels": "meeg_batch",
@@ -62,6 +68,7 @@ __all__ = [
     "Channels",
     "FMRIStream",
     "FMRIWindows",
+    "HeldOut",
     "MEEGRun",
     "MEEGWindows",
     "SessionBatchSampler",
@@ -70,14 +77,18 @@ __all__ = [
     "SpikeWindows",
     "Splits",
     "TimeSeries",
+    "WindowSplits",
     "WindowStream",
     "WindowedRecording",
     "bin_windows",
     "bright_mask",
     "channel_name",
+    "check_no_leak",
     "collate_spikes",
     "collate_windows",
     "depth_groups",
+    "group_windows",
+    "leave_one_out",
     "load_alf",
     "load_binned_npz",
     "load_kilosort",
@@ -89,6 +100,7 @@ __all__ = [
     "select_good_units",
     "sliding_windows",
     "split_session",
+    "split_windows",
     "trial_windows",
     "unit_quality",
     "with_region_groups",
@@ -120,6 +132,14 @@ if TYPE_CHECKING:
     from neurokern.datasets.splits import Splits, split_session
     from neurokern.datasets.torch_dataset import SpikeWindows
     from neurokern.datasets.variables import load_variables
+    from neurokern.datasets.window_splits import (
+        HeldOut,
+        WindowSplits,
+        check_no_leak,
+        group_windows,
+        leave_one_out,
+        split_windows,
+    )
     from neurokern.datasets.window_stream import FMRIStream, WindowStream
     from neurokern.datasets.windowed import WindowedRecording
     from neurokern.datasets.windows import sliding_windows, trial_windows
