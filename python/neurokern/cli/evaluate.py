@@ -15,7 +15,6 @@ _EXAMPLES = """\
   neurokern evaluate runs/a --report            with figures
   neurokern evaluate runs/a other/copy.npz      only these; the model must know the sessions
   neurokern evaluate runs/a --max-units 100     score 100 units of each session (faster)
-
   neurokern evaluate runs/a --conditions choice,feedback --label choice    PSTHs and decoding
 
 Tasks: co-smoothing (each unit from all others), forward-prediction (the last tenth of a window),
