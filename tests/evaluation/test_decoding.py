@@ -31,17 +31,17 @@ def labeled_features(n_trials=80, n_features=12, strength=1.5, seed=0):
 
 @pytest.mark.parametrize("readout", ["logistic", "ridge", "lda"])
 def test_finds_what_is_there_and_nothing_where_nothing_is(readout):
-    features, labels = labeled_features(160)
+    features, labels = labeled_features(120, 6)
     table = decode_labels(features, labels, readout=readout).set_index("features")
     noise, states = table.loc["raw counts"], table.loc["states"]
     assert states["balanced_accuracy"] > 0.7
     assert states["auc"] > 0.75
-    assert abs(noise["auc"] - 0.5) < 0.15
+    assert abs(noise["auc"] - 0.5) < 0.2
     assert states["low"] < states["balanced_accuracy"] < states["high"]
     assert states["difference"] == pytest.approx(states["balanced_accuracy"] - noise["balanced_accuracy"])
     assert states["difference_low"] > 0
     assert np.isnan(noise["difference"])
-    assert (states["chance"], states["n_trials"], states["n_folds"]) == (0.5, 160, 5)
+    assert (states["chance"], states["n_trials"], states["n_folds"]) == (0.5, 120, 5)
 
 
 def test_test_trials_never_reach_the_fit():

@@ -19,10 +19,10 @@ from neurokern.evaluation import (
     UnitMeanPredictor,
     evaluate_masked_prediction,
     paired_differences,
-    psth_rates,
     score_rates,
     summarize,
     training_mean,
+    tuned_psth_rates,
 )
 from neurokern.evaluation.tasks import sample_units
 from neurokern.report.sections import MIN_SPIKES
@@ -100,7 +100,7 @@ def score_sessions(
             )
             tables.append(table.drop(columns="subject"))
         if conditions is not None and parts.test.trials is not None:
-            rates = psth_rates(parts.train, parts.test, conditions)
+            rates = tuned_psth_rates(parts.train, parts.validation, parts.test, conditions)
             given = score_rates(
                 rates,
                 parts.test,

@@ -8,7 +8,7 @@ from neurokern.evaluation.masked_prediction import evaluate_masked_prediction, s
 from neurokern.evaluation.mtm_predictor import MtMPredictor
 from neurokern.evaluation.poisson_glm import PoissonGLM, fit_poisson_glm
 from neurokern.evaluation.predictors import Predictor, TimeCoursePredictor, UnitMeanPredictor
-from neurokern.evaluation.psth import psth_rates
+from neurokern.evaluation.psth import psth_rates, tuned_psth_rates
 from neurokern.evaluation.reduced_rank_predictor import ReducedRankPredictor
 from neurokern.evaluation.ridge_predictor import RidgePredictor
 from neurokern.evaluation.summary import paired_differences, summarize
@@ -41,4 +41,5 @@ __all__ = [
     "simulate_sessions",
     "summarize",
     "training_mean",
+    "tuned_psth_rates",
 ]
