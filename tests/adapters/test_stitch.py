@@ -186,3 +186,18 @@ def test_a_model_with_factors_gives_them_as_features():
         factors = model.eval().expected_factors(counts, "known", "neuron")
     assert features.shape == (24, 3)
     torch.testing.assert_close(features, factors.mean(1))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-2])
+def test_unit_vectors_of_a_new_session_start_as_those_of_known_units(rate: float) -> None:
+    known, new = session_of(5, "known"), session_of(7, "new", seed=1)
+    model = tiny_model(known, recipe=MtMConfig.modern)
+    before = weights_of(model)
+    adapted = adapt_session(model, new, config=replace(quick(1), session_learning_rate=rate, warmup=1.0))
+    assert adapted.sessions == ("known", "new")
+    after = weights_of(adapted)
+    assert all(torch.equal(after[name], before[name]) for name in before)  # the trunk and the known session
+    vectors, known_vectors = (adapted.session_parts(name).embedding for name in ("new", "known"))
+    distance = torch.cdist(vectors, known_vectors).amin(1)
+    assert (distance == 0).all() if rate == 0 else (distance < 0.1).all()
+    assert adapted.session_parts("new").regions == tuple(new.regions)

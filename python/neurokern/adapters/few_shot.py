@@ -67,6 +67,7 @@ def few_shot_episodes(
     shots: Sequence[int] = (1, 2, 5, 10, 20),
     episodes: int = 100,
     control_episodes: int = 20,
+    tuned_episodes: int | None = None,
     seed: int = 0,
     small_classes: str = "skip",
     progress: bool = False,
@@ -82,6 +83,8 @@ def few_shot_episodes(
     """
     sessions = [tasks] if isinstance(tasks, FewShotTask) else list(tasks)
     makers = DEFAULT_ADAPTERS if adapters is None else adapters
+    if tuned_episodes is not None and tuned_episodes < 1:
+        raise ValueError(f"evaluate_few_shot: tuned_episodes must be at least 1, got {tuned_episodes}")
     _check_protocol(sessions, makers, shots, episodes, control_episodes, small_classes)
     usable = [usable_shots(task, shots, small_classes) for task in sessions]
     rows: list[dict[str, object]] = []
@@ -92,7 +95,7 @@ def few_shot_episodes(
             for name, maker in makers.items():
                 for found in sets:
                     bar.set_postfix(adapter=name, shots=found.k)
-                    rows += _rows(task, name, maker, found)
+                    rows += _rows(task, name, maker, found, tuned_episodes)
                     bar.update()
     columns = ["session", "subject", "metric", "features", "adapter", "shots", "episode", "shuffled"]
     columns += ["score", "chance", "n_query", "n_trainable", "seconds"]
@@ -106,6 +109,7 @@ def evaluate_few_shot(
     shots: Sequence[int] = (1, 2, 5, 10, 20),
     episodes: int = 100,
     control_episodes: int = 20,
+    tuned_episodes: int | None = None,
     seed: int = 0,
     small_classes: str = "skip",
     confidence: float = 0.95,
@@ -136,6 +140,9 @@ def evaluate_few_shot(
     control_episodes : int, default 20
         Episodes that are repeated with the labels of the support set shuffled: what a read-out scores when
         there is nothing to learn. Adapters of models, which cost more, are spared.
+    tuned_episodes : int, optional
+        Run adapters of models on the first so many episodes only; all by default. Differences to others are
+        over the episodes that both ran.
     seed : int, default 0
         Episodes depend on it, on the session's name and on their number alone; see
         :func:`write_few_shot_splits`.
@@ -174,6 +181,7 @@ def evaluate_few_shot(
         shots=shots,
         episodes=episodes,
         control_episodes=control_episodes,
+        tuned_episodes=tuned_episodes,
         seed=seed,
         small_classes=small_classes,
         progress=progress,
@@ -289,9 +297,9 @@ class SupportSets:
     episode: list[int]
     shuffled: list[bool]
 
-    def unshuffled(self) -> SupportSets:
-        """Return the sets with their own labels alone."""
-        kept = [at for at, shuffled in enumerate(self.shuffled) if not shuffled]
+    def unshuffled(self, most: int | None) -> SupportSets:
+        """Return the sets with their own labels alone, and of those the first ``most``."""
+        kept = [at for at, shuffled in enumerate(self.shuffled) if not shuffled][:most]
         return SupportSets(
             self.k,
             [self.windows[at] for at in kept],
@@ -315,11 +323,13 @@ def _support_sets(task: FewShotTask, draws: Sequence[Draw], k: int, control_epis
     )
 
 
-def _rows(task: FewShotTask, name: str, maker: Maker, sets: SupportSets) -> Iterator[dict[str, object]]:
+def _rows(
+    task: FewShotTask, name: str, maker: Maker, sets: SupportSets, tuned_episodes: int | None
+) -> Iterator[dict[str, object]]:
     """Rows of one adapter for one k: on every kind of features, or on every encoder."""
     adapter: Any = maker() if callable(maker) else maker
     if _adapts_model(maker):
-        sets = sets.unshuffled()
+        sets = sets.unshuffled(tuned_episodes)
         found = {kind: _adapted(task, adapter, model, sets) for kind, model in task.encoders.items()}
     else:
         make: Any = maker
