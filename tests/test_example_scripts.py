@@ -13,10 +13,15 @@ SHOWN = {"spikes_to_scores.py": "co-smoothing", "few_shot_on_your_trials.py": "r
 
 def test_every_example_is_run_here():
     tested_elsewhere = {"bids_to_batches.py", "spikes_to_batches.py", "scores_by_session.py"}
-    tested_elsewhere.add("masking_ablation.py")  # evaluation/test_masking_ablation.py
+    tested_elsewhere |= {
+        "masking_ablation.py",
+        "other_recordings.py",
+    }  # evaluation/test_masking_ablation.py; below
     tested_elsewhere |= {"task_activation.py", "decode_blocks.py"}  # test_fmri_results.py
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py"}  # test_encoding_results.py
     tested_elsewhere |= {"few_shot_across_subjects.py", "few_shot_objects.py"}  # test_few_shot_results.py
+    # test_encoding_results.py
+    tested_elsewhere |= {"predict_areas.py", "design_from_events.py", "responses_to_objects.py"}
     tested_elsewhere |= {"tokens_for_other_models.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 
@@ -54,6 +59,18 @@ def test_scores_by_session_averages_over_units_then_sessions(tmp_path, monkeypat
     shown = capsys.readouterr().out
     assert "| co-smoothing | ≥ 20 spikes | +0.200 | +0.300 | -0.100 | 1 of 2 sessions |" in shown
     assert "| raw | 0.500 | 0.625 |" in shown
+
+
+def test_another_recording_is_predicted_and_decoded(shared_data, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    file = shared_data / "spikes" / "hippocampus_ca1" / "linear_track.npz"
+    monkeypatch.setattr(sys, "argv", ["other_recordings.py", "ca1", str(file), "2"])
+    runpy.run_path(str(EXAMPLES / "other_recordings.py"), run_name="__main__")
+    text = capsys.readouterr().out
+    assert "forward-prediction" in text
+    assert "MtM states  position" in text
+    assert "inf" not in text
 
 
 def test_bids_to_batches_shows_voxels_and_parcels(shared_data, tmp_path, monkeypatch, capsys):

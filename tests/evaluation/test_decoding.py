@@ -153,6 +153,21 @@ def test_behavior_score_is_that_of_all_held_out_bins_together():
     assert table["r2"][0] == pytest.approx(r2_score(y[~rows], design[~rows] @ weights), abs=1e-4)
 
 
+def test_a_feature_that_wakes_up_after_training_does_not_rule_the_test():
+    counts, signal = behavior_case()
+    sleeper = np.full((40, 15, 1), 1e-9, dtype=np.float32)
+    sleeper[0, 0] = 2e-9
+    sleeper[32:] = 1.0
+    folds = [(np.arange(32), np.arange(32, 40))]
+    features = np.concatenate([counts, sleeper], axis=2)
+    table = decode_behavior({"x": features}, signal, lags=(0, 1, 2), folds=folds)
+    assert table["r2"][0] > 0.8
+    labels = (np.arange(40) % 2).astype(int)
+    counts[:, :, 0] += labels[:, None]
+    flat = np.concatenate([counts.sum(1), sleeper[:, :1, 0]], axis=1)
+    assert decode_labels({"x": flat}, labels, folds=folds, readout="ridge")["balanced_accuracy"][0] > 0.8
+
+
 def test_missing_behavior_is_left_out_and_changes_nothing_else():
     counts, signal = behavior_case()
     signal[7:10, 3:8] = np.nan

@@ -65,9 +65,9 @@ def brute_force_scores(counts, regions, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("batch_size", [None, 1, 7])
-def test_matches_one_query_at_a_time(task, batch_size):
-    session, _ = poisson_session(5, 20, 7)
+@pytest.mark.parametrize(("batch_size", "n_windows"), [(None, 5), (1, 5), (7, 5), (None, 18), (7, 18)])
+def test_matches_one_query_at_a_time(task, batch_size, n_windows):
+    session, _ = poisson_session(n_windows, 20, 7)
     table = evaluate_masked_prediction(Spy(), session, [task], batch_size=batch_size)
     expected = brute_force_scores(session.counts, session.regions, task)
     np.testing.assert_allclose(table["bits_per_spike"], expected, rtol=1e-5)

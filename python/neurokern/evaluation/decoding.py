@@ -157,6 +157,7 @@ def decode_labels(
     return pd.DataFrame(rows, columns=[*columns, "n_trials", "n_folds"])
 
 
+_LEAST_SPREAD = 1e-6  # of the typical one over features
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
 
 
@@ -364,6 +365,7 @@ def _fold_scores(
     """Decision scores of the test trials, ``(tested, classes)``; -inf for a class not seen in training."""
     make, candidates = _READOUTS[readout]
     train, test = fold
+    values = values[:, _varying(values[train])]
     losses = np.zeros(len(candidates))
     for kept, held_out in inner_folds(train, gap, groups, n_inner):
         fitted_on = train[kept]
@@ -440,10 +442,23 @@ def _fold_residuals(
         fitted_on, scored_on = sides
         if len(fitted_on) > 1 and len(scored_on):
             inner.append((fitted_on, scored_on))
+    design = design[:, _varying(design[rows])]
     alphas = list(alphas) if inner else [float(np.median(alphas))]
     encoder = RidgeEncoder(alphas=alphas, folds=inner or 2, standardize=True)
     encoder.fit(design[rows], target[rows].to(design.dtype))
     residual[asked] = target[asked] - encoder.predict(design[asked]).double()
+
+
+def _varying(values: Tensor) -> Tensor:
+    """Tell which features vary over the training samples, or keep the first if none does.
+
+    One that a unit silent in training leaves at rounding errors would, divided by its spread, rule the test
+    samples.
+    """
+    spread = values.double().std(0, correction=0)
+    varies = spread > _LEAST_SPREAD * spread.square().mean().sqrt()
+    varies[0] |= not varies.any()
+    return varies
 
 
 def _r2_over_draws(
