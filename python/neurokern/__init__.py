@@ -35,6 +35,7 @@ _PACKAGES = {
     "encoding",
     "evaluation",
     "extractors",
+    "hub",
     "metrics",
     "models",
     "ops",

@@ -376,6 +376,79 @@ def test_states_keep_directions_and_single_targets_and_name_what_is_wrong():
         RidgeProbe().state_dict()
 
 
+@pytest.mark.parametrize("probe", [*PROBES, RidgeReadout, ReducedRankReadout])
+def test_features_beyond_what_can_be_computed_with_are_refused(probe):
+    features, labels = np.arange(12.0).reshape(6, 2), np.arange(6) % 2
+    for bad, error, message in [
+        (features * 1e200, ValueError, r"below 1e\+150 in size"),
+        (np.where(features > 9, np.inf, features), ValueError, "infinity in 1 of 6 samples"),
+        (torch.from_numpy(features).to_sparse(), TypeError, "dense tensor"),
+        (torch.empty(6, 2, device="meta"), TypeError, "that holds values"),
+        (features + 1j, TypeError, "numbers"),
+        (features[:, :0], ValueError, "hold something"),
+    ]:
+        with pytest.raises(error, match=message):
+            probe().fit(bad, labels)
+
+
+@pytest.mark.parametrize("probe", [RidgeProbe, LDAProbe, ReducedRankProbe, RidgeReadout])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_float32_of_any_size_is_read_out_alike(probe, size):
+    features, labels = clouds(10, 5, distance=3)
+    features = features.astype(np.float32)
+    scaled = features * np.float32(size)
+    np.testing.assert_allclose(
+        probe().fit(scaled, labels).predict(scaled),
+        probe().fit(features, labels).predict(features),
+        rtol=1e-3,
+    )
+
+
+def test_layouts_and_types_of_features_do_not_matter():
+    features, labels = clouds(8, 4)
+    features = features.astype(np.float16)
+    wanted = RidgeProbe().fit(features.astype(np.float32), labels).decision_function(features)
+    for same in (
+        np.asfortranarray(features),
+        np.repeat(features, 2, 0)[::2],
+        features[::-1][::-1],
+        torch.from_numpy(features.T.copy()).T,
+        np.broadcast_to(features, features.shape),
+    ):
+        np.testing.assert_array_equal(RidgeProbe().fit(same, labels).decision_function(same), wanted)
+    counts = np.abs(9 * features).astype(np.uint8)
+    assert RidgeProbe().fit(counts, labels).weights_.dtype == torch.float32
+    assert RidgeReadout().fit(features.tolist(), labels.tolist()).predict(features).shape == (16,)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (np.array(["2020-01-01", "2021-01-01"] * 2, "M8[D]"), TypeError, "words or numbers, got datetime64"),
+        (np.array([1j, 2, 1j, 2]), TypeError, "words or numbers, got complex128"),
+        (np.zeros((4, 1)), ValueError, "one entry per sample"),
+    ],
+)
+def test_labels_of_other_kinds_are_refused(labels, error, message):
+    with pytest.raises(error, match=message):
+        RidgeProbe().fit(np.eye(4), labels)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (np.ones(3), r"shape \(2,\), one number per feature, got \(3,\)"),
+        (np.ones((2, 2)), r"got \(2, 2\)"),
+        ({0: np.ones(2)}, "must hold all classes, got none of .1."),
+        ({0: np.ones(2), 1: np.ones(3)}, r"got \(3,\)"),
+        (np.full(2, np.nan), "finite"),
+    ],
+)
+def test_prior_means_that_do_not_fit_are_named(prior, message):
+    with pytest.raises(ValueError, match=message):
+        PrototypeProbe(pseudo_counts=1.0, prior_means=prior).fit(np.eye(4)[:, :2], [0, 1, 0, 1])
+
+
 def test_features_may_have_any_byte_order_and_must_be_numbers():
     features, labels = np.arange(8.0).reshape(4, 2), np.array([0, 0, 1, 1])
     wanted = RidgeProbe().fit(features, labels).predict(features)

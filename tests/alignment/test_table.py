@@ -200,7 +200,7 @@ def test_who_the_subjects_were_is_not_written(tmp_path):
     ],
 )
 def test_damaged_files_of_tables_are_value_errors(tmp_path, damage):
-    good = {"format": "neurokern-alignment", "format_version": 1, "tables": []}
+    good = {"format": "neurokern-tables", "format_version": 1, "tables": []}
     (tmp_path / "alignment.json").write_text(json.dumps(good | damage))
     with pytest.raises(ValueError, match=r"alignment\.json"):
         read_tables(tmp_path / "alignment.json")

@@ -74,6 +74,7 @@ def test_means_over_repeats_have_a_higher_ceiling(arrays, capsys):
     files = [folder / f"repeat{number}.npy" for number in range(4)]
     _, scores = encode(capsys, folder, "--averaged", "4", "--repeats", *files)
     ceiling = spearman_brown(explainable_variance(repeats), 4)
+    np.testing.assert_allclose(scores["explainable_variance_of_means"], ceiling)
     np.testing.assert_allclose(scores["r2_normalized"][2:], (scores["r2"] / ceiling)[2:])
 
 

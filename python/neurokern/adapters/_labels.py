@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_LARGEST = 1e150  # squares of larger numbers overflow when they are summed
+
 Features = Tensor | np.ndarray
 Labels = Tensor | np.ndarray | Sequence[object]
 Self = TypeVar("Self", bound="Readout")
@@ -30,10 +32,12 @@ class Scaler:
         Without ``standardize``, and for a feature that never varies there, features are only centered: that
         changes no read-out, and saves float32 from differences of large numbers.
         """
-        mean = features.mean(-2)
+        mean = features.mean(-2, dtype=torch.float64).to(features.dtype)
         if not standardize:
             return cls(mean, torch.ones_like(mean))
-        spread = (features - mean[..., None, :]).square().mean(-2).sqrt()
+        # In float64: squares of large float32 numbers overflow, those of small ones vanish.
+        length = torch.linalg.vector_norm(features - mean[..., None, :], dim=-2, dtype=torch.float64)
+        spread = (length / features.shape[-2] ** 0.5).to(features.dtype)
         varies = spread > 1e-6 * mean.abs()
         return cls(mean, torch.where(varies, spread, torch.ones_like(spread)))
 
@@ -81,6 +85,8 @@ def _numbered(function: str, labels: Labels, shape: tuple[int, ...]) -> tuple[np
         raise ValueError(f"{function}: labels must have one entry per sample {wanted}, got {names.shape}")
     if names.dtype == object:
         names = _plain_labels(function, names)
+    if names.dtype.kind not in "biufU":
+        raise TypeError(f"{function}: labels must be words or numbers, got {names.dtype}")
     if names.dtype.kind == "f" and np.isnan(names).any():
         raise ValueError(f"{function}: labels must not be NaN; leave out samples without a label")
     classes, number = np.unique(names, return_inverse=True)
@@ -118,6 +124,8 @@ def check_features(
         if any(step < 0 for step in features.strides) or not features.flags.writeable:
             features = features.copy()  # torch takes no negative strides, and warns of read-only arrays
     values = torch.as_tensor(features)
+    if values.layout != torch.strided or values.is_meta:
+        raise TypeError(f"{function}: features must be a dense tensor that holds values")
     if values.is_complex():
         raise TypeError(f"{function}: features must be real numbers, got {values.dtype}")
     # Whole numbers above 2**24 do not fit into float32.
@@ -129,11 +137,13 @@ def check_features(
             f"{function}: features must have shape ({wanted}) and hold something, got {tuple(values.shape)}"
         )
     low, high = values.aminmax()
-    if not (low > -torch.inf and high < torch.inf):  # NaN fails both
+    if not (low > -_LARGEST and high < _LARGEST):  # NaN fails both
         bad = int((~values.isfinite()).any(-1).sum())
         raise ValueError(
             f"{function}: features must be finite, got NaN or infinity in {bad} of "
             f"{values[..., 0].numel()} samples"
+            if bad
+            else f"{function}: features must be below {_LARGEST:g} in size; give them in another unit"
         )
     return values.detach()
 
@@ -210,7 +220,7 @@ class Readout:
 
     def _outputs(self, features: Features) -> Tensor:
         self._check_fitted(stack=False)
-        values = check_features(type(self).__name__, features, len(self.weights_)).to(self.weights_.dtype)
+        values = check_features(type(self).__name__, features, len(self.weights_)).to(self.weights_)
         if self._unit_length:
             values = unit_length(values)
         return self._scaler(values) @ self.weights_ + self.bias_
@@ -221,7 +231,7 @@ class Readout:
         name, n_features = type(self).__name__, self.weights_.shape[1]
         shared = np.ndim(features) == 2
         axes = ("samples", "features") if shared else ("episodes", "samples", "features")
-        values = check_features(name, features, n_features, axes=axes).to(self.weights_.dtype)
+        values = check_features(name, features, n_features, axes=axes).to(self.weights_)
         if not shared and len(values) != len(self.weights_):
             raise ValueError(
                 f"{name}: features must be of {len(self.weights_)} episodes, or of shape (samples, "

@@ -1,4 +1,4 @@
-"""Alignment tables as one JSON file that people and programs can read."""
+"""Tables of scores as one JSON file that people and programs can read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from neurokern.checkpoint import check_format, read_json, write_json
 
 __all__ = ["read_tables", "write_tables"]
 
-FORMAT = "neurokern-alignment"
+FORMAT = "neurokern-tables"
 FORMAT_VERSION = 1
-_PERSONAL = ("subject", "session", "participant", "animal", "mouse")
+_PERSONAL = {"subject", "session", "participant", "patient", "animal", "mouse", "monkey", "eid"}
 
 
 def write_tables(file: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write tables of :func:`neurokern.alignment.alignment_table` under their names.
+    """Write tables, such as :func:`neurokern.alignment.alignment_table` makes, under their names.
 
     Raises
     ------
@@ -28,9 +28,9 @@ def write_tables(file: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """
     stored = []
     for name, table in tables.items():
-        if personal := [column for column in table.columns if str(column).lower() in _PERSONAL]:
+        if personal := [c for c in table.columns if _PERSONAL & set(str(c).lower().split("_"))]:
             raise ValueError(
-                f"alignment table {name!r} must not say who the subjects were, got the columns {personal}; "
+                f"table {name!r} must not say who the subjects were, got the columns {personal}; "
                 "average over them, or number them in a column of another name"
             )
         rows = [[_plain(name, cell) for cell in row] for row in table.itertuples(index=False, name=None)]
@@ -61,7 +61,7 @@ def read_tables(file: Path) -> dict[str, pd.DataFrame]:
             table.attrs = dict(stored["settings"])
             tables[str(stored["name"])] = table
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"{file} does not hold alignment tables: {error}") from error
+        raise ValueError(f"{file} does not hold tables: {error}") from error
     return tables
 
 
@@ -71,4 +71,4 @@ def _plain(name: str, value: Any) -> Any:
         return None
     if isinstance(value, (bool, int, float, str)):
         return value
-    raise ValueError(f"alignment table {name!r} must hold numbers and text, got {value!r}")
+    raise ValueError(f"table {name!r} must hold numbers and text, got {value!r}")

@@ -59,7 +59,7 @@ def read_repeats(files: Sequence[str], data: EncodingData, *, detrend: bool) -> 
         raise ValueError(
             f"--repeats must have the targets of --y ({data.Y.shape[1]}), got {repeats.shape[2]}"
         )
-    check_finite_values("encode", "--repeats", as_tensor("encode", "--repeats", repeats).flatten(0, 1))
+    check_finite_values("encode", "--repeats", as_tensor("encode", "--repeats", repeats))
     if detrend:
         repeats = np.stack([detrended(one, np.zeros(len(one), np.int64)) for one in repeats])
     return repeats
@@ -80,7 +80,10 @@ def add_ceilings(
     )
 
     explainable = np.asarray(explainable_variance(repeats))
-    ceiling = explainable if averaged == 1 else np.asarray(spearman_brown(explainable, averaged))
+    ceiling, of_means = explainable, {}
+    if averaged > 1:
+        ceiling = np.asarray(spearman_brown(explainable, averaged))
+        of_means = {"explainable_variance_of_means": ceiling}
     r2, pearson = (
         normalize_scores(scores, ceiling, metric)
         for scores, metric in ((result.r2, "r2"), (result.pearson, "pearson"))
@@ -97,6 +100,7 @@ def add_ceilings(
         {"repeats": len(repeats), "averaged": averaged},
         ceilings={
             "explainable_variance": explainable,
+            **of_means,
             "split_half_reliability": np.asarray(split_half_reliability(repeats, seed=seed)),
             "r2_normalized": np.asarray(r2.scores),
             "pearson_normalized": np.asarray(pearson.scores),

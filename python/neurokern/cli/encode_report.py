@@ -82,9 +82,10 @@ def _ceiling_section(result: EncodingResult) -> Section:
             f"Responses are means over {averaged} repeats; the ceiling is the explainable variance carried "
             "to as many by the Spearman-Brown formula."
         )
+    ceiling = result.ceilings.get("explainable_variance_of_means", result.ceilings["explainable_variance"])
     parts: list[Figure | Table] = [table]
-    if (np.isfinite(result.r2) & np.isfinite(result.ceilings["explainable_variance"])).any():
-        parts.append(ceiling_scatter(result.ceilings["explainable_variance"], result.r2))
+    if (np.isfinite(result.r2) & np.isfinite(ceiling)).any():
+        parts.append(ceiling_scatter(ceiling, result.r2))
     return Section(title="What noise allows", text=[text], parts=parts)
 
 

@@ -20,6 +20,15 @@ _HOME_OF = {
     "FMRIWindows": "fmri_windows",
     "MEEGRun": "bids",
     "MEEGWindows": "meeg_windows",
+    "HeldOut": "window_splits",
+    "WindowSplits": "window_splits",
+    "check_no_leak": "window_splits",
+    "group_windows": "window_splits",
+    "leave_one_out": "window_splits",
+    "split_windows": "window_splits",
+    "Clock": "clock",
+    "PairedWindows": "paired_windows",
+    "SampledSeries": "paired_windows",
     "WindowStream": "window_stream",
     "channel_name": "channels",
     "pack_channels": "meeg_batch",
@@ -60,24 +69,32 @@ __all__ = [
     "BinnedSession",
     "BucketBatchSampler",
     "Channels",
+    "Clock",
     "FMRIStream",
     "FMRIWindows",
+    "HeldOut",
     "MEEGRun",
     "MEEGWindows",
+    "PairedWindows",
+    "SampledSeries",
     "SessionBatchSampler",
     "SpikeBatch",
     "SpikeRecording",
     "SpikeWindows",
     "Splits",
     "TimeSeries",
+    "WindowSplits",
     "WindowStream",
     "WindowedRecording",
     "bin_windows",
     "bright_mask",
     "channel_name",
+    "check_no_leak",
     "collate_spikes",
     "collate_windows",
     "depth_groups",
+    "group_windows",
+    "leave_one_out",
     "load_alf",
     "load_binned_npz",
     "load_kilosort",
@@ -89,6 +106,7 @@ __all__ = [
     "select_good_units",
     "sliding_windows",
     "split_session",
+    "split_windows",
     "trial_windows",
     "unit_quality",
     "with_region_groups",
@@ -104,6 +122,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.brain_mask import bright_mask
     from neurokern.datasets.bucket_sampler import BucketBatchSampler
     from neurokern.datasets.channels import CHANNEL_TYPES, Channels, channel_name
+    from neurokern.datasets.clock import Clock
     from neurokern.datasets.fmri_batch import collate_windows
     from neurokern.datasets.fmri_windows import FMRIWindows
     from neurokern.datasets.kilosort import load_kilosort
@@ -112,6 +131,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.meeg_windows import MEEGWindows
     from neurokern.datasets.npz import load_npz
     from neurokern.datasets.nwb import load_nwb
+    from neurokern.datasets.paired_windows import PairedWindows, SampledSeries
     from neurokern.datasets.quality import select_good_units, unit_quality
     from neurokern.datasets.recording import SpikeRecording
     from neurokern.datasets.regions import depth_groups, with_region_groups
@@ -120,6 +140,14 @@ if TYPE_CHECKING:
     from neurokern.datasets.splits import Splits, split_session
     from neurokern.datasets.torch_dataset import SpikeWindows
     from neurokern.datasets.variables import load_variables
+    from neurokern.datasets.window_splits import (
+        HeldOut,
+        WindowSplits,
+        check_no_leak,
+        group_windows,
+        leave_one_out,
+        split_windows,
+    )
     from neurokern.datasets.window_stream import FMRIStream, WindowStream
     from neurokern.datasets.windowed import WindowedRecording
     from neurokern.datasets.windows import sliding_windows, trial_windows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 from neurokern._check import check_integer, check_number, check_positive
 from neurokern.datasets.fmri_batch import WindowList, stack_windows
 from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, event_times, trial_types
-from neurokern.datasets.window_places import at_events, at_stride
+from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
@@ -241,6 +242,28 @@ class FMRIWindows(Dataset[dict[str, Any]]):
     def feature_dim(self) -> int | tuple[int, ...]:
         """Size of a volume's signal: voxels, parcels, or voxels along x, y and z."""
         return self.extractor.feature_dim(self.runs[0])
+
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the run of each window, and the seconds that it begins and ends at."""
+        run = np.array([window.run for window in self.windows], dtype=np.int64)
+        start = np.array([window.start for window in self.windows], dtype=np.float64)
+        tr = np.array([run.repetition_time for run in self.runs])[run]
+        return run, start * tr, (start + np.array(self._lengths)[run]) * tr
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> FMRIWindows:
+        """Return the dataset of some of the windows, in this dataset's order.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Numbers of windows, each at most once.
+        """
+        chosen = sorted_indices("FMRIWindows.select", indices, len(self))
+        part = copy.copy(self)
+        part.windows = [self.windows[i] for i in chosen]
+        runs = [window.run for window in part.windows]
+        part.offsets = np.searchsorted(runs, np.arange(len(self.runs) + 1)).astype(np.int64)
+        return part
 
     def prepare(self, threads: int = 1) -> FMRIWindows:
         """Decode, pack and fit all runs ahead of the first epoch, several at once; return the dataset.

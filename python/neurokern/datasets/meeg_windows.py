@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import uuid
@@ -21,7 +22,7 @@ from neurokern._check import check_integer, check_memory, check_number, check_po
 from neurokern.datasets.bids_run import MEEGRun
 from neurokern.datasets.channels import Channels
 from neurokern.datasets.meeg_batch import ChannelTables, LazyItems
-from neurokern.datasets.window_places import at_events, at_stride
+from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 from neurokern.ops import _library
 
 if TYPE_CHECKING:
@@ -247,6 +248,27 @@ class MEEGWindows(Dataset[dict[str, Any]]):
             )
         if lost:
             warnings.warn(f"MEEGWindows: left out windows: {' and '.join(lost)}", stacklevel=3)
+
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the recording of each window, and the seconds that it begins and ends at."""
+        recording = self._recording.astype(np.int64)
+        stop = self._start + self._lengths[recording]
+        return recording, self._start / self.sfreqs[recording], stop / self.sfreqs[recording]
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> MEEGWindows:
+        """Return the dataset of some of the windows, in this dataset's order.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Numbers of windows, each at most once.
+        """
+        chosen = sorted_indices("MEEGWindows.select", indices, len(self))
+        part = copy.copy(self)
+        for name in ("_recording", "_start", "_onset", "_condition"):
+            setattr(part, name, getattr(self, name)[chosen])
+        part.offsets = np.searchsorted(part._recording, np.arange(len(self.runs) + 1)).astype(np.int64)
+        return part
 
     def prepare(self, threads: int = 1) -> MEEGWindows:
         """Filter and keep all recordings ahead of the first epoch, several at once; return the dataset."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["at_events", "at_stride"]
+__all__ = ["at_events", "at_stride", "sorted_indices"]
 
 
 def at_stride(n: int, length: int, step: int, *, pad: bool) -> NDArray[np.int64]:
@@ -43,3 +45,18 @@ def at_events(
     places = np.floor((onsets + shift) / period + 0.5).clip(-(2.0**53), 2.0**53)
     starts = places.astype(np.int64)
     return starts, (starts >= -beyond) & (starts + length <= n + beyond)
+
+
+def sorted_indices(function: str, indices: Any, n: int) -> NDArray[np.int64]:
+    """Return numbers of windows in ascending order, or raise if one is none or is there twice."""
+    values = np.atleast_1d(np.asarray(indices))
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
+        raise TypeError(
+            f"{function}: indices must be whole numbers, got {values.dtype} of shape {values.shape}"
+        )
+    chosen = np.sort(values.astype(np.int64))
+    if chosen.size and not 0 <= chosen[0] <= chosen[-1] < n:
+        raise ValueError(f"{function}: indices must lie in 0 ... {n - 1}, got {chosen[0]} to {chosen[-1]}")
+    if (chosen[1:] == chosen[:-1]).any():
+        raise ValueError(f"{function}: indices must be different, got {chosen.tolist()}")
+    return chosen

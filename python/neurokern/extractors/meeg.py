@@ -207,7 +207,7 @@ class MEEGExtractor:
         return _Facts(channels, rows, sfreq, n_samples, events, found, files.signature(found), key)
 
     def _look_at_epochs(self, run: MEEGRun) -> _Facts:
-        if self._filters or self.resample is not None:
+        if self.filters or self.resample is not None:
             raise ValueError(
                 "MEEGExtractor: epochs are too short to filter or resample; do that to the recording before"
             )
@@ -249,11 +249,12 @@ class MEEGExtractor:
         raw.set_montage(montage, on_missing="ignore", verbose=files.QUIET)
 
     @property
-    def _filters(self) -> bool:
+    def filters(self) -> bool:
+        """Whether signals are filtered, so that a sample depends on those around it."""
         return bool(self.notch or self.l_freq is not None or self.h_freq is not None)
 
     def _has_steps(self, channels: Channels) -> bool:
-        return self._filters or self.reference is not None or self.bads == "interpolate"
+        return self.filters or self.reference is not None or self.bads == "interpolate"
 
     def _key(
         self, run: MEEGRun, channels: Channels, rows: tuple[int, ...], raw: Any, found: tuple[Path, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -175,11 +175,21 @@ class SessionStore(nn.Module):
 
         What is done to its weights is done to this model's, too; copy it first where that is not meant.
         """
-        parts = self.session_parts(session)
+        return self.with_names({session: session})
+
+    def with_names(self: Store, names: Mapping[str, str]) -> Store:
+        """Return a model that shares all weights with this one and knows its sessions by other names.
+
+        Sessions that ``names`` (old to new) leaves out are not known to it. ValueError for an unknown
+        session, or a name that two would have.
+        """
+        if len(set(names.values())) < len(names):
+            raise ValueError(f"MtM.with_names: new names must differ, got {list(names.values())}")
+        parts = [self.session_parts(old) for old in names]
         shared = copy.copy(self)
         shared._modules = dict(self._modules)
-        shared.parts = nn.ModuleList([parts])
-        shared._index_of = {session: 0}
+        shared.parts = nn.ModuleList(parts)
+        shared._index_of = {new: number for number, new in enumerate(names.values())}
         return shared
 
     @classmethod

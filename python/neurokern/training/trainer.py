@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -27,7 +28,7 @@ from neurokern.datasets import (
     collate_spikes,
 )
 from neurokern.models import MtM
-from neurokern.training.acceleration import accelerated, half_precision
+from neurokern.training.acceleration import accelerated, call_compiled, half_precision
 from neurokern.training.batches import Part, Plan, all_counts, mean_counts
 from neurokern.training.checks import check_sessions, check_settings
 from neurokern.training.config import TrainingConfig
@@ -219,7 +220,7 @@ class Trainer:
                 raise TrainingInterrupted(
                     f"Trainer: stopped after step {progress.step} of {self.total_steps}; the state is in "
                     f"{self.folder / 'last'}, go on with fit(resume=True)",
-                    self.stop.signal,
+                    self.stop.signal or signal.SIGTERM,  # which another process got
                 )
 
     def _step(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> bool:
@@ -316,10 +317,11 @@ class Trainer:
         }
         progress.loss_sum, progress.loss_count = 0.0, 0
         if self.validation is not None:
+            network, average = self.state.network, self.state.average
             precision = functools.partial(half_precision, self.config, self.device)
-            average = self.state.average
+            run = functools.partial(self.validation.run, network, self.device, precision, self.ranks)
             with average.in_use() if average else nullcontext():
-                scores = self.validation.run(self.state.network, self.device, precision, self.ranks)
+                scores = call_compiled(network, run)
             if not math.isfinite(scores["loss"]):
                 self._give_up(NotFinite("validation loss", scores["loss"]))
             row.update({f"validation_{name}": value for name, value in scores.items()})

@@ -106,7 +106,8 @@ def in_units(features: Tensor) -> tuple[Tensor, Tensor]:
         What they were divided by; 1 for samples that are all the same.
     """
     centered = features - features.mean(1, keepdim=True)
-    unit = centered.square().sum(2).mean(1).sqrt()
+    length = torch.linalg.vector_norm(centered, dim=(1, 2), dtype=torch.float64)  # no overflow in float32
+    unit = (length / features.shape[1] ** 0.5).to(features.dtype)
     unit = torch.where(unit > 0, unit, torch.ones_like(unit))
     return features / unit[:, None, None], unit
 

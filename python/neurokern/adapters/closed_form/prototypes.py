@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neurokern._check import check_choice, check_positive
+from neurokern._check import check_choice, check_number, check_positive
 from neurokern.adapters._labels import Features, Scaler, check_features, class_counts, unit_length
 from neurokern.adapters.closed_form._probe import ClosedFormProbe, Solution
 
@@ -57,7 +59,7 @@ class PrototypeProbe(ClosedFormProbe):
         standardize: bool = False,
     ) -> None:
         check_choice("PrototypeProbe", "metric", metric, ("euclidean", "cosine"))
-        if not (np.isfinite(pseudo_counts) and pseudo_counts >= 0):
+        if not 0 <= check_number("PrototypeProbe", "pseudo_counts", pseudo_counts) < math.inf:
             raise ValueError(
                 f"PrototypeProbe: pseudo_counts must be finite and not below 0, got {pseudo_counts!r}"
             )
@@ -97,10 +99,15 @@ class PrototypeProbe(ClosedFormProbe):
             missing = [label for label in self.classes_.tolist() if label not in given]
             if missing:
                 raise ValueError(f"{name} must hold all classes, got none of {missing}")
-            given = np.stack([np.asarray(torch.as_tensor(given[c]).cpu()) for c in self.classes_.tolist()])
+            rows: list[Any] = [given[label] for label in self.classes_.tolist()]
         else:
-            given = np.asarray(torch.as_tensor(given).cpu())[None]
-        prior = check_features(name, given, means.shape[2]).to(means)
+            rows = [given]
+        wanted = (means.shape[2],)
+        each = [row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row) for row in rows]
+        wrong = [row.shape for row in each if row.shape != wanted]
+        if wrong:
+            raise ValueError(f"{name} must have shape {wanted}, one number per feature, got {wrong[0]}")
+        prior = check_features(name, np.stack(each)).to(means)
         return scaler_of(scaler)(unit_length(prior)[None] if self._unit_length else prior[None])
 
 

@@ -153,8 +153,9 @@ class RidgeReadout(Readout):
 
     def fit(self, features: Features, targets: Features) -> RidgeReadout:
         """Fit on ``(samples, features)`` and ``(samples,)`` or ``(samples, targets)``."""
-        values = check_features("RidgeReadout.fit", features)
-        Y = _check_targets("RidgeReadout.fit", targets, values, ("samples", "targets"))
+        name = f"{type(self).__name__}.fit"
+        values = check_features(name, features)
+        Y = _check_targets(name, targets, values, ("samples", "targets"))
         self._one_target = np.ndim(targets) == 1
         self._fit_stack(values[None], Y[None])
         for name in self._of_episodes:
@@ -171,8 +172,9 @@ class RidgeReadout(Readout):
         targets : array or tensor of shape (episodes, samples, targets) or (episodes, samples)
         """
         axes = ("episodes", "samples", "features")
-        values = check_features("RidgeReadout.fit_batched", features, axes=axes)
-        Y = _check_targets("RidgeReadout.fit_batched", targets, values, (*axes[:2], "targets"))
+        name = f"{type(self).__name__}.fit_batched"
+        values = check_features(name, features, axes=axes)
+        Y = _check_targets(name, targets, values, (*axes[:2], "targets"))
         self._one_target = np.ndim(targets) == 2
         self._fit_stack(values, Y)
         return self
@@ -224,7 +226,11 @@ class RidgeReadout(Readout):
 
 def checked_alphas(function: str, alphas: float | Sequence[float]) -> list[float]:
     """Return candidate penalties in ascending order, without duplicates."""
-    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64)).ravel().tolist()
+    on_host = alphas.detach().cpu() if isinstance(alphas, Tensor) else alphas
+    try:
+        values = np.asarray(on_host, dtype=np.float64).ravel().tolist()
+    except (TypeError, ValueError):
+        raise TypeError(f"{function}: alphas must be a number or numbers, got {alphas!r}") from None
     if not values:
         raise ValueError(f"{function}: alphas must hold at least one penalty, got none")
     return sorted({check_positive(function, "alphas", value) for value in values})
@@ -239,7 +245,8 @@ def _as_priors(function: str, priors: object) -> list[Readout]:
 
 
 def _check_targets(function: str, targets: Features, values: Tensor, axes: tuple[str, ...]) -> Tensor:
-    if np.ndim(targets) == len(axes) - 1:
+    targets = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    if targets.ndim == len(axes) - 1:
         targets = targets[..., None]
     try:
         Y = check_features(function, targets, axes=axes)
