@@ -70,11 +70,12 @@ class StimulusBatchSampler(EpochSampler):
         number: dict[Hashable, int] = {}
         self.codes = np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64)
         self.batch_size, self.drop_last = batch_size, bool(drop_last)
-        self.rank, self.world_size = rank, world_size
+        # The parts of a batch go to the processes, where other samplers deal out whole batches.
+        self._part, self._n_parts = rank, world_size
         self._check(names)
 
     def _check(self, names: list[Any]) -> None:
-        n, size = len(self.codes), self.batch_size * self.world_size
+        n, size = len(self.codes), self.batch_size * self._n_parts
         if not self.batches_per_epoch:
             raise ValueError(
                 f"StimulusBatchSampler: {n} windows give no batch of {size} with drop_last={self.drop_last}"
@@ -91,7 +92,7 @@ class StimulusBatchSampler(EpochSampler):
     @property
     def batches_per_epoch(self) -> int:
         """Number of batches in a whole epoch."""
-        n, size = len(self.codes), self.batch_size * self.world_size
+        n, size = len(self.codes), self.batch_size * self._n_parts
         return n // size if self.drop_last else -(-n // size)
 
     def plan(self, epoch: int) -> list[list[int]]:
@@ -102,18 +103,18 @@ class StimulusBatchSampler(EpochSampler):
         # Repeats next to each other, stimuli and repeats in drawn orders; dealt out like cards.
         dealt = windows[np.argsort(stimuli[self.codes[windows]], kind="stable")]
         shuffled = permutation(n, self.seed, epoch, 2)
-        size = self.batch_size * self.world_size
+        size = self.batch_size * self._n_parts
         batches = []
         for batch in permutation(n_batches, self.seed, epoch, 3).tolist():
             hand = dealt[batch::n_batches]
             hand = hand[np.argsort(shuffled[hand], kind="stable")][:size]
-            batches.append(hand[self.rank :: self.world_size].tolist())
+            batches.append(hand[self._part :: self._n_parts].tolist())
         return batches
 
     def _identity(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
-            "windows_in_batch": self.batch_size * self.world_size,
+            "windows_in_batch": self.batch_size * self._n_parts,
             "drop_last": self.drop_last,
             "stimuli": np.bincount(self.codes).tolist(),
         }
