@@ -24,6 +24,9 @@ def test_every_example_is_run_here():
     tested_elsewhere |= {"task_activation.py", "decode_blocks.py"}  # test_fmri_results.py
     tested_elsewhere |= {"object_geometry.py", "category_geometry.py"}  # test_alignment_results.py
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py"}  # test_encoding_results.py
+    tested_elsewhere |= {"few_shot_across_subjects.py", "few_shot_objects.py"}  # test_few_shot_results.py
+    # test_encoding_results.py
+    tested_elsewhere |= {"predict_areas.py", "design_from_events.py", "responses_to_objects.py"}
     tested_elsewhere |= {"tokens_for_other_models.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 

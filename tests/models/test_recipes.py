@@ -228,6 +228,22 @@ def test_wrong_sessions_units_and_kinds_are_named(recipe: str) -> None:
     assert model.sessions == tuple(SESSIONS)
 
 
+@everyone
+def test_masks_that_do_not_fit_are_named(recipe: str) -> None:
+    model, counts = MODELS[recipe], spikes(2, 5)
+    batch = batch_of(list(counts), ["five", "five"])
+    for hidden in (
+        torch.zeros(2, 12, 5),
+        torch.ones(2, 11, 5) > 0,
+        torch.ones(2, 12, 4) > 0,
+        torch.ones(5) > 0,
+    ):
+        with pytest.raises(ValueError, match="hidden must be a bool tensor that broadcasts to the counts"):
+            model(counts, "five", "neuron", hidden)
+        with pytest.raises(ValueError, match="hidden must be a bool tensor that broadcasts to the counts"):
+            model.forward_batch(batch, "neuron", hidden=hidden)
+
+
 def test_a_batch_and_its_counts_must_agree() -> None:
     model = MODELS["modern"]
     batch = batch_of([spikes(1, 5)[0]] * 2, ["five", "five"])

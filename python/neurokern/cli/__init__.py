@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ __all__ = ["main"]
 
 _COMMANDS = (demo, train, evaluate, adapt, few_shot_command, encode, info, doctor, report, hub, cache, env)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
-_INTERRUPTED = 130
+_KILLED_BY = 128  # plus the number of the signal, as shells have it: 130 after Ctrl-C
 
 _EXAMPLES = """\
 examples:
@@ -46,7 +47,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: its own or 0, 2 for bad input, 130 when interrupted."""
+    """Run a command and return its exit code: its own or 0, 2 for bad input, 128 + a signal."""
     parser = _parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
@@ -54,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         sys.stdout.flush()
         return code or 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         hint = getattr(args, "interrupted", "")
         print(f"\nneurokern {args.command}: interrupted{hint}", file=sys.stderr)
-        return _INTERRUPTED
+        return _KILLED_BY + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,6 +26,9 @@ _HOME_OF = {
     "group_windows": "window_splits",
     "leave_one_out": "window_splits",
     "split_windows": "window_splits",
+    "Clock": "clock",
+    "PairedWindows": "paired_windows",
+    "SampledSeries": "paired_windows",
     "WindowStream": "window_stream",
     "channel_name": "channels",
     "pack_channels": "meeg_batch",
@@ -66,11 +69,14 @@ __all__ = [
     "BinnedSession",
     "BucketBatchSampler",
     "Channels",
+    "Clock",
     "FMRIStream",
     "FMRIWindows",
     "HeldOut",
     "MEEGRun",
     "MEEGWindows",
+    "PairedWindows",
+    "SampledSeries",
     "SessionBatchSampler",
     "SpikeBatch",
     "SpikeRecording",
@@ -116,6 +122,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.brain_mask import bright_mask
     from neurokern.datasets.bucket_sampler import BucketBatchSampler
     from neurokern.datasets.channels import CHANNEL_TYPES, Channels, channel_name
+    from neurokern.datasets.clock import Clock
     from neurokern.datasets.fmri_batch import collate_windows
     from neurokern.datasets.fmri_windows import FMRIWindows
     from neurokern.datasets.kilosort import load_kilosort
@@ -124,6 +131,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.meeg_windows import MEEGWindows
     from neurokern.datasets.npz import load_npz
     from neurokern.datasets.nwb import load_nwb
+    from neurokern.datasets.paired_windows import PairedWindows, SampledSeries
     from neurokern.datasets.quality import select_good_units, unit_quality
     from neurokern.datasets.recording import SpikeRecording
     from neurokern.datasets.regions import depth_groups, with_region_groups

@@ -17,10 +17,34 @@ __all__ = ["ChannelNames", "ChannelTables", "LazyItems", "PackedChannels", "pack
 _PADDING = -1
 
 
-class ChannelNames(tuple[str, ...]):
-    """Names of a window's channels; PyTorch makes a list of them for a batch, not a transposed one."""
+class ChannelNames:
+    """Names of a window's channels: a tuple, but one that PyTorch leaves whole when it makes a batch."""
 
-    __slots__ = ()
+    __slots__ = ("_names",)
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._names[i]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __eq__(self, other: object) -> bool:
+        return self._names == (other._names if isinstance(other, ChannelNames) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._names)
+
+    def __repr__(self) -> str:
+        return repr(self._names)
 
 
 def _listed(batch: list[ChannelNames], **_: Any) -> list[ChannelNames]:

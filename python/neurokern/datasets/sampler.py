@@ -11,6 +11,8 @@ from torch.utils.data import Sampler
 from neurokern.datasets._random import permutation
 
 if TYPE_CHECKING:
+    from neurokern.datasets.fmri_windows import FMRIWindows
+    from neurokern.datasets.meeg_windows import MEEGWindows
     from neurokern.datasets.torch_dataset import SpikeWindows
 
 __all__ = ["SessionBatchSampler"]
@@ -21,11 +23,12 @@ class SessionBatchSampler(Sampler[list[int]]):
 
     Each epoch shuffles the windows within each session, cuts them into batches and shuffles the batches of
     all sessions, so that both the order and the composition of batches change. The batches of an epoch depend
-    on ``(seed, epoch)`` alone: not on the number of workers, what was drawn before, or the version of numpy.
+    on ``(seed, epoch)`` alone: not on the number of workers or processes, what was drawn before, or the
+    version of numpy.
 
     Parameters
     ----------
-    dataset : SpikeWindows
+    dataset : SpikeWindows, FMRIWindows or MEEGWindows
     batch_size : int
         Windows in a batch. The last batch of a session may hold fewer.
     seed : int, default 0
@@ -33,27 +36,35 @@ class SessionBatchSampler(Sampler[list[int]]):
         If False: sessions and windows in their order, the same in every epoch.
     drop_last : bool, default False
         Leave out the smaller last batch of each session. By default no window is left out.
+    rank, world_size : int, default 0 and 1
+        Of several processes that train together this one takes batches ``rank``, ``rank + world_size``, ...;
+        those that would not give every process as many are left out.
 
     Notes
     -----
     A pass that was drawn to its end is followed by the next epoch; ``set_epoch`` chooses one. To resume in
-    the middle: ``state_dict(consumed=n)`` with the number of batches of this epoch that were trained on
-    (worker processes draw batches ahead of the training loop, so the sampler cannot know it), and
-    ``load_state_dict`` in the new process.
+    the middle: ``state_dict(consumed=n)`` with the number of batches of this epoch that all processes
+    together were trained on (worker processes draw batches ahead of the training loop, so the sampler cannot
+    know it), and ``load_state_dict`` in the new processes, of which there may be more or fewer.
     """
 
     def __init__(
         self,
-        dataset: SpikeWindows,
+        dataset: SpikeWindows | FMRIWindows | MEEGWindows,
         batch_size: int,
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(
                 f"SessionBatchSampler: batch_size must be an integer of at least 1, got {batch_size!r}"
             )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"SessionBatchSampler: rank must be 0 to {world_size - 1}, got {rank!r}")
+        self.rank, self.world_size = int(rank), int(world_size)
         self.sizes = np.diff(dataset.offsets)
         self.offsets = dataset.offsets[:-1]
         self.batch_size = batch_size
@@ -62,7 +73,7 @@ class SessionBatchSampler(Sampler[list[int]]):
         self.drop_last = bool(drop_last)
         self.epoch = 0
         self._start = 0  # first batch of the next pass; above 0 only after load_state_dict
-        self._drawn = 0  # batches of this epoch that were drawn so far
+        self._drawn = 0  # batches of this epoch that were drawn so far, by all processes
         self._finished = (
             False  # whether the next pass is the next epoch; workers finish drawing before training does
         )
@@ -74,22 +85,22 @@ class SessionBatchSampler(Sampler[list[int]]):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Number of batches in a whole epoch."""
+        """Number of batches in a whole epoch, for all processes together."""
         whole = self.sizes // self.batch_size if self.drop_last else -(-self.sizes // self.batch_size)
         return int(whole.sum())
 
     def __len__(self) -> int:
         """Number of batches that the next pass gives: fewer than a whole epoch only right after resuming."""
-        return self.batches_per_epoch - self._start
+        return (self.batches_per_epoch - self._start) // self.world_size
 
     def __iter__(self) -> Iterator[list[int]]:
         if self._finished:
             self.epoch, self._finished = self.epoch + 1, False
         batches = self.plan(self.epoch)
         self._drawn, self._start = self._start, 0
-        while self._drawn < len(batches):
-            self._drawn += 1
-            yield batches[self._drawn - 1]
+        while self._drawn + self.world_size <= len(batches):
+            self._drawn += self.world_size
+            yield batches[self._drawn - self.world_size + self.rank]
         self._finished = True
 
     def plan(self, epoch: int) -> list[list[int]]:
@@ -120,8 +131,8 @@ class SessionBatchSampler(Sampler[list[int]]):
         Parameters
         ----------
         consumed : int, optional
-            Batches of this epoch already trained on, those before a resumption included. Default: the number
-            drawn, which is right without workers.
+            Batches of this epoch already trained on, by all processes together, those before a resumption
+            included. Default: the number drawn, which is right without workers.
         """
         batch = self._drawn or self._start if consumed is None else int(consumed)
         if not 0 <= batch <= self.batches_per_epoch:
@@ -149,7 +160,7 @@ class SessionBatchSampler(Sampler[list[int]]):
             raise ValueError(
                 f"SessionBatchSampler.load_state_dict: no such place: epoch {epoch!r}, batch {batch!r}"
             )
-        done = batch == self.batches_per_epoch
+        done = self.batches_per_epoch - batch < self.world_size
         self.epoch, self._start, self._drawn = (epoch + 1, 0, 0) if done else (epoch, batch, 0)
         self._finished = False
 

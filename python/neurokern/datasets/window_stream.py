@@ -56,9 +56,9 @@ class WindowStream(IterableDataset[Any]):
     -----
     ``DataLoader(stream, batch_size=None, num_workers=...)``: the stream makes the batches. ``set_epoch``
     chooses the epoch of the next pass, also for persistent workers. To resume in the middle:
-    ``state_dict(consumed=n)`` with the number of batches of this epoch that this process was trained on, and
-    ``load_state_dict`` in the new processes, of which there may be more or fewer. Batches that would not give
-    every one of them as many are left out at the end.
+    ``state_dict(consumed=n)`` with the number of batches of this epoch that all processes together were
+    trained on, and ``load_state_dict`` in the new processes, of which there may be more or fewer. Batches
+    that would not give every one of them as many are left out at the end.
 
     Examples
     --------
@@ -148,18 +148,14 @@ class WindowStream(IterableDataset[Any]):
         Parameters
         ----------
         consumed : int
-            Batches that this process took since the epoch began, or since it was resumed. Workers read ahead,
-            so only the training loop knows; all processes are taken to be at the same place.
-
-        Returns
-        -------
-        state : dict
-            ``batch`` counts those of all processes.
+            Batches of this epoch already trained on, by all processes together, those before a resumption
+            included. Workers read ahead, so only the training loop knows.
         """
-        if not 0 <= consumed <= len(self):
-            raise ValueError(f"WindowStream.state_dict: consumed must be 0 to {len(self)}, got {consumed}")
-        done = int(self._place[1]) + int(consumed) * self.world_size
-        return {"epoch": self.epoch, "batch": done, **self._identity()}
+        if not 0 <= consumed <= self._n_batches:
+            raise ValueError(
+                f"WindowStream.state_dict: consumed must be 0 to {self._n_batches}, got {consumed}"
+            )
+        return {"epoch": self.epoch, "batch": int(consumed), **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a saved place. ValueError if the saved order belongs to other data or settings."""

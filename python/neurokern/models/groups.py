@@ -44,6 +44,8 @@ class Group:
         Session tokens.
     patch_vectors : tensor of shape (patches, D) or (windows, patches, D), optional
         Vectors of the regions of patches.
+    schemes : sequence of str
+        Scheme of each window, or one for all.
     name : str
         For messages.
     real : bool tensor of shape (windows, 1, n_columns), optional
@@ -55,38 +57,43 @@ class Group:
     n_columns: int
     tokens: Tensor
     patch_vectors: Tensor | None
+    schemes: Sequence[str]
     name: str
     real: Tensor | None = None
 
 
 def group_of_session(model: MtM, session: str) -> Group:
     """Return windows that are all of one session."""
-    return _group(model, model.session_parts(session), slice(None), session)
+    return _group(model, model.session_parts(session), slice(None), (), session)
 
 
 def groups_of_batch(
-    model: MtM, sessions: Sequence[str], device: torch.device, rows: Sequence[int] | None = None
+    model: MtM,
+    sessions: Sequence[str],
+    schemes: Sequence[str],
+    device: torch.device,
+    only: str | None = None,
 ) -> list[Group]:
-    """Divide the windows of a batch, or some of its rows.
+    """Divide the windows of a batch, or those of one scheme.
 
     Parameters
     ----------
     model : MtM
-    sessions : sequence of str
-        Session of each window of the batch.
+    sessions, schemes : sequence of str
+        Session and scheme of each window of the batch.
     device : torch.device
-    rows : sequence of int, optional
-        All by default.
+    only : str, optional
+        Leave out the windows of other schemes.
 
     Returns
     -------
     groups : list of Group
         One for all windows of unit embeddings, one for each number of patches, else one for each session.
     """
-    whole_batch = rows is None
     rows_of: dict[str, list[int]] = {}
-    for row in range(len(sessions)) if rows is None else rows:
-        rows_of.setdefault(sessions[row], []).append(row)
+    for row, session in enumerate(sessions):
+        if only is None or schemes[row] == only:
+            rows_of.setdefault(session, []).append(row)
     parts_of = {session: model.session_parts(session) for session in rows_of}
     together: dict[object, list[str]] = {}
     for session, parts in parts_of.items():
@@ -95,13 +102,14 @@ def groups_of_batch(
     groups = []
     for names in together.values():
         numbers = [row for name in names for row in rows_of[name]]
-        chosen = _index(numbers, device, everything=whole_batch and numbers == list(range(len(sessions))))
+        chosen = _index(numbers, device, everything=numbers == list(range(len(sessions))))
+        told = [schemes[row] for row in numbers]
         if len(names) == 1:
-            groups.append(_group(model, parts_of[names[0]], chosen, names[0]))
+            groups.append(_group(model, parts_of[names[0]], chosen, told, names[0]))
             continue
         counted = torch.tensor([len(rows_of[name]) for name in names])
         number = torch.arange(len(names)).repeat_interleave(counted).to(device)
-        groups.append(_padded_group(model, [parts_of[name] for name in names], chosen, number, names))
+        groups.append(_padded_group(model, [parts_of[name] for name in names], chosen, number, told, names))
     return groups
 
 
@@ -119,16 +127,21 @@ def _token(model: MtM, parts: SessionParts) -> Tensor:
     return model.common_token if parts.token is None else parts.token
 
 
-def _group(model: MtM, parts: SessionParts, rows: Tensor | slice, name: str) -> Group:
+def _group(model: MtM, parts: SessionParts, rows: Tensor | slice, schemes: Sequence[str], name: str) -> Group:
     reader: Reader = parts.reader(model.region_table) if isinstance(parts, EmbeddedParts) else parts
     vectors = None
     if isinstance(parts, PatchParts) and model.region_table is not None:
         vectors = model.region_table.weight[parts.patch_region]
-    return Group(rows, reader, parts.n_units, _token(model, parts)[None], vectors, name)
+    return Group(rows, reader, parts.n_units, _token(model, parts)[None], vectors, schemes, name)
 
 
 def _padded_group(
-    model: MtM, sessions: list[SessionParts], rows: Tensor | slice, number: Tensor, names: list[str]
+    model: MtM,
+    sessions: list[SessionParts],
+    rows: Tensor | slice,
+    number: Tensor,
+    schemes: Sequence[str],
+    names: list[str],
 ) -> Group:
     """Return windows of several sessions; ``number`` (windows,) says which of the sessions each is of."""
     n_columns = max(parts.n_units for parts in sessions)
@@ -136,7 +149,7 @@ def _padded_group(
     embedded = [parts for parts in sessions if isinstance(parts, EmbeddedParts)]
     if embedded:
         reader = UnitVectors.of_windows(embedded, number, model.region_table)
-        return Group(rows, reader, n_columns, tokens, None, ", ".join(names), reader.real)
+        return Group(rows, reader, n_columns, tokens, None, schemes, ", ".join(names), reader.real)
     patched = [parts for parts in sessions if isinstance(parts, PatchParts)]
     n_units = torch.tensor([parts.n_units for parts in patched], device=number.device)[number]
     real = torch.arange(n_columns, device=number.device) < n_units[:, None, None]
@@ -144,4 +157,4 @@ def _padded_group(
     if model.region_table is not None:
         vectors = model.region_table.weight[torch.stack([parts.patch_region for parts in patched])[number]]
     patches = PaddedPatches(patched[0].n_patches, patched[0].patch_size, real)
-    return Group(rows, patches, n_columns, tokens, vectors, ", ".join(names), real)
+    return Group(rows, patches, n_columns, tokens, vectors, schemes, ", ".join(names), real)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from neurokern._check import check_choice
 from neurokern.models.blocks import EncoderLayer, attention_mask, rotary_turns
 from neurokern.models.config import MtMConfig
 from neurokern.models.groups import Group, group_of_session, groups_of_batch, take_rows
+from neurokern.models.networks import output_network, start_of_calibration, token_network
 from neurokern.models.patches import PatchPositions
 from neurokern.models.regions import RegionTable
 from neurokern.models.sessions import SessionStore
@@ -69,7 +69,7 @@ class MtM(SessionStore):
         config = config or MtMConfig.paper()
         super().__init__(config)
         size = config.hidden_size
-        self.token_network: nn.Module = _token_network(config)
+        self.token_network: nn.Module = token_network(config)
         self.positions: nn.Parameter | None = None
         self.patch_positions: PatchPositions | None = None
         if config.read_in == "patches":
@@ -90,9 +90,9 @@ class MtM(SessionStore):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(size)
         self.output_dropout = nn.Dropout(config.output_dropout)
-        self.output_network: nn.Module = _output_network(config)
+        self.output_network: nn.Module = output_network(config)
         if config.read_in == "factors":
-            self.calibration = nn.Parameter(_start_of_calibration(config))
+            self.calibration = nn.Parameter(start_of_calibration(config))
         if not config.session_tokens:
             self.common_token = nn.Parameter(torch.randn(size) * config.token_std)
         if config.region_embeddings:
@@ -174,9 +174,8 @@ class MtM(SessionStore):
     ) -> Tensor:
         """Predict log-rates of windows from several sessions.
 
-        Windows share a pass through the trunk. No trunk token is made for padding: windows of sessions with
-        different numbers of patches go through it in groups of one number, and so do windows of different
-        schemes.
+        Windows share a pass through the trunk, whatever their sessions and schemes. No token is made for
+        padding: windows of sessions with different numbers of patches take a pass for each number.
 
         Parameters
         ----------
@@ -204,54 +203,50 @@ class MtM(SessionStore):
             raise ValueError(
                 f"MtM.forward_batch: scheme must be a name or {len(counts)} of them, got {len(schemes)}"
             )
-        log_rates = None
-        for name in dict.fromkeys(schemes):
-            rows = None if len(set(schemes)) == 1 else [k for k, s in enumerate(schemes) if s == name]
-            for group, rates in self._predict_groups(batch.session, name, counts, hidden, rows):
-                if log_rates is None:
-                    log_rates = rates.new_zeros(counts.shape)
-                log_rates[group.rows, :, : rates.shape[2]] = rates.to(log_rates.dtype)
-        if log_rates is None:
+        if not schemes:
             raise ValueError("MtM.forward_batch: the batch holds no windows")
-        return log_rates
-
-    def _predict_groups(
-        self,
-        sessions: Sequence[str],
-        scheme: str,
-        counts: Tensor,
-        hidden: Tensor | None,
-        rows: list[int] | None,
-    ) -> list[tuple[Group, Tensor]]:
-        """Return each group of the batch with its log-rates, in float32 or wider."""
-        groups = groups_of_batch(self, sessions, counts.device, rows)
-        evidence, calibration = self._evidence(scheme), self._calibration(scheme)
+        groups = self._groups(batch.session, schemes, counts.device)
         reads, bypasses = [], []
         for group in groups:
             seen = take_rows(counts, group.rows)[:, :, : group.n_columns]
             unseen = None if hidden is None else take_rows(hidden, group.rows)
-            if unseen is not None and unseen.shape[2] > 1:
-                unseen = unseen[:, :, : group.n_columns]
+            if unseen is not None and unseen.shape[-1] == counts.shape[2]:
+                unseen = unseen[..., : group.n_columns]
             seen = self._check_input(seen, group, unseen)
-            read, bypass = group.reader.read_in(seen, unseen, scheme == "causal", evidence)
+            causal, evidence = group.schemes[0] == "causal", self._evidence(group.schemes[0])
+            read, bypass = group.reader.read_in(seen, unseen, causal, evidence)
             reads.append(read)
             bypasses.append(bypass)
-        states = self._encode_groups(groups, reads, scheme)
-        predicted = []
+        states = self._encode_groups(groups, reads)
+        dtype = torch.promote_types(states[0].dtype, torch.float32)
+        log_rates = torch.zeros(counts.shape, dtype=dtype, device=counts.device)
         for group, state, bypass in zip(groups, states, bypasses, strict=True):
-            rates = group.reader.read_out(self._output(state), bypass, calibration)
-            predicted.append((group, rates.to(torch.promote_types(rates.dtype, torch.float32))))
-        return predicted
+            rates = group.reader.read_out(self._output(state), bypass, self._calibration(group.schemes[0]))
+            log_rates[group.rows, :, : rates.shape[2]] = rates.to(dtype)
+        return log_rates
 
-    def _encode_groups(self, groups: list[Group], reads: list[Tensor], scheme: str) -> list[Tensor]:
+    def _groups(self, sessions: Sequence[str], schemes: list[str], device: torch.device) -> list[Group]:
+        """Divide a batch into windows of one read-in, which in the case of factors knows the scheme."""
+        for scheme in set(schemes):
+            check_choice("MtM", "scheme", scheme, self.config.schemes)
+        if self.config.read_in != "factors":
+            return groups_of_batch(self, sessions, schemes, device)
+        return [
+            group
+            for name in dict.fromkeys(schemes)
+            for group in groups_of_batch(self, sessions, schemes, device, only=name)
+        ]
+
+    def _encode_groups(self, groups: list[Group], reads: list[Tensor]) -> list[Tensor]:
         """Run the trunk once for all groups, or once for each where they differ in tokens for a bin."""
         tokens = [group.tokens.expand(len(read), -1) for group, read in zip(groups, reads, strict=True)]
         if self.config.read_in == "patches":
             return [
-                self._encode(read, token, scheme, group.patch_vectors)
+                self._encode(read, token, group.schemes, group.patch_vectors)
                 for group, read, token in zip(groups, reads, tokens, strict=True)
             ]
-        states = self._encode(torch.cat(reads), torch.cat(tokens), scheme)
+        schemes = [scheme for group in groups for scheme in group.schemes]
+        states = self._encode(torch.cat(reads), torch.cat(tokens), schemes)
         return list(states.split([len(read) for read in reads]))
 
     def _run(
@@ -261,7 +256,7 @@ class MtM(SessionStore):
         group = group_of_session(self, session)
         counts = self._check_input(counts, group, hidden)
         read, bypass = group.reader.read_in(counts, hidden, scheme == "causal", self._evidence(scheme))
-        states = self._encode(read, group.tokens.expand(len(counts), -1), scheme, group.patch_vectors)
+        states = self._encode(read, group.tokens.expand(len(counts), -1), [scheme], group.patch_vectors)
         return group, read, bypass, states
 
     def _evidence(self, scheme: str) -> float:
@@ -277,30 +272,53 @@ class MtM(SessionStore):
         return self.output_network(self.output_dropout(states))
 
     def _encode(
-        self, read: Tensor, session_tokens: Tensor, scheme: str, patch_vectors: Tensor | None = None
+        self,
+        read: Tensor,
+        session_tokens: Tensor,
+        schemes: Sequence[str],
+        patch_vectors: Tensor | None = None,
     ) -> Tensor:
         """Run the shared part, from what was read in and ``(B, D)`` to states.
 
         ``(B, T, read)`` gives ``(B, T, D)``, and ``(B, T, patches, read)`` gives ``(B, T, patches, D)``.
+        ``schemes`` names one for each window, or one for all.
         """
         n_windows, n_bins = read.shape[:2]
         tokens_per_bin = read.shape[2] if read.ndim == 4 else 1
         bins = self._with_positions(self.token_network(read), patch_vectors)
-        prompt = self.prompts[self.config.schemes.index(scheme)].expand(n_windows, -1)
+        prompt = self._prompts(schemes).expand(n_windows, -1)
         prefix = torch.stack([session_tokens, prompt], dim=1).to(bins.dtype)  # (B, 2, D)
         tokens = self.input_dropout(torch.cat([prefix, bins.flatten(1, -2)], dim=1))  # (B, 2 + tokens, D)
-        attend = attention_mask(
-            N_PREFIX,
-            n_bins,
-            causal=scheme == "causal",
-            strict=self.config.strict_causal,
-            tokens_per_bin=tokens_per_bin,
-            device=tokens.device,
-        )
+        attend = self._attend(schemes, n_bins, tokens_per_bin, tokens.device)
         turns = self._turns(n_bins, tokens_per_bin, tokens.device)
         for layer in self.layers:
             tokens = layer(tokens, attend, turns)
         return self.norm(tokens)[:, N_PREFIX:].unflatten(1, bins.shape[1:-1])
+
+    def _prompts(self, schemes: Sequence[str]) -> Tensor:
+        """Return the token of each scheme, ``(1, D)`` if they are all the same."""
+        numbers = [self.config.schemes.index(scheme) for scheme in schemes]
+        if len(set(numbers)) == 1:
+            return self.prompts[numbers[0]][None]
+        return self.prompts[torch.tensor(numbers, device=self.prompts.device)]
+
+    def _attend(
+        self, schemes: Sequence[str], n_bins: int, tokens_per_bin: int, device: torch.device
+    ) -> Tensor | None:
+        """Return which token may look at which, for all windows or for each, ``(B, 1, L, L)``."""
+        causal = [scheme == "causal" for scheme in schemes]
+        mask = attention_mask(
+            N_PREFIX,
+            n_bins,
+            causal=any(causal),
+            strict=self.config.strict_causal,
+            tokens_per_bin=tokens_per_bin,
+            device=device,
+        )
+        if mask is None or all(causal):
+            return mask
+        both_ways = torch.tensor([not c for c in causal], device=device)
+        return mask | both_ways[:, None, None, None]
 
     def _with_positions(self, bins: Tensor, patch_vectors: Tensor | None) -> Tensor:
         n_bins = bins.shape[1]
@@ -331,9 +349,22 @@ class MtM(SessionStore):
             )
         if not counts.is_floating_point():
             raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
+        if hidden is not None:
+            _check_hidden(hidden, counts)
         if counts.device.type == "cpu" and counts.numel() and not torch.compiler.is_compiling():
             _check_visible(counts, hidden, group)
         return counts.to(self.prompts.dtype)
+
+
+def _check_hidden(hidden: Tensor, counts: Tensor) -> None:
+    broadcasts = hidden.ndim == 3 and all(
+        n in (1, m) for n, m in zip(hidden.shape, counts.shape, strict=True)
+    )
+    if hidden.dtype != torch.bool or not broadcasts:
+        raise ValueError(
+            f"MtM: hidden must be a bool tensor that broadcasts to the counts, {tuple(counts.shape)}, "
+            f"got {hidden.dtype} of shape {tuple(hidden.shape)}"
+        )
 
 
 def _check_visible(counts: Tensor, hidden: Tensor | None, group: Group) -> None:
@@ -349,36 +380,3 @@ def _check_visible(counts: Tensor, hidden: Tensor | None, group: Group) -> None:
             f"MtM: visible counts of session {group.name!r} must be finite and at least 0, "
             f"got values from {low} to {high}"
         )
-
-
-def _token_network(config: MtMConfig) -> nn.Module:
-    """Return what makes tokens of what is read in: a linear layer, or two about a softsign, as published."""
-    width = {"patches": config.patch_size, "embeddings": 2 * config.stitch_size}
-    read_size = width.get(config.read_in, config.stitch_size)
-    if config.embed_size is None:
-        return nn.Linear(read_size, config.hidden_size)
-    return nn.Sequential(
-        nn.Linear(read_size, config.embed_size),
-        nn.Softsign(),
-        nn.Linear(config.embed_size, config.hidden_size),
-    )
-
-
-def _output_network(config: MtMConfig) -> nn.Module:
-    """Return the shared part of the read-out."""
-    if config.read_in == "linear":
-        return nn.Identity()
-    if config.read_in == "patches":
-        return nn.Linear(config.hidden_size, config.patch_size)
-    network = nn.Linear(config.hidden_size, config.stitch_size)
-    nn.init.zeros_(network.weight)  # start at what the factors, or the units' biases, predict alone
-    nn.init.zeros_(network.bias)
-    return network
-
-
-def _start_of_calibration(config: MtMConfig) -> Tensor:
-    start = torch.zeros(len(config.schemes), 4)
-    start[:, 0] = torch.tensor(
-        [0.0 if name == "causal" else math.log(config.gain) for name in config.schemes]
-    )
-    return start

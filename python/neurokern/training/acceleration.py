@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from neurokern.training.config import TrainingConfig
 logger = logging.getLogger(__name__)
 
 SMALLEST_SCALE = 2.0**-10  # of the loss in float16: below, it is not the format that overflows
+T = TypeVar("T")
 _COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")
 
 
@@ -48,8 +50,17 @@ def stop_compiling(network: nn.Module) -> None:
         layer._compiled_call_impl = None
 
 
-def failed_to_compile(error: BaseException, network: nn.Module) -> bool:
-    """Say whether an error comes from compiling; if so, warn and go on without."""
+def call_compiled(network: nn.Module, function: Callable[[], T]) -> T:
+    """Call a function that runs the network; where compiling fails, warn and call it again without."""
+    while True:
+        try:
+            return function()
+        except Exception as error:
+            if not _failed_to_compile(error, network):
+                raise
+
+
+def _failed_to_compile(error: BaseException, network: nn.Module) -> bool:
     compiled = any(layer._compiled_call_impl is not None for layer in network.layers)  # type: ignore[union-attr]
     if not (compiled and type(error).__module__.startswith(_COMPILERS)):
         return False

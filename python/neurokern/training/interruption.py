@@ -34,13 +34,16 @@ class TrainingInterrupted(KeyboardInterrupt):
         Which of them.
     """
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         super().__init__(message)
-        self.signal = number
+        self.signal = int(number)
 
 
 class StopRequest:
-    """Whether a signal asked the run to stop. The first one waits for the step's end, the second does not."""
+    """Whether a signal asked the run to stop. The first one waits for the step's end, the second does not.
+
+    What is ignored stays so: under ``nohup``, Ctrl-C.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
@@ -51,7 +54,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        found = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in found.items() if handler != signal.SIG_IGN}
 
         def ask(number: int, _: FrameType | None) -> None:
             self.signal = number
@@ -64,6 +68,15 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """Let a process that reads batches live on: Ctrl-C and schedulers signal it, too, but the step needs it.
+
+    It ends with the process that started it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def is_memory_error(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from neurokern.datasets import SpikeBatch
 from neurokern.models import poisson_loss
-from neurokern.training.acceleration import SMALLEST_SCALE, failed_to_compile, half_precision
+from neurokern.training.acceleration import SMALLEST_SCALE, call_compiled, half_precision
 from neurokern.training.batches import Part, Plan
 from neurokern.training.config import TrainingConfig
 from neurokern.training.interruption import is_memory_error
@@ -124,7 +125,7 @@ class Stepper:
     def _try(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> tuple[BaseException | None, Tensor]:
         """Fill the gradients; returns what memory was missing for, and the losses per hidden count."""
         try:
-            return None, self._backward_all(parts)
+            return None, call_compiled(self.state.network, lambda: self._backward_all(parts))
         except Exception as error:
             # Where weights are spread, the others wait in the middle of a layer: nothing can be agreed on.
             if not is_memory_error(error):
@@ -135,16 +136,10 @@ class Stepper:
 
     def _backward_all(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> Tensor:
         losses = torch.zeros(self.config.batches_per_step, dtype=torch.float64, device=self.device)
-        while True:
-            self.state.optimizer.zero_grad()
-            losses.zero_()
-            try:
-                for part, batch in parts:
-                    losses[part.place] += self._backward(part, batch)
-                return losses.cpu()
-            except Exception as error:
-                if not failed_to_compile(error, self.state.network):
-                    raise
+        self.state.optimizer.zero_grad()
+        for part, batch in parts:
+            losses[part.place] += self._backward(part, batch)
+        return losses.cpu()
 
     def _backward(self, part: Part, batch: SpikeBatch) -> Tensor:
         """Run a part forward and backward; returns its share of its batch's loss per hidden count."""
@@ -177,7 +172,9 @@ class Stepper:
         state.scaler.update()
         if config.fp16 and state.scaler.get_scale() < SMALLEST_SCALE:
             raise NotFinite("gradient in float16, at any loss scale,", math.inf)
-        state.scheduler.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a skipped step in float16 is no mistake
+            state.scheduler.step()
         if state.average is not None:
             state.average.update(state.progress.step)
 

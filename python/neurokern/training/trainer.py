@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -27,7 +28,7 @@ from neurokern.datasets import (
     collate_spikes,
 )
 from neurokern.models import MtM
-from neurokern.training.acceleration import accelerated, half_precision
+from neurokern.training.acceleration import accelerated, call_compiled, half_precision
 from neurokern.training.batches import Part, Plan, all_counts, mean_counts
 from neurokern.training.checks import check_sessions, check_settings
 from neurokern.training.config import TrainingConfig
@@ -39,6 +40,7 @@ from neurokern.training.interruption import (
     StopRequest,
     TrainingInterrupted,
     TrainingMemoryError,
+    leave_signals_to_parent,
 )
 from neurokern.training.log import Log, Meter
 from neurokern.training.optimizer import frozen_but
@@ -208,6 +210,8 @@ class Trainer:
             parts = [(part, next(loaded)) for part in self.plan.parts(progress.step)]
             n_windows = sum(map(len, self.plan.batches(progress.step)))
             interrupted = self._step(parts)
+            if self.ranks.size == 1:  # several must agree, which they do in the next step
+                interrupted = bool(self.stop.signal)
             progress.seconds += self.meter.add(n_windows, n_windows * self.windows.sessions[0].n_bins)
             self.log.advance()
             if progress.step % every == 0 or progress.step == self.total_steps:
@@ -219,7 +223,7 @@ class Trainer:
                 raise TrainingInterrupted(
                     f"Trainer: stopped after step {progress.step} of {self.total_steps}; the state is in "
                     f"{self.folder / 'last'}, go on with fit(resume=True)",
-                    self.stop.signal,
+                    self.stop.signal or signal.SIGTERM,  # which another process got
                 )
 
     def _step(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> bool:
@@ -299,6 +303,7 @@ class Trainer:
             collate_fn=collate_spikes,
             num_workers=self.config.n_workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals_to_parent,
         )
         for batch in loader:
             yield batch.to(self.device, non_blocking=True)
@@ -316,10 +321,11 @@ class Trainer:
         }
         progress.loss_sum, progress.loss_count = 0.0, 0
         if self.validation is not None:
+            network, average = self.state.network, self.state.average
             precision = functools.partial(half_precision, self.config, self.device)
-            average = self.state.average
+            run = functools.partial(self.validation.run, network, self.device, precision, self.ranks)
             with average.in_use() if average else nullcontext():
-                scores = self.validation.run(self.state.network, self.device, precision, self.ranks)
+                scores = call_compiled(network, run)
             if not math.isfinite(scores["loss"]):
                 self._give_up(NotFinite("validation loss", scores["loss"]))
             row.update({f"validation_{name}": value for name, value in scores.items()})
