@@ -75,7 +75,7 @@ def test_the_package_runs_as_a_module():
 
 
 @pytest.mark.parametrize(
-    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot"]
+    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "hub"]
 )
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
