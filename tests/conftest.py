@@ -64,6 +64,22 @@ def is_interpreted(metafunc: pytest.Metafunc) -> bool:
     return True
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a second pass over the same tests, such as one in another order of threads, take a part of them."""
+    parser.addoption("--every", type=int, default=1, metavar="N", help="run every Nth of the chosen tests")
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave every Nth test; the same ones in each process of pytest-xdist."""
+    step = config.getoption("--every")
+    if step < 1:
+        raise pytest.UsageError(f"--every must be at least 1, got {step}")
+    kept = items[::step]
+    config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % step])
+    items[:] = kept
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose the devices of a test: its own arrays stay on the host unless it takes ``device`` by name."""
     if "device" not in metafunc.fixturenames:

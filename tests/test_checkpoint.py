@@ -231,3 +231,62 @@ def test_json_that_is_not_an_object_is_an_error(saved: Path) -> None:
     (saved / "config.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match="not JSON"):
         load_model(saved)
+
+
+# ---- what is inside ----
+
+
+@pytest.mark.parametrize("recipe", ["paper", "small"])
+def test_a_checkpoint_of_the_first_version_loads_and_predicts_what_it_did(recipe: str) -> None:
+    """The files were written by neurokern 0.1 and are never written anew."""
+    folder = Path(__file__).parent / "training" / "checkpoint_of_format_1"
+    model = load_model(folder / recipe)
+    expected = load_file(folder / f"{recipe}_output.safetensors")
+    counts = expected.pop("counts")
+    hidden = torch.zeros(2, 1, 3, dtype=torch.bool)
+    hidden[:, :, 1] = True
+    assert model.session_parts("mouse.1").regions == ("CA1", "CA1", "VISp")
+    assert len(expected) == 4
+    for name, log_rates in expected.items():
+        scheme = name.removeprefix("log_rates/")
+        predicted = model(counts.masked_fill(hidden, 0.0), "mouse.1", scheme, hidden)
+        torch.testing.assert_close(predicted, log_rates, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_were_changed_after_they_were_written_are_refused(saved: Path) -> None:
+    tensors = load_file(saved / "model.safetensors")
+    tensors["prompts"][0, 0] += 1.0
+    save_file(tensors, saved / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the file .*another SHA-256"):
+        load_model(saved)
+
+
+def test_weights_with_a_description_of_another_model_are_refused(saved: Path, tmp_path: Path) -> None:
+    other = save_model(make_model(small=True), tmp_path / "other")
+    shutil.copy(other / "config.json", saved / "config.json")
+    with pytest.raises(ValueError, match=r"model\.safetensors lacks \["):
+        load_model(saved)
+    same_shapes = save_model(make_model(seed=3), tmp_path / "third")
+    shutil.copy(same_shapes / "model.safetensors", saved / "model.safetensors")
+    shutil.copy(save_model(make_model(), tmp_path / "fourth") / "config.json", saved / "config.json")
+    with pytest.raises(ValueError, match="another SHA-256"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    model = make_model()
+    model.prompts.data[1, 2] = value
+    save_model(model, tmp_path / "model")
+    with pytest.raises(ValueError, match=r"1 of 64 numbers of prompts in .* are NaN or infinite"):
+        load_model(tmp_path / "model")
+
+
+def test_a_pickle_is_refused_with_the_way_around(tmp_path: Path) -> None:
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"torch\.load\(file, weights_only=True\) and write it"):
+        load_model(tmp_path / "model.pt")
+
+
+def test_others_may_read_a_checkpoint(saved: Path) -> None:
+    assert {file.stat().st_mode & 0o777 for file in saved.iterdir()} == {0o644}

@@ -16,6 +16,7 @@ from neurokern.cli import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 AREAS = runpy.run_path(str(EXAMPLES / "predict_areas.py"))
+OBJECTS = runpy.run_path(str(EXAMPLES / "responses_to_objects.py"))
 DESIGN = runpy.run_path(str(EXAMPLES / "design_from_events.py"))
 
 
@@ -42,6 +43,19 @@ def test_other_areas_remove_some_percent_of_the_error_about_the_training_mean(sh
     assert row[1:4] == [" session03 ", " 546 ", " 10 "]
     assert 0.035 < float(row[4]) < 0.055
     assert abs(float(row[6])) < 0.01
+
+
+def test_objects_drive_inferotemporal_units_up_to_their_noise_ceiling(shared_data, tmp_path, capsys):
+    OBJECTS["main"](str(shared_data / "spikes" / "macaque_it_zd7" / "zd7_rasters.npz"), str(tmp_path / "it"))
+    said, command = capsys.readouterr().out.splitlines()
+    assert said == "132 units, 21 conditions, 19 repeats"
+    facts, scores = encode(capsys, *shlex.split(command)[2:], "--out", tmp_path / "out")
+    assert facts["scores"]["explainable_variance"]["mean"] == pytest.approx(0.185, abs=0.003)
+    assert facts["scores"]["r2"]["mean"] == pytest.approx(0.125, abs=0.005)
+    assert facts["scores"]["r2_normalized"]["targets"] == 91
+    assert facts["scores"]["r2_normalized"]["median"] == pytest.approx(0.73, abs=0.02)
+    assert facts["scores"]["unique:object"]["mean"] > 5 * facts["scores"]["unique:position"]["mean"]
+    assert (scores["r2"] <= scores["explainable_variance"] + 0.02).all()
 
 
 def design(shared_data, folder, out, capsys, *entities):

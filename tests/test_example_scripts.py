@@ -1,5 +1,6 @@
 """Every example runs as it stands, with few steps."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -7,13 +8,26 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SHOWN = {"spikes_to_scores.py": "co-smoothing", "few_shot_on_your_trials.py": "raw counts, ridge"}
+SHOWN = {
+    "spikes_to_scores.py": "co-smoothing",
+    "few_shot_on_your_trials.py": "raw counts, ridge",
+    "align_layers_with_areas.py": "sessions of the shared model: ('session-1',)",
+}
 
 
 def test_every_example_is_run_here():
     tested_elsewhere = {"bids_to_batches.py", "spikes_to_batches.py", "scores_by_session.py"}
+    tested_elsewhere |= {
+        "masking_ablation.py",
+        "other_recordings.py",
+    }  # evaluation/test_masking_ablation.py; below
     tested_elsewhere |= {"task_activation.py", "decode_blocks.py"}  # test_fmri_results.py
+    tested_elsewhere |= {"object_geometry.py", "category_geometry.py"}  # test_alignment_results.py
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py"}  # test_encoding_results.py
+    tested_elsewhere |= {"few_shot_across_subjects.py", "few_shot_objects.py"}  # test_few_shot_results.py
+    # test_encoding_results.py
+    tested_elsewhere |= {"predict_areas.py", "design_from_events.py", "responses_to_objects.py"}
+    tested_elsewhere |= {"tokens_for_other_models.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 
 
@@ -24,6 +38,14 @@ def test_an_example_runs_and_shows_its_result(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "3"])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert SHOWN[name] in capsys.readouterr().out
+
+
+def test_models_of_other_kinds_learn_from_tokens_of_the_same_batches(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(sys, "argv", ["tokens_for_other_models.py", "20"])
+    runpy.run_path(str(EXAMPLES / "tokens_for_other_models.py"), run_name="__main__")
+    first, last = (re.findall(r"\d+\.\d+", line) for line in capsys.readouterr().out.splitlines())
+    assert all(float(after) < float(before) - 0.5 for before, after in zip(first, last, strict=True))
 
 
 def test_scores_by_session_averages_over_units_then_sessions(tmp_path, monkeypatch, capsys):
@@ -42,6 +64,18 @@ def test_scores_by_session_averages_over_units_then_sessions(tmp_path, monkeypat
     shown = capsys.readouterr().out
     assert "| co-smoothing | ≥ 20 spikes | +0.200 | +0.300 | -0.100 | 1 of 2 sessions |" in shown
     assert "| raw | 0.500 | 0.625 |" in shown
+
+
+def test_another_recording_is_predicted_and_decoded(shared_data, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    file = shared_data / "spikes" / "hippocampus_ca1" / "linear_track.npz"
+    monkeypatch.setattr(sys, "argv", ["other_recordings.py", "ca1", str(file), "2"])
+    runpy.run_path(str(EXAMPLES / "other_recordings.py"), run_name="__main__")
+    text = capsys.readouterr().out
+    assert "forward-prediction" in text
+    assert "MtM states  position" in text
+    assert "inf" not in text
 
 
 def test_bids_to_batches_shows_voxels_and_parcels(shared_data, tmp_path, monkeypatch, capsys):

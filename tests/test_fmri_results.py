@@ -47,6 +47,12 @@ def test_eight_categories_are_decoded_from_blocks_of_a_run_that_was_left_out(sha
     assert "chance 0.125" in shown
 
 
+def test_discriminants_decode_blocks_as_well_as_ridge(shared_data, capsys):
+    folder = str(shared_data / "fmri" / "bids_haxby2001_lite")
+    DECODING["main"](folder, "acquisition=1slice", "readout=lda")
+    assert float(rows(capsys.readouterr().out)[-1][3].strip("*")) >= 0.70
+
+
 def test_labels_that_say_nothing_are_decoded_at_chance(shared_data):
     """No leak from test to training runs: with labels drawn anew in each run, one in eight is right."""
     from neurokern.datasets import BIDSDataset

@@ -10,9 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import gammaln
+from sklearn.metrics import roc_auc_score
 
 from neurokern import metrics
-from neurokern.metrics import bits_per_spike, bootstrap_interval, poisson_d2, psth_r2, r2
+from neurokern.metrics import (
+    balanced_accuracy,
+    bits_per_spike,
+    bootstrap_interval,
+    hierarchical_interval,
+    poisson_d2,
+    psth_r2,
+    r2,
+    roc_auc,
+)
 
 
 def reference_bits_per_spike(rates: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -236,3 +246,59 @@ def test_bootstrap_interval_holds_the_mean_ignores_nan_and_repeats():
 def test_lists_are_neither_tensors_nor_arrays():
     with pytest.raises(TypeError, match="must both be torch tensors or both numpy arrays, got list and list"):
         bits_per_spike([[0.5]], [[1.0]])
+
+
+def brute_force_hierarchical(values, groups, n_bootstrap, seed):
+    generator = np.random.default_rng(seed)
+    names = np.unique(groups)
+    means = []
+    for _ in range(n_bootstrap):
+        drawn = [values[groups == g] for g in generator.choice(names, len(names))]
+        means.append(np.concatenate([generator.choice(part, len(part)) for part in drawn]).mean())
+    return np.quantile(means, [0.025, 0.975])
+
+
+def test_hierarchical_interval_draws_groups_and_then_values():
+    generator = np.random.default_rng(0)
+    groups = np.repeat(["a", "b", "c", "d"], [40, 10, 25, 60])
+    effect = {"a": 0.0, "b": 1.0, "c": -0.5, "d": 0.4}
+    values = np.array([effect[g] for g in groups]) + 0.5 * generator.normal(size=len(groups))
+    low, high = hierarchical_interval(np.append(values, np.nan), np.append(groups, "a"))
+    expected = brute_force_hierarchical(values, groups, 3000, 1)
+    np.testing.assert_allclose([low, high], expected, atol=0.06)
+    plain = bootstrap_interval(values)
+    assert high - low > 2 * (plain[1] - plain[0])
+    assert (low, high) == hierarchical_interval(values, groups)
+
+
+def test_hierarchical_interval_of_one_group_is_that_over_its_values():
+    values = np.random.default_rng(0).normal(size=30)
+    assert hierarchical_interval(values, np.zeros(30)) == bootstrap_interval(values)
+    assert all(math.isnan(end) for end in hierarchical_interval(np.full(2, math.nan), np.arange(2)))
+    with pytest.raises(ValueError, match="groups must label each of 30"):
+        hierarchical_interval(values, np.zeros(3))
+    with pytest.raises(ValueError, match="hierarchical_interval: confidence"):
+        hierarchical_interval(values, np.arange(30), confidence=95)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_roc_auc_matches_scikit_learn_with_ties_too(n_classes):
+    generator = np.random.default_rng(n_classes)
+    labels = generator.integers(0, n_classes, 60)
+    scores = generator.integers(0, 6, (60, n_classes)) / 6
+    classes = np.arange(n_classes)
+    if n_classes == 2:
+        expected = roc_auc_score(labels, scores[:, 1] - scores[:, 0])
+    else:
+        expected = np.mean([roc_auc_score(labels == c, scores[:, c]) for c in classes])
+    assert roc_auc(scores, labels, classes) == pytest.approx(expected)
+
+
+def test_roc_auc_of_one_class_is_nan_and_bad_scores_are_refused():
+    assert math.isnan(roc_auc(np.ones((3, 2)), np.zeros(3), np.arange(2)))
+    with pytest.raises(ValueError, match="NaN"):
+        roc_auc(np.full((3, 2), np.nan), np.arange(3) % 2, np.arange(2))
+    with pytest.raises(ValueError, match="shape"):
+        roc_auc(np.ones((3, 2)), np.arange(4), np.arange(2))
+    with pytest.raises(ValueError, match="balanced_accuracy"):
+        balanced_accuracy(np.ones(2), np.ones(3))

@@ -30,10 +30,12 @@ _HOME_OF = {
 
 _PACKAGES = {
     "adapters",
+    "alignment",
     "datasets",
     "encoding",
     "evaluation",
     "extractors",
+    "hub",
     "metrics",
     "models",
     "ops",

@@ -70,7 +70,7 @@ def check_fraction(function: str, name: str, value: SupportsFloat) -> float:
     return number
 
 
-def check_choice(function: str, name: str, value: object, choices: Collection[str]) -> str:
+def check_choice(function: str, name: str, value: object, choices: Collection[object]) -> str:
     """Return ``value``, or raise with the list of choices."""
     if value not in choices:
         raise ValueError(f"{function}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -6,6 +6,7 @@ Nothing is ever pickled or unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,6 +29,11 @@ FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 MAX_JSON_BYTES = 64 * 2**20
+
+_NO_PICKLE = (
+    "pickled checkpoints are never loaded, since they can run any program: where you trust one, build the "
+    "model, fill it from torch.load(file, weights_only=True) and write it with save_model"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +75,10 @@ def write_model(model: MtM, folder: Path, weights: Mapping[str, Tensor] | None =
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "versions": {"neurokern": neurokern.__version__, "torch": torch.__version__},
+        "regions": list(model.region_names),
         "model": model.config.to_dict(),
         "sessions": sessions,
+        "weights_sha256": sha256_of(folder / WEIGHTS),
     }
     write_json(folder / CONFIG, description)
 
@@ -93,7 +101,8 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     FileNotFoundError
         If the folder or one of its files is missing.
     ValueError
-        If a file is cut short, of another format or version, or does not fit the configuration.
+        If a file is cut short, of another format or version, does not fit the configuration, was changed
+        since it was written (its SHA-256 tells), or holds NaN.
     """
     path = find_checkpoint(folder)
     description = read_json(path / CONFIG)
@@ -101,6 +110,7 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     shapes = read_shapes(path / WEIGHTS)
     model = _model_without_weights(description, path, n_tensors=len(shapes))
     tensors = read_tensors(path / WEIGHTS, expected={k: v.shape for k, v in model.state_dict().items()})
+    check_hash(path / WEIGHTS, description.get("weights_sha256"))
     _check_numbers(tensors, path / WEIGHTS)
     model.load_state_dict(tensors, assign=True)
     return model.to(device).eval()
@@ -112,7 +122,7 @@ def find_checkpoint(folder: str | os.PathLike[str]) -> Path:
     if path.is_file():
         raise ValueError(
             f"load_model: expected a checkpoint folder with {CONFIG} and {WEIGHTS}, got the file {path}; "
-            f"pickled checkpoints are never loaded"
+            f"{_NO_PICKLE}"
         )
     for candidate in (path, path / "best"):
         for there in (candidate, _previous(candidate)):
@@ -132,7 +142,7 @@ def _model_without_weights(description: Mapping[str, Any], path: Path, n_tensors
         if config.n_layers > n_tensors:
             raise ValueError(f"{config.n_layers} layers, but {n_tensors} tensors are stored")
         with torch.device("meta"):
-            model = MtM.with_sessions(config, sessions)
+            model = MtM.with_sessions(config, sessions, description.get("regions", ()))
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"load_model: {path / CONFIG} does not describe a model: {error}") from error
     return model
@@ -161,16 +171,38 @@ def read_shapes(file: Path) -> dict[str, torch.Size]:
             return {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
-            f"load_model: {file} is cut short or is not a safetensors file ({error}); "
-            f"pickled checkpoints are never loaded"
+            f"load_model: {file} is cut short or is not a safetensors file ({error}); {_NO_PICKLE}"
         ) from error
 
 
 def _check_numbers(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Raise for weights of whole numbers, which no model has."""
+    """Raise for weights of whole numbers, which no model has, and for NaN, which spreads to all results."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ValueError(f"load_model: {name} in {file} must be floating point, got {tensor.dtype}")
+        if not (finite := torch.isfinite(tensor)).all():
+            raise ValueError(
+                f"load_model: {int((~finite).sum())} of {tensor.numel()} numbers of {name} in {file} are NaN "
+                f"or infinite; training went astray before it was written: take an earlier checkpoint"
+            )
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_hash(file: Path, expected: object) -> None:
+    """Raise ValueError if a file's content is not what a description says; older ones say nothing."""
+    if expected is not None and sha256_of(file) != expected:
+        raise ValueError(
+            f"load_model: {file} is not the file that its description was written for (another SHA-256): it "
+            f"was damaged or exchanged; copy the folder again as a whole"
+        )
 
 
 def _check_shapes(shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], file: Path) -> None:
@@ -233,6 +265,7 @@ def replace_checkpoint(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.iterdir():
+            file.chmod(0o644)  # safetensors makes files that nobody else can read
             _flush(file)
         _flush(temporary)
     except BaseException:

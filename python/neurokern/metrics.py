@@ -216,10 +216,7 @@ def bootstrap_interval(
     ValueError
         If ``confidence`` is not within (0, 1) or ``n_bootstrap`` is below 1.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"bootstrap_interval: confidence must lie within (0, 1), got {confidence!r}")
-    if n_bootstrap < 1:
-        raise ValueError(f"bootstrap_interval: n_bootstrap must be at least 1, got {n_bootstrap!r}")
+    _check_bootstrap("bootstrap_interval", confidence, n_bootstrap)
     kept = np.asarray(values, dtype=np.float64).ravel()
     kept = kept[~np.isnan(kept)]
     if kept.size == 0:
@@ -232,6 +229,142 @@ def bootstrap_interval(
     ]
     low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def hierarchical_interval(
+    values: np.ndarray,
+    groups: np.ndarray,
+    *,
+    confidence: float = 0.95,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the mean when values come in groups: groups are drawn, then values within them.
+
+    Units of one session share its animal, its day and its probe, so an interval over units alone is too
+    narrow for a claim about other sessions.
+
+    Parameters
+    ----------
+    values : array of shape (n,), float
+        NaN values are left out.
+    groups : array of shape (n,)
+        Label of each value's group (session, subject).
+    confidence, n_bootstrap, seed
+        As in :func:`bootstrap_interval`.
+
+    Returns
+    -------
+    low, high : float
+        Of the mean over all values, groups weighing as much as they hold. With one group, the interval over
+        its values: nothing can then be said about other groups. Both NaN when no value is left.
+
+    Raises
+    ------
+    ValueError
+        As :func:`bootstrap_interval`; or if the two differ in length.
+
+    References
+    ----------
+    .. [1] Saravanan, Berman, Sober, "Application of the hierarchical bootstrap to multi-level data in
+       neuroscience", Neurons, Behavior, Data Analysis, and Theory 3 (2020).
+    """
+    flat, labels = np.asarray(values, dtype=np.float64).ravel(), np.asarray(groups).ravel()
+    if flat.shape != labels.shape:
+        raise ValueError(
+            f"hierarchical_interval: groups must label each of {len(flat)} values, got {len(labels)} labels"
+        )
+    kept = ~np.isnan(flat)
+    names, number = np.unique(labels[kept], return_inverse=True)
+    if len(names) < 2:
+        return bootstrap_interval(flat, confidence=confidence, n_bootstrap=n_bootstrap, seed=seed)
+    _check_bootstrap("hierarchical_interval", confidence, n_bootstrap)
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(
+        0, len(names), (n_bootstrap, len(names))
+    )  # a group for each place of each draw
+    sums, sizes = np.zeros(n_bootstrap), np.zeros(n_bootstrap)
+    for group in range(len(names)):
+        members = flat[kept][number == group]
+        draw_of = np.nonzero(drawn == group)[0]
+        np.add.at(sizes, draw_of, len(members))
+        rows = max(1, _BLOCK_ELEMENTS // len(members))
+        for first in range(0, len(draw_of), rows):
+            part = draw_of[first : first + rows]
+            resampled = members[generator.integers(0, len(members), (len(part), len(members)))]
+            np.add.at(sums, part, resampled.sum(1))
+    low, high = np.quantile(sums / sizes, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes of ``labels`` of the share of their samples that are predicted right.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in shape, or there is no sample.
+    """
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    if predicted.shape != labels.shape or labels.size == 0:
+        raise ValueError(
+            "balanced_accuracy: predicted and labels must have the same shape and hold something, "
+            f"got {predicted.shape} and {labels.shape}"
+        )
+    return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
+
+
+def roc_auc(scores: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a sample of a class scores higher for it than one of another
+    class.
+
+    Ties count half. With more than two classes, the mean over the classes that occur of each against the
+    rest.
+
+    Parameters
+    ----------
+    scores : array of shape (samples, classes), float
+        Larger for the likelier class.
+    labels : array of shape (samples,)
+    classes : array of shape (classes,)
+        Label of each column.
+
+    Returns
+    -------
+    auc : float
+        NaN if all samples are of one class.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or a score is NaN.
+    """
+    values, labels, classes = np.asarray(scores, dtype=np.float64), np.asarray(labels), np.asarray(classes)
+    if values.shape != (len(labels), len(classes)):
+        raise ValueError(
+            f"roc_auc: scores must have shape ({len(labels)} samples, {len(classes)} classes), got "
+            f"{values.shape}"
+        )
+    if np.isnan(values).any():
+        raise ValueError("roc_auc: scores must not be NaN")
+    areas = []
+    for column, label in enumerate(classes):
+        inside = labels == label
+        n_in, n_out = int(inside.sum()), int((~inside).sum())
+        if n_in and n_out:
+            # For two classes the difference of the scores decides, as it does in predicting.
+            score = values[:, column] - values[:, 1 - column] if len(classes) == 2 else values[:, column]
+            _, rank, ties = np.unique(score, return_inverse=True, return_counts=True)
+            middle = np.cumsum(ties) - (ties - 1) / 2  # mean rank of equal scores, from 1
+            areas.append((middle[rank][inside].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
+    return float(np.mean(areas)) if areas else math.nan
+
+
+def _check_bootstrap(function: str, confidence: float, n_bootstrap: int) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"{function}: confidence must lie within (0, 1), got {confidence!r}")
+    if n_bootstrap < 1:
+        raise ValueError(f"{function}: n_bootstrap must be at least 1, got {n_bootstrap!r}")
 
 
 def _poisson_sums(

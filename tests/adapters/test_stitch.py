@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from neurokern.adapters import adapt_session, model_features
+from neurokern.adapters import HeadProbe, SessionStitch, StitchedModel, Support, adapt_session, model_features
 from neurokern.datasets import BinnedSession
 from neurokern.models import MtM, MtMConfig
 from neurokern.training import TrainingConfig
@@ -107,6 +109,45 @@ def test_a_known_session_goes_on_from_its_present_parts():
     assert adapted.sessions == ("known",)
 
 
+@pytest.mark.parametrize("recipe", [MtMConfig.paper, MtMConfig.small, MtMConfig.modern])
+def test_a_stitched_session_comes_back_from_the_file_of_its_parts(recipe, tmp_path):
+    known, new = session_of(5, "known"), session_of(7, "new", seed=1)
+    new = replace(new, regions=np.array(["LP", "VISp"] * 7)[:7])  # one region is new
+    model = tiny_model(known, recipe=recipe)
+    config = None if recipe == MtMConfig.small else quick(3)
+    stitched = SessionStitch(config=config).fit(model, new)
+    own = stitched.state_dict()
+    assert all(name.startswith("session.") or name == "region_table.weight" for name in own)
+    assert stitched.predict(new).shape == (24, 10, 7)
+    assert stitched.n_trainable > 0
+    stitched.save(tmp_path / "a")
+    base = tiny_model(known, recipe=recipe)
+    again = StitchedModel.load(tmp_path / "a", base)
+    assert torch.equal(again.predict(new), stitched.predict(new))
+    assert again.model.session_parts("new").regions == stitched.model.session_parts("new").regions
+    assert base.sessions == ("known",)
+    probe = HeadProbe().fit(again.model, Support.of(new, np.arange(24) % 2))
+    assert probe.predict(new).shape == (24,)
+    with pytest.raises(ValueError, match="knows 'new' already"):
+        SessionStitch().fit(again.model, new)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        StitchedModel.load(tmp_path / "a", again.model)
+    with torch.no_grad():
+        base.norm.weight += 1
+    with pytest.raises(ValueError, match="other weights"):
+        StitchedModel.load(tmp_path / "a", base)
+
+
+def test_full_stitching_saves_the_trunk_as_well(tmp_path):
+    known, new = session_of(5, "known"), session_of(7, "new", seed=1)
+    stitched = SessionStitch(mode="full", config=quick(3)).fit(tiny_model(known), new)
+    assert "positions" in stitched.state_dict()
+    again = StitchedModel.load(stitched.save(tmp_path / "a"), tiny_model(known))
+    assert torch.equal(again.predict(new), stitched.predict(new))
+    with pytest.raises(ValueError, match="'stitch', 'full', got 'lora'"):
+        SessionStitch(mode="lora")
+
+
 def test_unknown_modes_are_refused():
     known = session_of(5, "known")
     with pytest.raises(ValueError, match="'stitch', 'full', got 'lora'"):
@@ -145,3 +186,18 @@ def test_a_model_with_factors_gives_them_as_features():
         factors = model.eval().expected_factors(counts, "known", "neuron")
     assert features.shape == (24, 3)
     torch.testing.assert_close(features, factors.mean(1))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-2])
+def test_unit_vectors_of_a_new_session_start_as_those_of_known_units(rate: float) -> None:
+    known, new = session_of(5, "known"), session_of(7, "new", seed=1)
+    model = tiny_model(known, recipe=MtMConfig.modern)
+    before = weights_of(model)
+    adapted = adapt_session(model, new, config=replace(quick(1), session_learning_rate=rate, warmup=1.0))
+    assert adapted.sessions == ("known", "new")
+    after = weights_of(adapted)
+    assert all(torch.equal(after[name], before[name]) for name in before)  # the trunk and the known session
+    vectors, known_vectors = (adapted.session_parts(name).embedding for name in ("new", "known"))
+    distance = torch.cdist(vectors, known_vectors).amin(1)
+    assert (distance == 0).all() if rate == 0 else (distance < 0.1).all()
+    assert adapted.session_parts("new").regions == tuple(new.regions)

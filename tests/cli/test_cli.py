@@ -74,7 +74,9 @@ def test_the_package_runs_as_a_module():
     assert re.fullmatch(r"neurokern \d+\.\d+.*\n", done.stdout)
 
 
-@pytest.mark.parametrize("command", ["env", "info", "report", "demo", "train", "evaluate", "adapt"])
+@pytest.mark.parametrize(
+    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "hub"]
+)
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")
@@ -211,15 +213,40 @@ def test_an_interrupted_run_goes_on_to_the_same_result(trained, binned_file, tmp
 
 
 def test_evaluate_writes_scores_of_model_and_baselines(trained, capsys):
-    assert run("evaluate", trained) == 0
-    assert "co-smoothing" in capsys.readouterr().out
+    assert run("evaluate", trained, "--report") == 0
+    said = capsys.readouterr().out
+    assert "co-smoothing" in said
+    assert "MtM minus each baseline" in said
+    assert "decoding contrast_left>contrast_right" in said
     scores = pd.read_csv(trained / "scores_per_unit.csv")
-    assert set(scores["predictor"]) == {"MtM", "ridge", "unit mean"}
+    assert set(scores["predictor"]) == {"MtM", "ridge", "reduced rank", "GLM", "PSTH", "unit mean"}
     assert set(scores["task"]) == {"co-smoothing", "forward-prediction", "intra-region", "inter-region"}
     assert "subject" not in scores
     summary = pd.read_csv(trained / "scores.csv")
-    assert len(summary) == 12
+    assert len(summary) == 4 * 5 + 2
     assert np.isfinite(summary["mean"]).all()
+    differences = pd.read_csv(trained / "differences.csv")
+    assert set(differences["baseline"]) == {"ridge", "reduced rank", "GLM", "PSTH", "unit mean"}
+    assert differences["n_sessions"].eq(1).all()
+    assert set(pd.read_csv(trained / "decoding.csv")["features"]) > {"raw counts", "MtM rates"}
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "one session" in page
+    assert "<h2>Decoding</h2>" in page
+
+
+def test_evaluate_takes_a_choice_of_baselines_and_conditions(trained, capsys):
+    assert run("evaluate", trained, "--baselines", "unit-mean,psth", "--label", "none", "--max-units", 4) == 0
+    said = capsys.readouterr().out
+    assert "decoding" not in said
+    scores = pd.read_csv(trained / "scores_per_unit.csv")
+    assert set(scores["predictor"]) == {"MtM", "PSTH", "unit mean"}
+    units = scores.groupby(["predictor", "task"])["unit"].apply(tuple)
+    assert units.nunique() == 1
+    assert len(units.iloc[0]) == 4
+    with pytest.raises(SystemExit):
+        run("evaluate", trained, "--baselines", "forest")
+    assert "unknown forest; known are ridge, reduced-rank, glm, psth, unit-mean" in capsys.readouterr().err
+    assert "conditions must be columns" in fails(capsys, "evaluate", trained, "--conditions", "mood")
 
 
 def test_evaluate_refuses_a_session_that_the_model_does_not_know(trained, recording_folder, capsys):
@@ -250,6 +277,44 @@ def test_adapt_brings_the_model_to_a_new_recording(trained, binned_file, tmp_pat
     assert few["mean"].between(0, 1).all()
     assert "contrast_left&gt;contrast_right" in (out / "report.html").read_text()
     assert run("evaluate", out) == 0  # the folder is a run like any other
+
+
+def test_adapt_fits_an_adapter_that_its_file_brings_back(trained, binned_file, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    from neurokern.adapters import AdaptedModel
+    from neurokern.checkpoint import load_model
+    from neurokern.datasets import load_binned_npz
+
+    new, out = tmp_path / "binned_b.npz", tmp_path / "adapted"
+    new.write_bytes(binned_file.read_bytes())
+    label = ("--label", "contrast_left>contrast_right", "--adapter", "lora")
+    assert run("adapt", trained, new, "--out", out, *label, "--episodes", "2", *small()[-6:]) == 0
+    assert "weights learned in" in capsys.readouterr().out
+    adapted = AdaptedModel.load(out / "adapter", load_model(out))
+    assert adapted.adapter == "LoRA"
+    assert set(adapted.predict(load_binned_npz(new))) <= {0, 1}
+    assert "known are ridge" not in fails(capsys, "adapt", trained, new, *label[2:], "--label", "mood")
+
+
+def test_few_shot_compares_adapters_on_new_recordings(trained, binned_file, tmp_path, capsys):
+    new, out = tmp_path / "binned_b.npz", tmp_path / "few"
+    new.write_bytes(binned_file.read_bytes())
+    flags = ("--shots", "1,3", "--episodes", "4", "--tuned-episodes", "1", "--epochs", "2", "--out", out)
+    label = ("--label", "contrast_left>contrast_right")
+    assert run("few-shot", trained, binned_file, new, *label, *flags) == 0
+    said = capsys.readouterr().out
+    assert "2 sessions of 1 subjects" in said
+    table = pd.read_csv(out / "few_shot.csv")
+    assert {"MtM, scratch", "MtM, lora", "MtM factors, lda", "raw counts, ridge"} <= set(table["method"])
+    assert table["minus raw counts, ridge low"].notna().sum() == len(table) - 2
+    episodes = pd.read_csv(out / "few_shot_episodes.csv")
+    assert episodes.query("adapter == 'lora' and shots == 3").groupby("session").size().tolist() == [1, 1]
+    splits = json.loads((out / "splits.json").read_text())
+    assert set(splits["sessions"]) == {"binned_a", "binned_b"}
+    with pytest.raises(SystemExit):
+        run("few-shot", trained, new, *label, "--adapters", "magic")
+    assert "unknown magic; known are ridge" in capsys.readouterr().err
+    assert "they have contrast_left" in fails(capsys, "few-shot", trained, new, "--label", "mood")
 
 
 def test_adapt_checks_the_label_before_it_starts(trained, binned_file, tmp_path, capsys):

@@ -78,13 +78,13 @@ def test_scores_are_those_of_held_out_predictions(arrays, capsys):
     assert scores["p_value"][0] == pytest.approx(0.01)
     assert np.isnan(scores["q_value"][5])
     assert facts["scores"]["r2"]["targets"] == 5
-    assert facts["scores"]["r2"]["constant"] == 1
+    assert facts["scores"]["r2"]["no_score"] == 1
     assert facts["scores"]["r2"]["median"] == pytest.approx(np.nanmedian(scores["r2"]))
     assert facts["discoveries"]["targets"] == int((scores["q_value"] <= 0.05).sum()) > 0
     assert any("1 targets never vary" in note for note in facts["notes"])
     saved = RidgeEncoder.load(facts["files"]["weights"])
     np.testing.assert_allclose(saved.predict(X), encoder.predict(X))
-    assert (folder / "out" / "summary.csv").read_text().startswith("score,targets,constant,mean,")
+    assert (folder / "out" / "summary.csv").read_text().startswith("score,targets,no_score,mean,")
 
 
 def test_too_few_permutations_for_so_many_targets_are_told(arrays, capsys):

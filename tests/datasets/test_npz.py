@@ -135,7 +135,7 @@ def test_load_recording_picks_by_the_names_in_the_file(tmp_path):
 
 def test_load_recording_refuses_other_files_and_missing_paths(tmp_path):
     (tmp_path / "notes.txt").write_text("no spikes")
-    with pytest.raises(ValueError, match=r"neither a folder of ALF files nor a \.npz file"):
+    with pytest.raises(ValueError, match=r"neither a folder of ALF files nor a \.npz or \.nwb file"):
         load_recording(tmp_path / "notes.txt")
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         load_recording(tmp_path / "nowhere")

@@ -121,7 +121,7 @@ def test_low_and_unknown_ceilings_are_counted_and_give_nan():
         (lambda: split_half_reliability(np.ones((1, 5, 2))), "at least 2 repeats"),
         (lambda: split_half_reliability(np.ones((3, 1, 2))), "2 samples"),
         (lambda: explainable_variance(np.ones((5, 2))), "repeats, samples, targets"),
-        (lambda: split_half_reliability(np.full((2, 5, 2), np.nan)), "NaN or infinity in 2 of 2"),
+        (lambda: split_half_reliability(np.full((2, 5, 2), np.nan)), "NaN or infinity in 10 of 10"),
         (lambda: split_half_reliability(np.ones((2, 5, 2)), n_splits=0), "n_splits"),
         (lambda: spearman_brown(0.5, 0), "factor"),
         (lambda: normalize_scores(np.ones(2), np.ones(3)), "same shape"),

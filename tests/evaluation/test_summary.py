@@ -65,3 +65,28 @@ def test_paired_differences_refuse_missing_and_doubled_rows():
         paired_differences(pd.concat([table, table]), "ours", "ours")
     with pytest.raises(ValueError, match="depth"):
         paired_differences(table, "ours", "ours", ("depth",))
+
+
+def many_sessions(n_sessions, units=30, seed=0):
+    """Two predictors whose difference varies from session to session more than from unit to unit."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for session in range(n_sessions):
+        base = generator.normal(size=units)
+        gain = 0.1 + 0.3 * generator.normal() + 0.05 * generator.normal(size=units)
+        for name, values in (("theirs", base), ("ours", base + gain)):
+            rows += [(name, f"s{session}", "a", unit, 20, value) for unit, value in enumerate(values)]
+    return pd.DataFrame(rows, columns=["predictor", "session", "task", "unit", "n_spikes", "bits_per_spike"])
+
+
+def test_intervals_over_sessions_are_wider_and_missing_with_one_session():
+    table = many_sessions(8)
+    result = paired_differences(table, "ours", "theirs").iloc[0]
+    assert result["session_low"] < result["low"] < result["mean"] < result["high"] < result["session_high"]
+    gains = table.pivot(index=["session", "unit"], columns="predictor", values="bits_per_spike")
+    won = ((gains["ours"] - gains["theirs"]).groupby("session").mean() > 0).sum()
+    assert (result["n_sessions"], result["sessions_won"]) == (8, won)
+    one = summarize(many_sessions(1)).iloc[0]
+    assert one["n_sessions"] == 1
+    assert np.isnan(one["session_low"])
+    assert np.isfinite(one["low"])

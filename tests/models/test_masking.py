@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from neurokern.datasets.batch import SpikeBatch
-from neurokern.models.masking import ALL_SCHEMES, MaskedWindows, Masking, draw_scheme, mask_batch
+from neurokern.models.masking import (
+    ALL_SCHEMES,
+    MaskedWindows,
+    Masking,
+    draw_scheme,
+    draw_schemes,
+    mask_batch,
+)
 
 REGION_OF_UNIT = [0, 0, 1, 1, 1, 2]
 
@@ -134,6 +141,56 @@ def test_schemes_are_drawn_equally_often_and_by_number() -> None:
     assert all(420 < count < 580 for count in Counter(drawn).values())
 
 
+@pytest.mark.parametrize("causal_targets", ["bins", "random-cut", "last-bins"])
+@pytest.mark.parametrize("region_choice", ["batch", "sample"])
+def test_a_window_is_masked_as_if_its_scheme_were_that_of_the_batch(
+    batch: SpikeBatch, causal_targets: str, region_choice: str
+) -> None:
+    masking = Masking(causal_targets=causal_targets, region_choice=region_choice)
+    schemes = draw_schemes(ALL_SCHEMES[:-1], len(batch), seed=3, offset=5)
+    assert len(set(schemes)) == 6
+    mixed = mask_batch(batch, schemes, masking, seed=11, offset=5)
+    for scheme in set(schemes):
+        alone = mask_batch(batch, scheme, masking, seed=11, offset=5)
+        rows = [row for row, name in enumerate(schemes) if name == scheme]
+        assert torch.equal(mixed.inputs[rows], alone.inputs[rows])
+        assert torch.equal(mixed.target_mask[rows], alone.target_mask[rows])
+        real = batch.unit_mask[rows, None]
+        assert torch.equal(mixed.hidden[rows] & real, hidden_of(alone)[rows] & real)
+
+
+def test_a_window_draws_its_mask_and_scheme_by_its_own_number(batch: SpikeBatch) -> None:
+    schemes = draw_schemes(("neuron", "causal", "random"), 60, seed=2, offset=100)
+    assert schemes[7:] == draw_schemes(("neuron", "causal", "random"), 53, seed=2, offset=107)
+    assert all(12 <= count <= 28 for count in Counter(schemes).values())
+    whole = mask_batch(batch, schemes, seed=2, offset=100)
+    targets = {tuple(row) for row in whole.target_mask[::2].flatten(1).tolist()}
+    assert len(targets) > 15  # thirty windows of one session: the mask is not that of the first one
+    row = 31
+    one = SpikeBatch(
+        **{name: getattr(batch, name)[row : row + 1] for name in ("counts", "n_units", "regions", "session")},
+        session_index=batch.session_index[row : row + 1],
+        window=batch.window[row : row + 1],
+    )
+    alone = mask_batch(one, schemes[row], seed=2, offset=100 + row)
+    assert torch.equal(whole.target_mask[row], alone.target_mask[0])
+
+
+def test_random_token_hides_patches_of_single_bins(batch: SpikeBatch) -> None:
+    masked = mask_batch(batch, "random-token", Masking(ratio=0.5, patch_size=4), seed=12)
+    first, second = masked.hidden[..., :4], masked.hidden[..., 4:]
+    for patch in (first, second):
+        assert torch.equal(patch, patch[..., :1].expand_as(patch))
+        assert 0.45 < patch.float().mean() < 0.55
+    assert not torch.equal(first[..., 0], second[..., 0])
+
+
+def test_schemes_that_do_not_fit_the_batch_are_an_error(batch: SpikeBatch) -> None:
+    for schemes in (["neuron", "causal"], ["neuron"] * 59 + ["random-token"]):
+        with pytest.raises(ValueError, match="each of 60 windows"):
+            mask_batch(batch, schemes, seed=1)
+
+
 def test_region_schemes_without_regions_are_an_error(batch: SpikeBatch) -> None:
     unknown = dataclasses.replace(batch, regions=torch.full_like(batch.regions, -1))
     for scheme in ("intra-region", "inter-region"):
@@ -149,6 +206,9 @@ def test_region_schemes_without_regions_are_an_error(batch: SpikeBatch) -> None:
         ({"ratio": (0.1, 1.2)}, r"ratio must lie in \[0, 1\]"),
         ({"causal_targets": "future"}, "causal_targets must be one of"),
         ({"region_choice": "trial"}, "region_choice must be one of"),
+        ({"patch_size": 0}, "patch_size must be at least 1"),
+        ({"scheme_choice": "trial"}, "scheme_choice must be one of"),
+        ({"scheme_choice": "window", "schemes": ("neuron", "random-token")}, "has no 'random-token'"),
     ],
 )
 def test_wrong_options_name_the_field(wrong: dict[str, object], message: str) -> None:

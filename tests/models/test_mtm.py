@@ -93,6 +93,23 @@ def test_paper_start_is_the_default_of_torch_scaled_for_depth() -> None:
         assert weight.std().item() == pytest.approx(largest / math.sqrt(3), rel=0.05)
 
 
+def test_paper_read_in_and_read_out_start_at_the_default_of_torch() -> None:
+    torch.manual_seed(0)
+    model = MtM(MtMConfig.paper())
+    model.add_session("one", 600)
+    parts = model.session_parts("one")
+    first, softsign, second = model.token_network
+    assert isinstance(softsign, nn.Softsign)
+    for layer in (parts.stitch_in, first, second, parts.stitch_out):
+        bound = layer.in_features**-0.5
+        for values in (layer.weight, layer.bias):
+            assert values.abs().max() <= bound * (1 + 1e-6)
+            assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) == 2 * 5 + 1
+    assert all((norm.weight == 1).all() and not norm.bias.any() for norm in norms)
+
+
 def test_paper_positions_and_tokens_start_at_unit_variance() -> None:
     torch.manual_seed(0)
     model = MtM(MtMConfig.paper())

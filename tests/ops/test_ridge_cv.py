@@ -272,6 +272,35 @@ def test_one_target_has_no_axis_of_targets():
     assert found.predict(torch.tensor(X)).shape == (40,)
 
 
+@pytest.mark.parametrize("shape", [(25, 6), (6, 25)])
+def test_leave_one_out_chooses_as_scikit_learn(shape):
+    from sklearn.linear_model import RidgeCV
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(2.0, 1.0, shape)
+    Y = X @ rng.normal(size=(shape[1], 3)) + rng.normal(size=(shape[0], 3)) + 3
+    alphas = [0.01, 0.3, 5.0, 100.0]
+    theirs = RidgeCV(alphas, alpha_per_target=True).fit(X, Y)
+    fit = ridge_cv(X, Y, alphas, "leave-one-out")
+    np.testing.assert_allclose(fit.alphas, theirs.alpha_)
+    np.testing.assert_allclose(fit.weights, theirs.coef_.T, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(35, 6), (16, 25)])
+def test_one_pair_of_folds_is_a_validation_set(shape):
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=shape)
+    Y = X @ rng.normal(size=(shape[1], 3)) + 2 * rng.normal(size=(shape[0], 3))
+    train, test = np.arange(shape[0] - 10), np.arange(shape[0] - 10, shape[0])
+    alphas = [0.01, 0.3, 5.0, 100.0]
+    fit = ridge_cv(X, Y, alphas, [(train, test)], return_alpha_scores=True)
+    fits = [solve_ridge(X[train], Y[train], alpha) for alpha in alphas]
+    errors = [np.square(Y[test] - X[test] @ weights - intercept).sum(0) for weights, intercept in fits]
+    total = np.square(Y[test] - Y[test].mean(0)).sum(0)
+    np.testing.assert_allclose(fit.alpha_scores, 1 - np.array(errors) / total, rtol=1e-7)
+    np.testing.assert_array_equal(fit.alphas, np.asarray(alphas)[np.argmin(errors, 0)])
+
+
 def test_a_splitter_of_scikit_learn_makes_the_folds():
     model_selection = pytest.importorskip("sklearn.model_selection")
     X, Y = data(40, 5, 2)

@@ -15,7 +15,15 @@ from neurokern.report import Figure, Section, Table, render_page, write_page
 from neurokern.report.data_figures import mask_schemes, order_by_group, raster
 from neurokern.report.result_figures import few_shot_curve, loss_curves, rate_heatmaps, unit_scatter
 from neurokern.report.sections import prediction_section, score_section
-from neurokern.report.summary import pair_scores, paired_differences, score_rows, verdict
+from neurokern.report.summary import (
+    decoding_rows,
+    difference_rows,
+    pair_scores,
+    paired_differences,
+    score_rows,
+    score_table,
+    verdict,
+)
 
 
 def svg_of(figure):
@@ -167,6 +175,20 @@ def test_rows_mark_the_best_predictor_and_give_the_difference():
     assert strong == {(0, 1)}
 
 
+def test_many_predictors_have_a_row_each_and_tasks_not_done_stay_empty():
+    table = scores(MtM=[0.3, 0.5], ridge=[0.1, 0.2], GLM=[0.6, 0.7])
+    assert score_table(table, 1)[0] == score_rows(table, 1)[0]
+    other = scores(MtM=[0.1, 0.1], ridge=[0.2, 0.2]).assign(task="intra-region")
+    table = pd.concat([table, scores(PSTH=[-0.1, 0.0]), other])
+    header, rows, strong = score_table(table, 1)
+    assert header == ["", "co-smoothing", "intra-region"]
+    assert [row[0] for row in rows] == ["MtM", "ridge", "GLM", "PSTH", "units"]
+    assert rows[2][1].startswith("0.650 [")
+    assert (rows[2][2], rows[4][1:]) == ("", ["2", "2"])
+    assert strong == {(2, 1), (1, 2)}
+    assert "MtM − ridge is" not in score_section(table).parts[0].caption
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "said"),
     [
@@ -202,3 +224,38 @@ def test_predictions_are_shown_for_a_single_short_window():
     assert len(section.parts) == 2
     for figure in section.parts:
         svg_of(figure)
+
+
+def decoding_table(sessions):
+    rows = [
+        (session, name, "logistic", value, value - 0.1, value + 0.1, value, 0.5, *difference)
+        for session, values in sessions.items()
+        for name, value, difference in (
+            ("raw counts", values[0], (np.nan,) * 3),
+            ("MtM rates", values[1], (values[1] - values[0], -0.05, 0.15)),
+        )
+    ]
+    columns = ["session", "features", "readout", "balanced_accuracy", "low", "high", "auc", "chance"]
+    return pd.DataFrame(rows, columns=[*columns, "difference", "difference_low", "difference_high"])
+
+
+def test_decoding_is_averaged_over_sessions_and_one_session_keeps_its_own_interval():
+    header, rows, strong = decoding_rows(decoding_table({"a": (0.6, 0.7), "b": (0.7, 0.9)}))
+    assert header[0] == "features"
+    assert [row[1][:5] for row in rows] == ["0.650", "0.800"]
+    assert rows[1][3].startswith("+0.150 [")
+    assert (rows[0][3], rows[1][4], strong) == ("", "2", {(1, 1)})
+    _, rows, _ = decoding_rows(decoding_table({"a": (0.6, 0.7)}))
+    assert rows[1][1] == "0.700 [0.600, 0.800]"
+    assert rows[1][3] == "+0.100 [−0.050, +0.150]"
+
+
+def test_differences_name_every_baseline_and_say_when_there_is_one_session():
+    table = scores(MtM=[0.3, 0.5], ridge=[0.1, 0.2], GLM=[0.4, 0.4])
+    _, rows = difference_rows(table, 1)
+    assert [row[1] for row in rows] == ["ridge", "GLM"]
+    assert rows[0][2].startswith("+0.250 [")
+    assert (rows[1][3], rows[0][4], rows[0][5]) == ("50% of 2", "one session", "1 of 1")
+    both = pd.concat([table, table.assign(session="b", bits_per_spike=table["bits_per_spike"] * 2)])
+    assert re.fullmatch(r"\[\+0.\d+, \+0.\d+\]", difference_rows(both, 1)[1][0][4])
+    assert difference_rows(scores(ridge=[0.1, 0.2]), 1)[1] == []

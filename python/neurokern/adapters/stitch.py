@@ -76,23 +76,24 @@ def adapt_session(
         config = TrainingConfig.small(max_steps=400, validate_every=50, session_learning_rate=rate)
     if mode == "stitch":
         if config.session_learning_rate == 0:
-            _add_in_closed_form(adapted, train, validation, config.seed)
+            _add_from_counts(adapted, train, validation, config.seed)
             return adapted.eval()
         adapted.requires_grad_(False)
-        if train.session in adapted.sessions:  # a new one gets its parts from the trainer, ready to learn
+        if train.session in adapted.sessions:  # a new one gets its parts below, ready to learn
             adapted.session_parts(train.session).requires_grad_(True)
+    if adapted.config.read_in == "embeddings":  # each unit starts as the known one most like it
+        _add_from_counts(adapted, train, None, config.seed)
     held_out = [] if validation is None else [validation]
     with tempfile.TemporaryDirectory() as temporary:
         Trainer(adapted, [train], held_out, config, folder or temporary).fit()
     return adapted.requires_grad_(True).eval()
 
 
-def _add_in_closed_form(
-    model: MtM, train: BinnedSession, validation: BinnedSession | None, seed: int
-) -> None:
+def _add_from_counts(model: MtM, train: BinnedSession, validation: BinnedSession | None, seed: int) -> None:
     if train.session in model.sessions:
         return
     parts = [train.counts] if validation is None else [train.counts, validation.counts]
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        model.add_session(train.session, train.n_units, train.regions.tolist(), np.concatenate(parts))
+        regions, counts = train.regions.tolist(), np.concatenate(parts)
+        model.add_session(train.session, train.n_units, regions, counts, start="nearest")

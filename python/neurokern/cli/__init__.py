@@ -6,17 +6,31 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from neurokern import __version__
-from neurokern.cli import adapt, demo, encode, env, evaluate, info, report, train
+from neurokern.cli import (
+    adapt,
+    cache,
+    demo,
+    doctor,
+    encode,
+    env,
+    evaluate,
+    few_shot_command,
+    hub,
+    info,
+    report,
+    train,
+)
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, train, evaluate, adapt, encode, info, report, env)
+_COMMANDS = (demo, train, evaluate, adapt, few_shot_command, encode, info, doctor, report, hub, cache, env)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
-_INTERRUPTED = 130
+_KILLED_BY = 128  # plus the number of the signal, as shells have it: 130 after Ctrl-C
 
 _EXAMPLES = """\
 examples:
@@ -24,24 +38,27 @@ examples:
   neurokern demo --data my_session/       the same on your own spikes
   neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
   neurokern evaluate runs/a --report      masked-prediction scores beside the baselines
+  neurokern few-shot runs/a new.npz --label choice   adapters on a recording with few labels
   neurokern info ds000001/                what a recording, an image or a BIDS folder holds
+  neurokern doctor ds000001/              what is wrong with it
   neurokern report ds000001/              a page of figures about its fMRI runs
+  neurokern hub save runs/a --out shared/ the model as a folder to share, with a card
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run a command and return its exit code: its own or 0, 2 for bad input, 128 + a signal."""
     parser = _parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     try:
-        args.run(args)
+        code = args.run(args)
         sys.stdout.flush()
-        return 0
-    except KeyboardInterrupt:
+        return code or 0
+    except KeyboardInterrupt as stop:
         hint = getattr(args, "interrupted", "")
         print(f"\nneurokern {args.command}: interrupted{hint}", file=sys.stderr)
-        return _INTERRUPTED
+        return _KILLED_BY + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

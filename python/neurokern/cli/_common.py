@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import pathlib
 import textwrap
 import time
@@ -14,7 +15,7 @@ import pandas as pd
 
 from neurokern._config import write_text
 
-__all__ = ["Steps", "facts_text", "new_parser", "require_torch", "say", "text_table", "write_csv"]
+__all__ = ["Steps", "facts_text", "new_parser", "require_torch", "say", "speaks", "text_table", "write_csv"]
 
 
 _INDENT = "      "
@@ -24,7 +25,7 @@ _WIDTH = 110
 def new_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     *,
     summary: str,
     description: str,
@@ -42,9 +43,15 @@ def new_parser(
     return parser
 
 
+def speaks() -> bool:
+    """Return whether this process speaks: of those that ``torchrun`` started, the first one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str = "") -> None:
     """Write a line to standard output at once, so that a pipe shows progress too."""
-    print(text, flush=True)
+    if speaks():
+        print(text, flush=True)
 
 
 class Steps:

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 
 from neurokern.cli._common import Steps, new_parser, require_torch
 from neurokern.cli._flags import add_scoring_flags, add_settings_flags
+from neurokern.cli.adapter_names import ADAPTER_NAMES, WORDS
 
 if TYPE_CHECKING:
     from neurokern.cli.settings import RunSettings
 
-_EXAMPLES = """\
+_EXAMPLES = f"""\
   neurokern adapt runs/a new_session.npz               into runs/a-new_session
   neurokern adapt runs/a new_session.npz --out runs/new --mode full
   neurokern adapt runs/a new.npz --out runs/new --label "contrast_left>contrast_right"
+  neurokern adapt runs/a new.npz --out runs/new --label choice --adapter lora
   neurokern adapt runs/a alf/probe00 --out runs/new --set training.max_steps=100
 
 Windows and split are those of RUN unless --set changes them. The folder gets the adapted weights
-(best/), run.yaml, scores.csv, few_shot.csv and report.html; `neurokern evaluate` takes it as a run.
-"""
+(best/), run.yaml, scores.csv, few_shot.csv and report.html; `neurokern evaluate` takes it as a run. With
+--adapter, adapter/ holds what the adapter adds to best/: AdaptedModel.load("adapter", load_model("best")).
+
+adapters: {WORDS}"""
 _STEPS = 400  # as adapters.adapt_session takes by default
 _VALIDATE_EVERY = 50
 
@@ -49,6 +53,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="stitch",
         help="stitch (default): train only the new session's parts; full: all weights, as in the publication",
     )
+    parser.add_argument(
+        "--adapter",
+        choices=ADAPTER_NAMES,
+        help="then fit this adapter of the model to the label of the trials; see below",
+    )
     add_scoring_flags(parser)
     add_settings_flags(parser)
     return parser
@@ -64,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
     from neurokern.checkpoint import load_model, save_model
     from neurokern.cli.assess import assess
     from neurokern.cli.few_shot import check_label
+    from neurokern.cli.fit_adapter import check_adapter_label, fit_adapter
     from neurokern.cli.sessions import find_sources, load_session, split_for_training
     from neurokern.cli.train import check_fit, describe_sessions, fit_to_windows, prepare_folder, use_threads
 
@@ -72,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     settings = _settings(args, base)
     use_threads(settings.threads)
     model = load_model(base)
-    steps = Steps(5)
+    steps = Steps(6 if args.adapter else 5)
     with steps.step("load and bin the recording"):
         sources = find_sources([args.data])
         if len(sources) > 1:
@@ -82,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
         parts = split_for_training(session, settings.split)
         describe_sessions([loaded], {session.session: parts}, steps.note)
         check_label(args.label, parts)  # now, not after minutes of training
+        label = check_adapter_label(args.label, parts) if args.adapter else ""
         check_fit(model, session)
         if session.session in model.sessions:
             steps.note(f"the model knows {session.session!r} already and goes on from there")
@@ -94,6 +105,10 @@ def run(args: argparse.Namespace) -> None:
         adapted = adapt_session(model, parts.train, parts.validation, args.mode, settings.training, out)
         if closed_form:
             save_model(adapted, out / "best")
+    if args.adapter:
+        with steps.step(f"fit the adapter {args.adapter} to labels"):
+            seed = settings.training.seed
+            steps.note(fit_adapter(adapted, parts, label, args.adapter, out / "adapter", seed))
     title = f"A trained MtM on a new recording ({_MODE_WORDS[args.mode]})"
     assess(adapted, loaded, parts, settings, out, args, steps, title=title)
 

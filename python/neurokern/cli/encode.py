@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neurokern.cli.encode_inputs import EncodingData
     from neurokern.cli.encode_results import EncodingResult
     from neurokern.encoding import RidgeEncoder
+    from neurokern.encoding.folds import Fold
 
 _RUNS = "leave-one-run-out"
 _EXAMPLES = """\
@@ -26,6 +27,8 @@ _EXAMPLES = """\
   neurokern encode --x run1.npy run2.npy --y run1.nii.gz run2.nii.gz --mask brain.nii.gz \\
       --delay-seconds 2,4,6,8 --detrend --out runs/voxels --report            a run per pair, maps and a page
   neurokern encode --x data.npz:spikes --y data.npz:velocity --delays 0,1,2 --gap 10 --json
+  neurokern encode --x features.npy --y responses.npy --repeats again.npy    noise ceilings, normalized scores
+  neurokern encode --x features.npy --y responses.npy --spaces form=0:512 words=512:812 --report
 """
 
 
@@ -60,12 +63,36 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="samples of a block (a tenth of a run)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the permutations (0)")
+    _add_extra_flags(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of permutations and halves (0)")
     parser.add_argument("--out", default="runs/encode", metavar="FOLDER", help="for results (runs/encode)")
     parser.add_argument("--save-weights", action="store_true", help="also write encoder.safetensors")
     parser.add_argument("--report", action="store_true", help="also write report.html")
     parser.add_argument("--json", action="store_true", help="write JSON, and progress to stderr")
     return parser
+
+
+def _add_extra_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repeats",
+        nargs="+",
+        metavar="FILE",
+        help="responses to repeats of the same stimuli, for noise ceilings: a file for each repeat, like "
+        "those of --y, or one array (repeats, samples, targets)",
+    )
+    parser.add_argument(
+        "--averaged",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="each response of --y is the mean of N repeats (1)",
+    )
+    parser.add_argument(
+        "--spaces",
+        nargs="+",
+        metavar="NAME=FIRST:STOP",
+        help="feature spaces as columns of --x: split the R2 into what each explains alone and together",
+    )
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +129,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _encode(args: argparse.Namespace) -> tuple[EncodingResult, dict[str, pathlib.Path]]:
+    from neurokern.cli.encode_extras import add_ceilings, add_parts, parse_spaces, read_repeats
     from neurokern.cli.encode_inputs import read_data, split_key
     from neurokern.cli.encode_results import require_nibabel, summary_text, write_results
     from neurokern.cli.image_facts import is_image
@@ -113,11 +141,23 @@ def _encode(args: argparse.Namespace) -> tuple[EncodingResult, dict[str, pathlib
     if is_image(split_key(args.y[0])[0]):
         require_nibabel()
     out = pathlib.Path(args.out)
-    steps = Steps(3 + bool(args.permutations) + bool(args.report))
+    n_extra = sum(map(bool, (args.permutations, args.repeats, args.spaces, args.report)))
+    steps = Steps(3 + n_extra)
     with steps.step("read features and responses"):
         data = read_data(args.x, args.y, mask=args.mask, runs=args.runs, detrend=args.detrend)
         steps.note(_shape_text(data))
-    result, encoder = _score(args, data, steps)
+        # Before minutes of work, too.
+        repeats = read_repeats(args.repeats, data, detrend=args.detrend) if args.repeats else None
+        spaces = parse_spaces(args.spaces, data.X.shape[1]) if args.spaces else {}
+        if args.averaged > 1 and repeats is None:
+            raise ValueError("--averaged is for --repeats, from which the ceiling comes")
+    result, encoder, folds = _score(args, data, steps)
+    if repeats is not None:
+        with steps.step(f"noise ceilings from {len(repeats)} repeats of {repeats.shape[1]:,} samples"):
+            result = add_ceilings(result, repeats, averaged=args.averaged, seed=args.seed)
+    if spaces:
+        with steps.step(f"fit all {2 ** len(spaces) - 1} combinations of {len(spaces)} feature spaces"):
+            result = add_parts(result, spaces, data, folds, encoder)
     steps.lines(summary_text(result))
     with steps.step("write the results"):
         files = write_results(out, result, data)
@@ -135,7 +175,9 @@ def _encode(args: argparse.Namespace) -> tuple[EncodingResult, dict[str, pathlib
     return result, files
 
 
-def _score(args: argparse.Namespace, data: EncodingData, steps: Steps) -> tuple[EncodingResult, RidgeEncoder]:
+def _score(
+    args: argparse.Namespace, data: EncodingData, steps: Steps
+) -> tuple[EncodingResult, RidgeEncoder, list[Fold]]:
     from neurokern.cli.encode_results import EncodingResult
     from neurokern.encoding import (
         RidgeEncoder,
@@ -189,7 +231,7 @@ def _score(args: argparse.Namespace, data: EncodingData, steps: Steps) -> tuple[
         q_values=q_values,
         settings=_settings(args, encoder, data, by_run, len(folds)),
     )
-    return _with_notes(result, data), encoder
+    return _with_notes(result, data), encoder, folds
 
 
 def _with_notes(result: EncodingResult, data: EncodingData) -> EncodingResult:

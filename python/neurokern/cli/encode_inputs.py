@@ -16,7 +16,7 @@ from neurokern.datasets._files import read_npy, read_npz
 if TYPE_CHECKING:
     from neurokern.ops import NiftiHeader, VoxelMask
 
-__all__ = ["EncodingData", "read_data", "split_key"]
+__all__ = ["EncodingData", "detrended", "file_name", "read_array", "read_data", "read_responses", "split_key"]
 
 _KINDS = ".npy, .npz, .safetensors, .nii or .nii.gz"
 
@@ -66,11 +66,11 @@ def read_data(
     lengths, features, responses = [], [], []
     for x_file, y_file in zip(x_files, y_files, strict=True):
         x = _as_rows(x_file, read_array(x_file))
-        y = _read_responses(y_file, voxels)
+        y = read_responses(y_file, voxels)
         if len(x) != len(y):
             raise ValueError(
-                f"{_name(x_file)} and {_name(y_file)} must have a row for each sample, got {len(x)} and "
-                f"{len(y)}; cut or resample one of them"
+                f"{file_name(x_file)} and {file_name(y_file)} must have a row for each sample, got {len(x)} "
+                f"and {len(y)}; cut or resample one of them"
             )
         lengths.append(len(x))
         features.append(x)
@@ -84,7 +84,7 @@ def read_data(
     X = np.concatenate(features) if len(features) > 1 else features[0]
     notes = []
     if detrend:
-        Y = _detrended(Y, labels)
+        Y = detrended(Y, labels)
         notes.append("The mean and slope of each target were removed in each run.")
     first = pathlib.Path(y_files[0])
     image = is_image(first)
@@ -110,7 +110,7 @@ def read_array(source: str) -> NDArray[Any]:
     if suffix == ".safetensors":
         return _pick(source, _read_safetensors(path), name)
     if is_image(path):
-        return _read_responses(source, None)
+        return read_responses(source, None)
     raise ValueError(f"{path.name}: must be a {_KINDS} file")
 
 
@@ -130,7 +130,7 @@ def _pick(source: str, arrays: dict[str, NDArray[Any]], name: str | None) -> NDA
     if name in arrays:
         return arrays[name]
     asked = f"has no {name!r}" if name else "holds several arrays"
-    raise ValueError(f"{_name(source)} {asked}; name one, as FILE:NAME, of: {', '.join(sorted(arrays))}")
+    raise ValueError(f"{file_name(source)} {asked}; name one, as FILE:NAME, of: {', '.join(sorted(arrays))}")
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, NDArray[Any]]:
@@ -152,17 +152,20 @@ def _read_mask(mask: str | None, y_files: Sequence[str]) -> VoxelMask | None:
 
     images = [is_image(split_key(file)[0]) for file in y_files]
     if any(images) != all(images):
-        raise ValueError("--y must name images or arrays, not both, got " + ", ".join(map(_name, y_files)))
+        raise ValueError(
+            "--y must name images or arrays, not both, got " + ", ".join(map(file_name, y_files))
+        )
     if not any(images):
         if mask is not None:
-            raise ValueError(f"--mask is for images, got {_name(y_files[0])}; leave it out")
+            raise ValueError(f"--mask is for images, got {file_name(y_files[0])}; leave it out")
         return None
     if mask is not None:
         return VoxelMask(mask)
     return VoxelMask(np.ones(_header(pathlib.Path(y_files[0])).shape, dtype=bool))
 
 
-def _read_responses(source: str, voxels: VoxelMask | None) -> NDArray[Any]:
+def read_responses(source: str, voxels: VoxelMask | None) -> NDArray[Any]:
+    """Return the responses in a file, (samples, targets); those of the mask's voxels for an image."""
     path, _ = split_key(source)
     if not is_image(path):
         return _as_rows(source, read_array(source))
@@ -178,7 +181,7 @@ def _as_rows(source: str, values: NDArray[Any]) -> NDArray[Any]:
     rows = values[:, None] if values.ndim == 1 else values
     if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "biuf":
         raise ValueError(
-            f"{_name(source)} must hold numbers of shape (samples, columns), got {values.dtype} of shape "
+            f"{file_name(source)} must hold numbers of shape (samples, columns), got {values.dtype} of shape "
             f"{values.shape}"
         )
     return rows
@@ -187,7 +190,9 @@ def _as_rows(source: str, values: NDArray[Any]) -> NDArray[Any]:
 def _check_widths(files: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
     widths = {array.shape[1] for array in arrays}
     if len(widths) > 1:
-        each = ", ".join(f"{_name(file)} {array.shape[1]}" for file, array in zip(files, arrays, strict=True))
+        each = ", ".join(
+            f"{file_name(file)} {array.shape[1]}" for file, array in zip(files, arrays, strict=True)
+        )
         raise ValueError(f"all runs must have the same columns, got {each}")
 
 
@@ -197,12 +202,12 @@ def _read_runs(source: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     values = read_array(source)
     if values.shape != labels.shape:
         raise ValueError(
-            f"{_name(source)} must hold one label per sample ({len(labels)}), got shape {values.shape}"
+            f"{file_name(source)} must hold one label per sample ({len(labels)}), got shape {values.shape}"
         )
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
-def _detrended(Y: NDArray[Any], runs: NDArray[np.int64]) -> NDArray[np.float32]:
+def detrended(Y: NDArray[Any], runs: NDArray[np.int64]) -> NDArray[np.float32]:
     """Remove mean and slope of each run."""
     result = np.array(Y, dtype=np.float32)
     for run in np.unique(runs):
@@ -226,5 +231,6 @@ def _interval(path: pathlib.Path) -> float | None:
     return run.repetition_time if "RepetitionTime" in run.metadata else _header(path).tr
 
 
-def _name(source: str) -> str:
+def file_name(source: str) -> str:
+    """Return the name of a file, for messages."""
     return pathlib.Path(source).name

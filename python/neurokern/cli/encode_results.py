@@ -38,6 +38,8 @@ class EncodingResult:
         Of the model that was fitted to all samples.
     candidates : array of shape (alphas,), float64
     p_values, q_values : array of shape (targets,), float64, or None
+    ceilings, parts : dict of str to array of shape (targets,), float64
+        Noise ceilings with normalized scores, and parts of feature spaces, where they were asked for.
     notes : tuple of str
     settings : dict
         Everything that decides the result.
@@ -49,6 +51,8 @@ class EncodingResult:
     candidates: NDArray[np.float64]
     p_values: NDArray[np.float64] | None = None
     q_values: NDArray[np.float64] | None = None
+    ceilings: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    parts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -57,12 +61,12 @@ class EncodingResult:
         values = {"r2": self.r2, "pearson": self.pearson, "alpha": self.alphas}
         if self.p_values is not None and self.q_values is not None:
             values |= {"p_value": self.p_values, "q_value": self.q_values}
-        return values
+        return values | self.ceilings | self.parts
 
     def summary(self) -> pd.DataFrame:
         """Return a row per score: targets, mean, quantiles, share above 0."""
         rows = []
-        for name, values in (("r2", self.r2), ("pearson", self.pearson)):
+        for name, values in ({"r2": self.r2, "pearson": self.pearson} | self.ceilings | self.parts).items():
             known = values[np.isfinite(values)]
             known = known if known.size else np.array([np.nan])
             spread = {label: np.quantile(known, q) for label, q in _QUANTILES.items()}
@@ -70,7 +74,7 @@ class EncodingResult:
                 {
                     "score": name,
                     "targets": int(np.isfinite(known).sum()),
-                    "constant": int((~np.isfinite(values)).sum()),
+                    "no_score": int((~np.isfinite(values)).sum()),
                     "mean": known.mean(),
                     **spread,
                     "above_0": (known > 0).mean(),
@@ -138,8 +142,10 @@ def write_results(
     write_npz(scores, result.arrays())
     files = {"scores": scores, "summary": write_csv(folder / "summary.csv", result.summary())}
     if data.mask is not None:
-        for name in ("r2", "pearson"):
-            files[f"{name} map"] = write_map(folder / f"{name}.nii.gz", result.arrays()[name], data)
+        mapped = ["r2", "pearson", *result.ceilings, *(n for n in result.parts if not n.startswith("r2:"))]
+        for name in mapped:
+            file = folder / f"{name.replace(':', '_')}.nii.gz"
+            files[f"{name} map"] = write_map(file, result.arrays()[name], data)
     return files
 
 

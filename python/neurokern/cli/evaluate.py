@@ -8,16 +8,21 @@ import pathlib
 from neurokern.cli._common import new_parser, require_torch, say
 from neurokern.cli._flags import positive_int
 
+BASELINES = ("ridge", "reduced rank", "GLM", "PSTH", "unit mean")
+
 _EXAMPLES = """\
   neurokern evaluate runs/a                     the test windows of the run's own recordings
   neurokern evaluate runs/a --report            with figures
   neurokern evaluate runs/a other/copy.npz      only these; the model must know the sessions
   neurokern evaluate runs/a --max-units 100     score 100 units of each session (faster)
+  neurokern evaluate runs/a --conditions choice,feedback --label choice    PSTHs and decoding
 
 Tasks: co-smoothing (each unit from all others), forward-prediction (the last tenth of a window),
 intra-region (each unit from its own region), inter-region (a region from all others). Baselines,
-fitted on the same training windows: ridge regression tuned on the validation windows, and the
-unit's mean rate.
+fitted on the same training windows: ridge regression, reduced-rank ridge (where a task asks for
+many units at once) and a Poisson GLM, tuned on the validation windows; the mean training window
+of the trial's condition (PSTH); and the unit's mean rate. The GLM takes most of the time;
+--baselines leaves some out. A label of the trials is decoded from the model and from raw counts.
 """
 
 
@@ -37,16 +42,50 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--max-units", type=positive_int, metavar="N", help="score at most N units of each session"
     )
+    parser.add_argument(
+        "--baselines",
+        type=_baselines,
+        default=BASELINES,
+        metavar="NAMES",
+        help="some of ridge,reduced-rank,glm,psth,unit-mean; by default all",
+    )
+    parser.add_argument(
+        "--conditions",
+        metavar="COLUMNS",
+        help="columns of the trials, joined by commas, whose combinations are the conditions of PSTHs; by "
+        "default all trials are one",
+    )
+    parser.add_argument(
+        "--label",
+        metavar="EXPRESSION",
+        help="what to decode: COLUMN, COLUMN>COLUMN or COLUMN>NUMBER; by default choice, side or feedback "
+        'where the trials have one; "none" decodes nothing',
+    )
     parser.add_argument("--out", metavar="FOLDER", help="folder for the tables; by default RUN")
     return parser
+
+
+def _baselines(text: str) -> tuple[str, ...]:
+    known = {name.lower().replace(" ", "-"): name for name in BASELINES}
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")
+    return tuple(known[name] for name in names)
 
 
 def run(args: argparse.Namespace) -> None:
     """Score, print the table, write the files."""
     require_torch("evaluate")
     from neurokern.checkpoint import load_model
+    from neurokern.cli.decoding import decode_sessions
     from neurokern.cli.run_report import RunResults, write_run_report
-    from neurokern.cli.scores import predictors_of, score_sessions, scores_text, write_scores
+    from neurokern.cli.scores import (
+        differences_text,
+        predictors_of,
+        score_sessions,
+        scores_text,
+        write_scores,
+    )
     from neurokern.cli.sessions import check_parts, load_sessions, split_for_training
     from neurokern.cli.settings import read_run_settings
     from neurokern.cli.train import check_fit, use_threads
@@ -74,13 +113,28 @@ def run(args: argparse.Namespace) -> None:
     predictors = {}
     for session, parts in splits.items():
         say(f"{session}: fitting the baselines on {len(parts.train)} windows")
-        predictors[session] = predictors_of(model, parts)
-    scores = score_sessions(predictors, splits, max_units=args.max_units)
+        predictors[session] = predictors_of(model, parts, args.baselines, max_units=args.max_units)
+    conditions = [name.strip() for name in (args.conditions or "").split(",") if name.strip()]
+    scores = score_sessions(
+        predictors,
+        splits,
+        max_units=args.max_units,
+        conditions=conditions if conditions or "PSTH" in args.baselines else None,
+    )
     say("\nbits per spike on test windows: mean over units [95 % interval over units]")
     say(scores_text(scores))
+    if len(set(scores["predictor"])) > 1:
+        say("\nMtM minus each baseline on the same units")
+        say(differences_text(scores))
+    decoding = None if args.label == "none" else decode_sessions(model, splits, args.label)
+    if decoding is not None:
+        say(f"\ndecoding {decoding.label} from the test windows, by readouts fitted on the others")
+        say(decoding.as_text())
     say()
     for path in write_scores(out, scores):
         say(f"table   {path}")
+    if decoding is not None:
+        say(f"table   {decoding.write(out)}")
     if args.report:
         results = RunResults(
             settings=settings,
@@ -89,5 +143,6 @@ def run(args: argparse.Namespace) -> None:
             predictors=predictors,
             scores=scores,
             folder=folder,
+            decoding=decoding,
         )
         say(f"report  {write_run_report(out / 'report.html', results)}")

@@ -23,7 +23,14 @@ from neurokern.cli.sessions import LoadedSession, check_parts, keep_apart
 from neurokern.datasets import BinnedSession, Splits
 from neurokern.models import MtM
 
-__all__ = ["FewShotResult", "check_label", "decode_hidden_group", "decode_label", "decode_session"]
+__all__ = [
+    "FewShotResult",
+    "check_label",
+    "decode_hidden_group",
+    "decode_label",
+    "decode_session",
+    "window_features",
+]
 
 SHOTS = (1, 2, 5, 10, 20)
 EPISODES = 100
@@ -119,7 +126,7 @@ def decode_label(
 ) -> FewShotResult:
     """Decode a label of the trials: support sets from the training windows, queries from the test windows."""
     labels = make_split_labels(label, _trials(parts.train), _trials(parts.test))
-    features = [_features(model, part, "neuron") for part in (parts.train, parts.test)]
+    features = [window_features(model, part, "neuron") for part in (parts.train, parts.test)]
     text = (
         f"Decoded: {label}. Labeled windows are drawn from the training windows "
         f"({_class_sizes(labels[0])}); the test windows are decoded ({_class_sizes(labels[1])}).",
@@ -155,7 +162,7 @@ def decode_hidden_group(
         "units. (In pretraining, on the training windows, the model did see it.) "
         f"{int(labels[1].sum())} of {len(labels[1])} test windows lie above; {_grain(labels[1])}",
     )
-    features = [_features(model, part, "inter-region", units) for part in (train, test)]
+    features = [window_features(model, part, "inter-region", units) for part in (train, test)]
     table = _evaluate(replace(parts, train=train), features, labels, seed, episodes)
     return FewShotResult(table=table, label=f"“{group} fires above its median”", text=text)
 
@@ -200,7 +207,7 @@ def _evaluate(
 
 
 @torch.inference_mode()
-def _features(
+def window_features(
     model: MtM, part: BinnedSession, scheme: str, hidden: NDArray[np.bool_] | None = None
 ) -> dict[str, Tensor]:
     """Return features of each window, ``(windows, features)``; the model does not see ``hidden`` units."""

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurokern._environment import describe_environment
+from neurokern.cli.decoding import DecodingResult
 from neurokern.cli.few_shot import FewShotResult
 from neurokern.cli.sessions import LoadedSession
 from neurokern.cli.settings import RunSettings
@@ -25,6 +26,7 @@ from neurokern.report import Section, write_page
 from neurokern.report.sections import (
     MIN_SPIKES,
     data_section,
+    decoding_section,
     few_shot_section,
     masking_section,
     prediction_section,
@@ -50,6 +52,7 @@ class RunResults:
     scores: pd.DataFrame
     folder: pathlib.Path
     few_shot: FewShotResult | None = None
+    decoding: DecodingResult | None = None
     title: str = "MtM on held-out spikes"
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -62,6 +65,8 @@ def write_run_report(path: pathlib.Path, results: RunResults) -> pathlib.Path:
     if training := _training(results):
         sections.append(training)
     sections += [score_section(results.scores, text=_score_text(results)), _prediction(first, results, names)]
+    if results.decoding is not None:
+        sections.append(decoding_section(results.decoding.table, label=results.decoding.label))
     if results.few_shot is not None:
         few = results.few_shot
         sections.append(few_shot_section(few.shown, label=few.label, chance=few.chance, text=few.text))
@@ -178,8 +183,16 @@ def _score_text(results: RunResults) -> tuple[str, ...]:
         f"Each task hides something that it then asks for: {'; '.join(asked)}. Ridge regression was fitted "
         "on the "
         "same training windows and tuned on the same validation windows; unit mean is each unit's mean rate "
-        "over the training windows.",
+        "over the training windows."
+        + "".join(said for name, said in _BASELINES.items() if name in set(results.scores["predictor"])),
     )
+
+
+_BASELINES = {
+    "reduced rank": " Reduced rank is ridge regression of many units through few dimensions that they share.",
+    "GLM": " GLM is log-linear Poisson regression on what the task leaves visible, tuned likewise.",
+    "PSTH": " PSTH is the mean training window of the test window's condition; it sees no test spike.",
+}
 
 
 def _prediction(first: LoadedSession, results: RunResults, names: list[str]) -> Section:

@@ -126,7 +126,8 @@ class LoadedSession:
 
 
 def find_sources(paths: Iterable[str]) -> list[pathlib.Path]:
-    """Return the recordings that files and folders name: ``.npz`` files, ALF folders, or folders of either.
+    """Return the recordings that files and folders name: ``.npz`` and ``.nwb`` files, folders of ALF or
+    Kilosort, or folders of these.
 
     A folder is one recording if spikes lie in it, in its ``alf``, or in its folders named like a probe; else
     each folder in it is looked at in the same way.
@@ -143,18 +144,21 @@ def find_sources(paths: Iterable[str]) -> list[pathlib.Path]:
         inside = _recordings_in(path) if path.is_dir() else [path]
         if not inside:
             raise FileNotFoundError(
-                f"{path} holds no recording: expected spikes.times.npy and spikes.clusters.npy, or .npz files"
+                f"{path} holds no recording: expected spikes.times.npy and spikes.clusters.npy, "
+                "spike_times.npy of Kilosort, or .npz or .nwb files"
             )
         found += inside
     return found
 
 
 def _recordings_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    if (folder / "spike_times.npy").is_file():
+        return [folder]
     spikes = [file.relative_to(folder).parts[:-1] for file in folder.glob("**/spikes.times*.npy")]
     if spikes and all(not parts or parts[0] == "alf" or parts[0].startswith("probe") for parts in spikes):
         return [folder]
     below = [found for entry in sorted(folder.iterdir()) if entry.is_dir() for found in _recordings_in(entry)]
-    return [*sorted(folder.glob("*.npz")), *below]
+    return [*sorted([*folder.glob("*.npz"), *folder.glob("*.nwb")]), *below]
 
 
 def load_session(path: pathlib.Path, settings: WindowSettings) -> LoadedSession:

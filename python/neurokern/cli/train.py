@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neurokern._config import to_mapping, write_text, write_yaml
-from neurokern.cli._common import new_parser, require_torch, say
+from neurokern.cli._common import new_parser, require_torch, say, speaks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +27,16 @@ _EXAMPLES = """\
   neurokern train alf/probe00 more.npz --out runs/b --set training.max_steps=500
   neurokern train sessions/ --out runs/a --resume           go on after an interruption
   neurokern train --config runs/a/run.yaml --out runs/c     the same run again, same result
+  torchrun --nproc-per-node 4 -m neurokern train sessions/ --out runs/d    on four GPUs of this machine
 
 The folder gets run.yaml (every setting, the data included), environment.json, metrics.csv, best/ (the
 weights with the lowest validation loss) and last/ (to resume from). On a CPU, run.yaml and the same
 number of threads give the same weights bit for bit.
+
+Under torchrun (several processes, GPUs or machines), the processes share the windows of each step: the
+result is that of one process but for rounding and dropout. For larger steps, which more processes are for,
+set training.batches_per_step. Any number of processes resumes a run. With Ctrl-C or SIGTERM, training ends
+after the step with a checkpoint.
 """
 
 _MOST_THREADS = 1024  # beyond, starting them may end the process
@@ -66,6 +73,8 @@ def run(args: argparse.Namespace) -> None:
     folder = pathlib.Path(args.out)
     settings = _settings(args, folder)
     use_threads(settings.threads)
+    if not speaks():
+        logging.getLogger("neurokern").setLevel(logging.WARNING)
     loaded = load_sessions(settings.data, settings.windows)
     splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
     settings = fit_to_windows(settings, [one.session for one in loaded])
@@ -179,7 +188,7 @@ def _clear_run(folder: pathlib.Path) -> None:
         if any(folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no earlier run; choose another --out")
         return
-    for name in ("last", "best", "failed"):
+    for name in ("last", "best", "failed", "tensorboard"):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
     for name in ("metrics.csv", "environment.json", "run.yaml"):
@@ -213,9 +222,10 @@ def train_model(
         settings.training,
         folder,
     )
-    prepare_folder(folder, settings, resume=resume, replace=replace)
+    # Under torchrun, the first process alone writes, and all end if it cannot.
+    trainer.ranks.first(lambda: prepare_folder(folder, settings, resume=resume, replace=replace))
     history = trainer.fit(resume=resume)
-    if resume:
+    if resume and trainer.ranks.is_first:
         write_yaml(folder / "run.yaml", settings)  # the data may have moved
     return model, history
 

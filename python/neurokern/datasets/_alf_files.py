@@ -62,6 +62,10 @@ class AlfFolder:
             )
         return arrays[0] if arrays else None
 
+    def objects(self) -> list[str]:
+        """Return the objects that have files here, sorted."""
+        return sorted({name for name, _ in self._files})
+
     def attributes(self, name: str) -> list[str]:
         """Return the attributes that an object has, sorted."""
         return sorted(attribute for object_, attribute in self._files if object_ == name)

@@ -15,6 +15,7 @@ from neurokern.datasets._alf_files import AlfFolder, find_collections, parents_w
 from neurokern.datasets._clean import as_ids
 from neurokern.datasets._files import read_npy
 from neurokern.datasets.recording import SpikeRecording, make_recording
+from neurokern.datasets.series import TimeSeries
 
 __all__ = ["load_alf"]
 
@@ -30,6 +31,8 @@ ACRONYMS = (
 ATLAS_IDS = ("brainLocationIds_ccf_2017", "brainLocationIds", "atlas_id", "atlas_ids")
 DEPTHS = ("depths", "depth")
 PROBE = re.compile(r"probe.*", re.IGNORECASE)
+# Objects whose times are of what is counted, labeled or sorted, not of a signal that goes on between them.
+NO_SERIES = ("spikes", "clusters", "channels", "templates", "trials", "waveforms", "amps", "drift")
 SESSION = re.compile(r"(?P<subject>[^/]+)/(?P<date>\d{4}-\d\d-\d\d)/(?P<number>\d{1,3})(/|$)")
 
 
@@ -48,7 +51,8 @@ def load_alf(
     ``trials.table.pqt``; with or without a namespace (``_ibl_trials...``) and further parts such as a
     dataset's uuid (``spikes.times.<uuid>.npy``). Spikes may lie in the folder or below it
     (``alf/probe00/pykilosort``), the newest revision (``#2024-05-06#``) counts. Trials may lie beside the
-    spikes or above them, up to ``alf``.
+    spikes or above them, up to ``alf``. Other objects with ``timestamps`` or ``times``, such as ``wheel``,
+    become series, named ``wheel.position``.
 
     Regions come from ``clusters.acronym`` (or a name like it), else from the acronyms or atlas ids of
     ``clusters.channels``; depths from ``clusters.depths``, else from ``channels.localCoordinates``. Row k of
@@ -91,12 +95,14 @@ def load_alf(
         parts[0] if len(parts) == 1 else _merge(parts, [_probe_of(root, path) for path in collections])
     )
     trials, said = _trials(root, collections[0])
+    series, about_series = _series(root, collections[0])
     return replace(
         recording,
         trials=trials,
+        series=series,
         session=session or found_session,
         subject=subject or found_subject,
-        notes=(*recording.notes, *said),
+        notes=(*recording.notes, *said, *about_series),
     )
 
 
@@ -281,3 +287,36 @@ def _trials(root: Path, collection: Path) -> tuple[pd.DataFrame | None, list[str
     names = [place.relative_to(root).as_posix() for place in places]
     warnings.warn(f"load_alf: trials lie in several folders, {names}, so none were loaded", stacklevel=3)
     return None, [f"no trials loaded: they lie in several folders, {names}"]
+
+
+def _series(root: Path, collection: Path) -> tuple[dict[str, TimeSeries], list[str]]:
+    """Return attributes that have a time for each sample, beside the spikes or above them."""
+    found: dict[str, TimeSeries] = {}
+    notes = []
+    for place in parents_within(collection, root):
+        folder = AlfFolder(place)
+        for name in folder.objects():
+            attributes = folder.attributes(name)
+            clock = next((a for a in ("timestamps", "times") if a in attributes), None)
+            if name in NO_SERIES or clock is None:
+                continue
+            for attribute in attributes:
+                series = None if attribute == clock else _read_series(folder, name, clock, attribute)
+                if series is not None:
+                    found.setdefault(f"{name}.{attribute}", series)
+                elif attribute != clock:
+                    notes.append(f"left unused: {name}.{attribute}")
+    return found, notes
+
+
+def _read_series(folder: AlfFolder, name: str, clock: str, attribute: str) -> TimeSeries | None:
+    paths = [folder.find("load_alf", name, part) for part in (clock, attribute)]
+    if any(path is None or path.suffix != ".npy" for path in paths):
+        return None
+    times, values = (read_npy("load_alf", path) for path in paths if path is not None)
+    if times.ndim == 2 and times.shape[1] == 2 and times.shape[0] == 2:
+        # Of evenly sampled signals two pairs (sample, seconds) are kept, of the first and the last.
+        times = np.interp(np.arange(len(values)), times[:, 0], times[:, 1])
+    if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or times.size != len(values):
+        return None
+    return TimeSeries.from_arrays(times, values)

@@ -2,70 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from neurokern.datasets.bids_index import ENTITIES, BIDSIndex, dataset_of, read_tsv
+from neurokern._check import check_choice
+from neurokern.datasets.bids_index import ENTITIES, BIDSIndex, dataset_of, read_json, read_names, read_tsv
+from neurokern.datasets.bids_run import REPETITION_TIME, BIDSRun, MEEGRun
 
 if TYPE_CHECKING:
     from neurokern.datasets.fmri_windows import FMRIExtractor, FMRIWindows
+    from neurokern.datasets.meeg_windows import MEEGWindows
+    from neurokern.extractors.meeg import MEEGExtractor
 
-_SUFFIX = {"func": "bold"}
-_IMAGES = (".nii", ".nii.gz")
-_TR = "RepetitionTime"
+__all__ = ["BIDSDataset", "BIDSRun", "MEEGRun"]
 
-
-@dataclass(frozen=True)
-class BIDSRun:
-    """One run: where its image lies, who and what it is of.
-
-    A derivative that lies below its raw dataset has the events of the raw run, and its repetition time where
-    the derivative's sidecars hold none.
-
-    Attributes
-    ----------
-    path : Path
-        The image.
-    entities : dict
-        Entities of its name, by full name: ``{"subject": "01", "task": "rest"}``.
-    metadata : dict
-        Fields of its sidecars, inherited ones included.
-    events : DataFrame or None
-        ``onset`` and ``duration`` in seconds from the first volume, and whatever else the table has.
-    confounds : DataFrame or None
-        Table of confounds of a preprocessed run, a row per volume.
-    """
-
-    path: Path
-    entities: dict[str, str]
-    metadata: dict[str, Any]
-    events: pd.DataFrame | None
-    confounds: pd.DataFrame | None
-
-    @property
-    def repetition_time(self) -> float:
-        """Seconds between volumes by the sidecar, which is to be believed before the image's header."""
-        value = self.metadata.get(_TR)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-            or value <= 0
-        ):
-            raise ValueError(
-                f"{self.path}: RepetitionTime must be a positive number of seconds in a sidecar (.json), got "
-                f"{value!r}" + _advice(self.path, value)
-            )
-        if value > 100:
-            raise ValueError(
-                f"{self.path}: RepetitionTime must be in seconds, got {value}; is it in milliseconds?"
-            )
-        return float(value)
+# Suffix and extensions of the files that runs are rows of; those that lie beside them (.eeg, .fdt) are none.
+_KINDS = {
+    "func": ("bold", (".nii", ".nii.gz")),
+    "eeg": ("eeg", (".vhdr", ".edf", ".bdf", ".set", ".cnt", ".fif")),
+    "meg": ("meg", (".fif", ".ds", ".sqd", ".con", ".kdf", ".mhd", ".chn")),
+    "ieeg": ("ieeg", (".vhdr", ".edf", ".set", ".mefd", ".nwb", ".fif")),
+}
+_TR = REPETITION_TIME
 
 
 class BIDSDataset:
@@ -75,7 +36,7 @@ class BIDSDataset:
     ----------
     root_dir : path
         A BIDS folder, raw or a derivative such as fMRIPrep's.
-    modality : {"func"}
+    modality : {"func", "eeg", "meg", "ieeg"}
         Kind of data.
     derivatives : bool, optional
         Take images below ``derivatives`` instead of raw ones. Default: if ``space`` or ``description`` is
@@ -86,7 +47,7 @@ class BIDSDataset:
     Attributes
     ----------
     table : DataFrame
-        A row per run: ``path`` and its entities.
+        A row per run: ``path`` and its entities. A recording of MEG that is split over files is one row.
 
     Raises
     ------
@@ -114,14 +75,15 @@ class BIDSDataset:
         derivatives: bool | None = None,
         **entities: Any,
     ) -> None:
-        if modality not in _SUFFIX:
-            raise ValueError(f"BIDSDataset: modality must be one of {sorted(_SUFFIX)}, got {modality!r}")
-        self.modality = modality
+        self.modality = check_choice("BIDSDataset", "modality", modality, _KINDS)
+        self._suffix, self._extensions = _KINDS[modality]
         self.index = BIDSIndex(root_dir)
         files = self.index.files
         if len(files):
-            chosen = files["datatype"].eq(modality) & files["suffix"].eq(_SUFFIX[modality])
-            files = files[chosen & files["extension"].isin(_IMAGES)]
+            chosen = files["datatype"].eq(modality) & files["suffix"].eq(self._suffix)
+            files = files[chosen & files["extension"].isin(self._extensions)]
+            if "split" in files:  # what follows the first file of a split recording is read with it
+                files = files[files["split"].map(lambda part: part is None or part.strip("0") == "1")]
             from_derivatives = (
                 "space" in entities or "description" in entities if derivatives is None else derivatives
             )
@@ -155,33 +117,58 @@ class BIDSDataset:
         }
         metadata, events = self.index.metadata(path), self.index.table(path, "events")
         if dataset_of(self.root, path) != self.root and (events is None or _TR not in metadata):
-            raw = self.index.matching(path, [_SUFFIX[self.modality]], _IMAGES)
+            raw = self.index.matching(path, [self._suffix], self._extensions)
             raw = raw[raw["derivative"].isna()]
             if len(raw):
                 source = raw["path"].iloc[0]
                 events = self.index.table(source, "events") if events is None else events
                 inherited = self.index.metadata(source)
                 metadata = {name: inherited[name] for name in (_TR,) if name in inherited} | metadata
-        return BIDSRun(path, entities, metadata, events, self._confounds(path))
+        if self.modality == "func":
+            return BIDSRun(path, entities, metadata, events, self._confounds(path))
+        return MEEGRun(path, entities, metadata, events, **self._sensors(path))
 
-    def with_extractor(self, extractor: FMRIExtractor, **windows: Any) -> FMRIWindows:
+    def with_extractor(self, extractor: FMRIExtractor | MEEGExtractor, **windows: Any) -> Any:
         """Return the dataset with signals: windows of every run.
 
         Parameters
         ----------
         extractor : object of :mod:`neurokern.extractors`
-            What to take out of a run: voxels, parcels, volumes.
+            What to take out of a run: voxels, parcels, volumes; channels.
         **windows
-            Length and place of the windows, see :class:`~neurokern.datasets.FMRIWindows`; whole runs without.
+            Length and place of the windows, see :class:`~neurokern.datasets.FMRIWindows` and
+            :class:`~neurokern.datasets.MEEGWindows`; whole runs without.
 
         Returns
         -------
-        FMRIWindows
-            A map-style PyTorch dataset; :class:`~neurokern.datasets.FMRIStream` reads it run after run.
+        FMRIWindows or MEEGWindows
+            A map-style PyTorch dataset; :class:`~neurokern.datasets.WindowStream` reads it run after run.
         """
-        from neurokern.datasets.fmri_windows import FMRIWindows
+        runs = [self.run(i) for i in range(len(self))]
+        made: FMRIWindows | MEEGWindows
+        if self.modality == "func":
+            from neurokern.datasets.fmri_windows import FMRIWindows
 
-        return FMRIWindows([self.run(i) for i in range(len(self))], extractor, **windows)
+            made = FMRIWindows(runs, extractor, **windows)  # type: ignore[arg-type]
+        else:
+            from neurokern.datasets.meeg_windows import MEEGWindows
+
+            made = MEEGWindows(runs, extractor, **windows)  # type: ignore[arg-type]
+        return made
+
+    def _sensors(self, path: Path) -> dict[str, Any]:
+        """Return the tables of channels and electrodes; of electrodes in several spaces those without one."""
+        channels = self.index.inherited(path, "channels", ".tsv")
+        electrodes = self.index.inherited(path, "electrodes", ".tsv", beyond=("space",))
+        systems = self.index.inherited(path, "coordsystem", ".json", beyond=("space",))
+        chosen = electrodes[-1] if electrodes else None
+        space = None if chosen is None else self.index.space_of(chosen)
+        systems = [system for system in systems if self.index.space_of(system) == space]
+        return {
+            "channels": read_names(channels[-1]) if channels else None,
+            "electrodes": None if chosen is None else read_names(chosen),
+            "coordinates": read_json(systems[-1]) if systems else {},
+        }
 
     def _confounds(self, path: Path) -> pd.DataFrame | None:
         found = self.index.matching(path, ["timeseries", "regressors"], [".tsv"])
@@ -194,24 +181,19 @@ class BIDSDataset:
 _NAMES = set(ENTITIES.values())
 
 
-def _advice(path: Path, value: object) -> str:
-    if value is not None:
-        return ""
-    sidecar = path.name.partition(".")[0] + ".json"
-    return f'; write {{"RepetitionTime": SECONDS}} into {sidecar} beside it'
-
-
 def _check_runs(index: BIDSIndex, modality: str, files: pd.DataFrame) -> None:
     """Raise if there are no runs at all, with what may be the reason."""
     if len(files):
         return
+    suffix, extensions = _KINDS[modality]
+    example = extensions[-1] if modality == "func" else extensions[0]
     lost = index.links_to_nowhere()
     hint = "is it the folder that holds those of the subjects?"
     if lost:
         hint = f"{len(lost)} files are links to nowhere; fetch them first, with `datalad get` for instance"
     raise ValueError(
         f"BIDSDataset: {index.root} must hold runs such as "
-        f"sub-01/{modality}/sub-01_task-rest_{_SUFFIX[modality]}.nii.gz, got none; {hint}"
+        f"sub-01/{modality}/sub-01_task-rest_{suffix}{example}, got none; {hint}"
     )
 
 

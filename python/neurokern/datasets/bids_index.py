@@ -6,15 +6,19 @@ doi:10.1038/sdata.2016.44).
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from neurokern.datasets._bids_ignore import Ignored
 
 # key in a file's name -> the entity's full name
 ENTITIES = {
@@ -53,7 +57,8 @@ _PART = re.compile(r"([a-zA-Z0-9]+)-([a-zA-Z0-9+]+)")
 _OF_RUNS = frozenset(
     ("subject", "session", "task", "acquisition", "ceagent", "reconstruction", "direction", "run")
 )
-_DATA = (".nii", ".nii.gz", ".vhdr", ".edf", ".bdf", ".set", ".fif", ".snirf", ".nwb")
+_DATA = (".nii", ".nii.gz", ".vhdr", ".eeg", ".edf", ".bdf", ".set", ".fdt", ".fif", ".sqd", ".snirf", ".nwb")
+_FOLDERS_OF_DATA = (".ds", ".mefd")  # recordings of CTF and MEF3 are folders of files
 _SKIPPED = {"sourcedata", "code", ".git", ".datalad", "stimuli"}
 
 
@@ -74,11 +79,17 @@ class BIDSName:
             return None
         entities = {}
         for pair in pairs:
-            match = _PART.fullmatch(pair)
-            if match is None:
+            found = _entity(pair)
+            if found is None:
                 return None
-            entities[ENTITIES.get(match[1], match[1])] = match[2]
+            entities[found[0]] = found[1]
         return cls(entities, suffix, dot + extension)
+
+
+@functools.lru_cache(maxsize=1 << 14)  # the same few occur in all names
+def _entity(pair: str) -> tuple[str, str] | None:
+    match = _PART.fullmatch(pair)
+    return None if match is None else (ENTITIES.get(match[1], match[1]), match[2])
 
 
 def dataset_of(root: Path, path: Path) -> Path:
@@ -87,32 +98,56 @@ def dataset_of(root: Path, path: Path) -> Path:
     return root / parts[0] / parts[1] if parts[0] == "derivatives" and len(parts) > 2 else root
 
 
-@dataclass
 class _Sidecars:
     """Metadata files by folder; a file inherits from its own folder and those above, within its dataset."""
 
-    root: Path
-    by_folder: dict[Path, list[tuple[BIDSName, Path]]] = field(default_factory=dict)
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._by_folder: dict[str, dict[tuple[str, str], list[tuple[BIDSName, Path]]]] = {}
+        self._above: dict[str, list[str]] = {}
+        self._fields: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
 
-    def add(self, path: Path, name: BIDSName) -> None:
-        self.by_folder.setdefault(path.parent, []).append((name, path))
+    def add(self, folder: str, path: Path, name: BIDSName) -> None:
+        of_folder = self._by_folder.setdefault(folder, {})
+        of_folder.setdefault((name.suffix, name.extension), []).append((name, path))
 
-    def of(self, path: Path, suffix: str, extension: str) -> list[Path]:
-        """Return those that apply to a file, the most general first."""
-        name = BIDSName.parse(path.name)
+    def of(self, path: Path, suffix: str, extension: str, beyond: Sequence[str] = ()) -> list[Path]:
+        """Return those that apply to a file, the most general first.
+
+        ``beyond`` names entities that they may have and the file not; those without come last.
+        """
+        folder, file = os.path.split(path)
+        name = BIDSName.parse(file)
         if name is None:
             return []
-        found = []
-        folders = [path.parent, *path.parent.parents]
-        for folder in reversed(folders[: folders.index(dataset_of(self.root, path)) + 1]):
-            fitting = [
-                (len(other.entities), other_path)
-                for other, other_path in self.by_folder.get(folder, [])
-                if (other.suffix, other.extension) == (suffix, extension)
-                and other.entities.items() <= name.entities.items()
-            ]
-            found += [other_path for _, other_path in sorted(fitting)]
+        if folder not in self._above:
+            self._above[folder] = self._folders_to(path)
+        found: list[Path] = []
+        for above in self._above[folder]:
+            fitting = []
+            for other, other_path in self._by_folder.get(above, {}).get((suffix, extension), ()):
+                own = other.entities
+                if beyond:
+                    own = {key: value for key, value in own.items() if key not in beyond}
+                if own.items() <= name.entities.items():
+                    fitting.append((len(own) == len(other.entities), len(own), other_path))
+            found += [other_path for *_, other_path in sorted(fitting)]
         return found
+
+    def _folders_to(self, path: Path) -> list[str]:
+        """Return the folders from the dataset's down to the file's."""
+        folders = [path.parent, *path.parent.parents]
+        own = folders[: folders.index(dataset_of(self.root, path)) + 1]
+        return [os.fspath(folder) for folder in reversed(own) if os.fspath(folder) in self._by_folder]
+
+    def fields(self, path: Path) -> dict[str, Any]:
+        """Return the fields of a sidecar, read again only when the file was written again."""
+        status = os.stat(path)
+        state = (status.st_mtime_ns, status.st_size)
+        known = self._fields.get(path)
+        if known is None or known[0] != state:
+            known = self._fields[path] = (state, read_json(path))
+        return known[1]
 
 
 class BIDSIndex:
@@ -148,17 +183,33 @@ class BIDSIndex:
                 f"BIDSIndex: root must be a folder with folders sub-*, {self.root} is a file"
             )
         self._sidecars = _Sidecars(self.root)
-        rows = []
-        for path in _walk(self.root):
-            name = BIDSName.parse(path.name)
+        rows: list[dict[str, Any]] = []
+        for folder, names in _walk(self.root):
+            self._add(folder, names, rows)
+        columns = dict.fromkeys(column for row in rows for column in row)
+        self.files = pd.DataFrame({name: [row.get(name) for row in rows] for name in columns}, dtype=object)
+
+    def _add(self, folder: str, names: list[str], rows: list[dict[str, Any]]) -> None:
+        """Take in the files of a folder."""
+        place, fixed = Path(folder), None
+        for file in names:
+            name = BIDSName.parse(file)
             if name is None:
                 continue
+            path = place / file
             if name.extension in (".json", ".tsv"):
-                self._sidecars.add(path, name)
-            if name.extension != ".json" and "subject" in name.entities:
-                rows.append(self._row(path, name))
-        self.files = pd.DataFrame(rows).astype(object)
-        self.files = self.files.where(self.files.notna(), None)
+                self._sidecars.add(folder, path, name)
+            if name.extension == ".json" or "subject" not in name.entities:
+                continue
+            if fixed is None:
+                dataset = dataset_of(self.root, path)
+                fixed = {
+                    "datatype": place.name if place != self.root else "",
+                    "derivative": None if dataset == self.root else dataset.name,
+                }
+            rows.append(
+                {"path": path, "suffix": name.suffix, "extension": name.extension, **fixed, **name.entities}
+            )
 
     def links_to_nowhere(self) -> list[Path]:
         """Return data files that are links to what is not here, as in a clone without its data."""
@@ -169,24 +220,25 @@ class BIDSIndex:
             if name.endswith(_DATA) and not os.path.exists(os.path.join(folder, name))
         ]
 
-    def _row(self, path: Path, name: BIDSName) -> dict[str, Any]:
-        dataset = dataset_of(self.root, path)
-        fixed = {
-            "path": path,
-            "datatype": path.parent.name if path.parent != self.root else "",
-            "suffix": name.suffix,
-            "extension": name.extension,
-            "derivative": None if dataset == self.root else dataset.name,
-        }
-        return {**fixed, **name.entities}
-
     def metadata(self, path: Path) -> dict[str, Any]:
         """Return the metadata of a file: its sidecars' fields, the nearest file deciding."""
         name = BIDSName.parse(path.name)
         fields: dict[str, Any] = {}
         for sidecar in self._sidecars.of(path, name.suffix if name else "", ".json"):
-            fields |= read_json(sidecar)
+            fields |= self._sidecars.fields(sidecar)
         return fields
+
+    def inherited(self, path: Path, suffix: str, extension: str, beyond: Sequence[str] = ()) -> list[Path]:
+        """Return the files of a suffix that a file inherits from, the nearest last.
+
+        ``beyond`` names entities that they may have though the file has not, as ``space`` of electrodes.
+        """
+        return self._sidecars.of(path, suffix, extension, beyond)
+
+    def space_of(self, path: Path) -> str | None:
+        """Return the space that a file's name tells, or None."""
+        name = BIDSName.parse(path.name)
+        return None if name is None else name.entities.get("space")
 
     def matching(self, path: Path, suffixes: Sequence[str], extensions: Sequence[str]) -> pd.DataFrame:
         """Return files of other kinds, or of other datasets, that are of the same run as a file.
@@ -228,6 +280,23 @@ def read_tsv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} must be a table with tabs, in UTF-8: {error}") from None
 
 
+def read_names(path: Path) -> pd.DataFrame:
+    """Return a table of channels or electrodes: ``name`` as text, so that a channel may be called NA or 1.
+
+    Raises
+    ------
+    ValueError
+        If it is no table, or has no column ``name``.
+    """
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be a table with tabs, in UTF-8: {error}") from None
+    if "name" not in table:
+        raise ValueError(f"{path} must have a column name, got {', '.join(map(str, table.columns))}")
+    return table.apply(lambda column: column.str.strip()).replace("n/a", "")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the fields of a sidecar."""
     try:
@@ -239,14 +308,40 @@ def read_json(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield files in the order of their names; linked folders are not entered, so that no loop is."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name in _SKIPPED:
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield folders and their files, both in the order of names.
+
+    Linked folders are not entered, so that no loop is; what ``.bidsignore`` names is left out.
+    """
+    waiting: list[tuple[str, str, Ignored]] = [(os.fspath(root), "", Ignored(root))]
+    while waiting:
+        folder, inside, ignored = waiting.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except PermissionError:
+            warnings.warn(f"BIDSIndex: left out {folder}, which may not be read", stacklevel=3)
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
-        elif entry.is_file():
-            yield Path(entry.path)
+        files: list[str] = []
+        folders: list[tuple[str, str, Ignored]] = []
+        for entry in entries:
+            name = entry.name
+            if name.startswith(".") or name in _SKIPPED:
+                continue
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if ignored and ignored.holds(inside + name, folder=is_folder):
+                continue
+            if is_folder and not name.endswith(_FOLDERS_OF_DATA):
+                folders.append(_below(entry.path, inside + name, ignored))
+            elif is_folder or entry.is_file():
+                files.append(name)
+        yield folder, files
+        waiting += reversed(folders)
+
+
+def _below(path: str, inside: str, ignored: Ignored) -> tuple[str, str, Ignored]:
+    """Return a folder to walk: a derivative goes by its own ``.bidsignore``."""
+    above, _, _ = inside.rpartition("/")
+    if above == "derivatives":
+        return path, "", Ignored(Path(path))
+    return path, f"{inside}/", ignored

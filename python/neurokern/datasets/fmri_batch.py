@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from neurokern._check import check_memory
+from neurokern.datasets.meeg_batch import LazyItems
 from neurokern.ops import _library
 
 __all__ = ["WindowList", "collate_windows", "stack_windows"]
@@ -47,7 +48,8 @@ def stack_windows(items: WindowList) -> dict[str, Any]:
 def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of windows of any lengths, padded at their ends; ``collate_fn`` of a DataLoader.
 
-    A batch that :class:`~neurokern.datasets.FMRIWindows` read at once is taken as it lies in memory; items
+    A batch that :class:`~neurokern.datasets.FMRIWindows` or :class:`~neurokern.datasets.MEEGWindows` read at
+    once is taken as it lies in memory; items
     that were asked for one by one (through a ``ConcatDataset``, say) are copied and padded.
 
     Parameters
@@ -67,6 +69,8 @@ def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     if isinstance(items, WindowList):
         return stack_windows(items)
+    if isinstance(items, LazyItems):
+        return items.batch
     if not items:
         raise ValueError("collate_windows: there are no windows")
     features = {tuple(item["signal"].shape[1:]) for item in items}

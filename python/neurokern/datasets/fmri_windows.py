@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 from neurokern._check import check_integer, check_number, check_positive
 from neurokern.datasets.fmri_batch import WindowList, stack_windows
 from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, event_times, trial_types
+from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
@@ -38,6 +40,9 @@ class FMRIExtractor(Protocol):
     def feature_dim(self, run: BIDSRun) -> int | tuple[int, ...]:
         """Return the size of a volume's signal."""
 
+    def kept(self, run: BIDSRun) -> NDArray[np.bool_]:
+        """Return the volumes of a run that were not scrubbed."""
+
     def prepare(self, run: BIDSRun) -> None:
         """Do ahead what windows of this run need."""
 
@@ -60,6 +65,7 @@ class _RunFacts(NamedTuple):
 
     tr: float
     conditions: NDArray[np.int64]  # of each volume
+    kept: torch.Tensor  # bool, of each volume: False where it was scrubbed
     names: dict[str, str]
 
 
@@ -206,11 +212,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         step = length if stride is None else check_integer("FMRIWindows", "stride", stride)
         if step < 1:
             raise ValueError(f"FMRIWindows: stride must be at least 1, got {step}")
-        starts = list(range(0, n_volumes - length + 1, step))
-        following = starts[-1] + step if starts else 0
-        covered = starts[-1] + length if starts else 0
-        if self.pad and covered < n_volumes and following < n_volumes:
-            starts.append(following)
+        starts = at_stride(n_volumes, length, step, pad=self.pad).tolist()
         return [Window(i, start, 0.0, NO_CONDITION) for start in starts], 0
 
     def _at_events(self, i: int, chosen: set[str]) -> tuple[list[Window], int]:
@@ -219,24 +221,49 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         windows: list[Window] = []
         if run.events is None:
             return windows, 0
-        tr, length, outside = run.repetition_time, self._lengths[i], 0
-        # How far a window may reach beyond its run.
-        beyond = length - 1 if self.pad else 0
-        for onset, name in zip(event_times(run)[0], trial_types(run), strict=True):
-            if name not in chosen or not np.isfinite(onset):
-                continue
-            wanted = onset + self.tmin + self.hrf_delay
-            start = int(np.floor(wanted / tr + 0.5))  # the nearest volume; what is left over is told
-            if start < -beyond or start + length > self._n_volumes[i] + beyond:
-                outside += 1
-                continue
-            windows.append(Window(i, start, start * tr - onset, self._codes[name]))
-        return windows, outside
+        tr, onsets = run.repetition_time, event_times(run)[0]
+        named = zip(onsets, trial_types(run), strict=True)
+        events = [(onset, name) for onset, name in named if name in chosen and np.isfinite(onset)]
+        shift = self.tmin + self.hrf_delay
+        starts, kept = at_events(
+            np.array([onset for onset, _ in events]),
+            tr,
+            shift,
+            self._lengths[i],
+            self._n_volumes[i],
+            pad=self.pad,
+        )
+        for (onset, name), start, keep in zip(events, starts.tolist(), kept.tolist(), strict=True):
+            if keep and name is not None:
+                windows.append(Window(i, start, start * tr - onset, self._codes[name]))
+        return windows, len(events) - len(windows)
 
     @property
     def feature_dim(self) -> int | tuple[int, ...]:
         """Size of a volume's signal: voxels, parcels, or voxels along x, y and z."""
         return self.extractor.feature_dim(self.runs[0])
+
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the run of each window, and the seconds that it begins and ends at."""
+        run = np.array([window.run for window in self.windows], dtype=np.int64)
+        start = np.array([window.start for window in self.windows], dtype=np.float64)
+        tr = np.array([run.repetition_time for run in self.runs])[run]
+        return run, start * tr, (start + np.array(self._lengths)[run]) * tr
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> FMRIWindows:
+        """Return the dataset of some of the windows, in this dataset's order.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Numbers of windows, each at most once.
+        """
+        chosen = sorted_indices("FMRIWindows.select", indices, len(self))
+        part = copy.copy(self)
+        part.windows = [self.windows[i] for i in chosen]
+        runs = [window.run for window in part.windows]
+        part.offsets = np.searchsorted(runs, np.arange(len(self.runs) + 1)).astype(np.int64)
+        return part
 
     def prepare(self, threads: int = 1) -> FMRIWindows:
         """Decode, pack and fit all runs ahead of the first epoch, several at once; return the dataset.
@@ -267,7 +294,8 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         Returns
         -------
         item : dict
-            ``signal`` (trs, features); ``valid`` (trs,) bool, True where a volume was recorded;
+            ``signal`` (trs, features); ``valid`` (trs,) bool, True where a volume was recorded
+            and not scrubbed;
             ``conditions`` (trs,) int64, code of the event that the volume falls into (moved by ``hrf_delay``)
             or -1; ``condition`` int, code of the event that the window lies at or -1; ``onset`` seconds from
             that event to the first volume; ``start`` seconds of the first volume in its run; ``subject``,
@@ -321,12 +349,12 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         first = max(window.start, 0)
         last = min(window.start + self._lengths[window.run], self._n_volumes[window.run])
         inside = slice(first - window.start, last - window.start)
-        tr, conditions, names = self._facts_of(window.run)
+        tr, conditions, kept, names = self._facts_of(window.run)
         signal[: inside.start].zero_()
         self.extractor.extract(run, first, last, signal[inside])
         signal[inside.stop :].zero_()
         valid = torch.zeros(n, dtype=torch.bool)
-        valid[inside] = True
+        valid[inside] = kept[first:last]
         codes = torch.full((n,), NO_CONDITION)
         codes[inside] = torch.from_numpy(conditions[first:last])
         item: dict[str, Any] = {
@@ -345,5 +373,6 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             run = self.runs[i]
             tr = run.repetition_time
             codes = conditions_of_volumes(run, self._n_volumes[i], tr, self.hrf_delay, self._codes)
-            self._facts[i] = _RunFacts(tr, codes, {name: run.entities.get(name, "") for name in NAMES})
+            names = {name: run.entities.get(name, "") for name in NAMES}
+            self._facts[i] = _RunFacts(tr, codes, torch.from_numpy(self.extractor.kept(run)), names)
         return self._facts[i]

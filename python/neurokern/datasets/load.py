@@ -9,20 +9,23 @@ from neurokern.datasets._files import read_npz
 from neurokern.datasets.alf import load_alf
 from neurokern.datasets.binned import BinnedSession
 from neurokern.datasets.binned_npz import session_from_arrays
+from neurokern.datasets.kilosort import is_kilosort_folder, load_kilosort
 from neurokern.datasets.npz import TIMES, UNITS, recording_from_arrays
+from neurokern.datasets.nwb import load_nwb
 from neurokern.datasets.recording import SpikeRecording
 
 __all__ = ["load_recording"]
 
 
 def load_recording(path: str | os.PathLike[str]) -> SpikeRecording | BinnedSession:
-    """Load a recording: an ALF folder, or a ``.npz`` file with spike times, or one with binned counts.
+    """Load a recording: a folder of ALF or Kilosort, an NWB file, a ``.npz`` of spike times or binned counts.
 
     Parameters
     ----------
     path : path-like
-        A folder goes to :func:`load_alf`; a file to :func:`load_npz` or, if it holds 3-D ``counts`` and no
-        spike times, to :func:`load_binned_npz`. Use these directly for their options.
+        A folder goes to :func:`load_kilosort` if it holds ``spike_times.npy``, else to :func:`load_alf`; a
+        file to :func:`load_nwb`, :func:`load_npz` or, if it holds 3-D ``counts`` and no spike times, to
+        :func:`load_binned_npz`. Use these directly for their options.
 
     Returns
     -------
@@ -37,13 +40,20 @@ def load_recording(path: str | os.PathLike[str]) -> SpikeRecording | BinnedSessi
     """
     source = Path(path)
     if source.is_dir():
-        return load_alf(source)
+        return load_kilosort(source) if is_kilosort_folder(source) else load_alf(source)
     if not source.exists():
         raise FileNotFoundError(f"load_recording: no such file or folder: {source}")
+    if source.suffix == ".nwb":
+        return load_nwb(source)
+    if source.suffix in (".mat", ".h5", ".hdf5"):
+        raise ValueError(
+            f"load_recording: {source.name} has names of its own; say which variables hold what with "
+            "load_variables(path, times=..., units=...)"
+        )
     if source.suffix != ".npz":
         raise ValueError(
-            f"load_recording: {source.name} is neither a folder of ALF files nor a .npz file; for arrays "
-            "there is SpikeRecording.from_arrays"
+            f"load_recording: {source.name} is neither a folder of ALF files nor a .npz or .nwb file; for "
+            "arrays there is SpikeRecording.from_arrays"
         )
     arrays = read_npz("load_recording", source)
     if "counts" in arrays and not any(name in arrays for name in TIMES):

@@ -12,6 +12,7 @@ import pandas as pd
 from neurokern.datasets._files import read_npz, write_npz
 from neurokern.datasets._tables import arrays_of_table, check_format, number, take_prefixed, text
 from neurokern.datasets.recording import SpikeRecording, make_recording, unit_columns
+from neurokern.datasets.series import TimeSeries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,8 @@ UNIT_IDS = ("unit_ids", "unit_id", "cluster_ids", "cluster_id")
 REGIONS = ("regions", "unit_regions", "region", "brain_area", "brain_areas", "brain_region", "acronym")
 DEPTHS = ("depths", "unit_depths", "depth")
 UNIT_PREFIXES = ("unit_", "unit.", "clusters.", "clusters_")
+SERIES = "series_"
+SERIES_PARTS = ("_times", "_values", "_columns", "_unit")
 TRIAL_PREFIXES = ("trials_", "trials.", "trial_")
 SINGLE = ("session", "subject", "mouse", "start_s", "stop_s", "notes", "format", "sfreq")
 
@@ -53,8 +56,9 @@ def load_npz(
         ... (seconds; integer samples need ``sfreq``) and unit ids under one of ``units``, ``spike_units``,
         ``spike_clusters``, ``spikes.clusters``, ``clusters``, ... Optional, with one entry per unit:
         ``unit_ids``, ``regions`` or ``brain_area``, ``depths`` (micrometers), and ``unit_<name>``, which
-        becomes a column of the unit table. ``trials_<name>`` becomes a column of the trials. Also
-        ``session``, ``subject``, ``start_s``, ``stop_s``.
+        becomes a column of the unit table. ``trials_<name>`` becomes a column of the trials,
+        ``series_<name>_times`` (seconds) with ``series_<name>_values`` a series. Also ``session``,
+        ``subject``, ``start_s``, ``stop_s``.
     sfreq : float, hertz, optional
         Sampling rate of integer spike times; a ``sfreq`` in the file serves too.
     session, subject : str, optional
@@ -92,7 +96,9 @@ def recording_from_arrays(
     times = _find(function, arrays, "spike times", TIMES)
     units = _find(function, arrays, "unit ids", UNITS, arrays[times].size)
     trials = _trials(function, arrays)
-    table, used = _unit_table(function, arrays, {times, units})
+    series, of_series = _series(function, arrays)
+    table, used = _unit_table(function, arrays, {times, units} | of_series)
+    used |= of_series
     if sfreq is None and "sfreq" in arrays and arrays[times].dtype.kind in "iu":
         sfreq = number(function, arrays, "sfreq")
     unused = sorted(name for name in set(arrays) - used - {times, units, *SINGLE} if not _is_trial(name))
@@ -109,6 +115,7 @@ def recording_from_arrays(
         start=number(function, arrays, "start_s"),
         stop=number(function, arrays, "stop_s"),
         notes=(*notes, f"left unused: {', '.join(unused)}") if unused else notes,
+        series=series,
     )
 
 
@@ -129,6 +136,11 @@ def save_recording(recording: SpikeRecording, path: str | os.PathLike[str]) -> N
     arrays |= arrays_of_table("SpikeRecording.save", "unit_", table.drop(columns="id"))
     if recording.trials is not None:
         arrays |= arrays_of_table("SpikeRecording.save", "trials_", recording.trials)
+    for name, series in recording.series.items():
+        arrays[f"{SERIES}{name}_times"] = series.times
+        arrays[f"{SERIES}{name}_values"] = np.asarray(series.values)
+        arrays[f"{SERIES}{name}_columns"] = np.array(series.columns, dtype=str)
+        arrays[f"{SERIES}{name}_unit"] = np.array(series.unit)
     write_npz(path, arrays)
 
 
@@ -168,6 +180,27 @@ def _unit_table(
     if named is not None:
         columns["name"] = named
     return unit_columns(columns, function), used
+
+
+def _series(function: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, TimeSeries], set[str]]:
+    """Return the series, and the names of the arrays that they were made of."""
+    found, used = {}, set()
+    for key in arrays:
+        name = key.removeprefix(SERIES).removesuffix("_times")
+        if key != f"{SERIES}{name}_times" or f"{SERIES}{name}_values" not in arrays:
+            continue
+        columns = tuple(arrays.get(f"{SERIES}{name}_columns", np.zeros(0, str)).reshape(-1).tolist())
+        try:
+            found[name] = TimeSeries.from_arrays(
+                arrays[key],
+                arrays[f"{SERIES}{name}_values"],
+                columns=columns,
+                unit=text(arrays, f"{SERIES}{name}_unit") or "",
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{function}: series {name}: {error}") from error
+        used |= {f"{SERIES}{name}{part}" for part in SERIES_PARTS}
+    return found, used
 
 
 def _is_trial(name: str) -> bool:

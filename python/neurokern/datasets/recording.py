@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from neurokern.datasets._clean import as_ids, check_table, clean_spikes, rows_of_ids
+from neurokern.datasets.series import TimeSeries
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -45,6 +46,8 @@ class SpikeRecording:
         Name of the subject.
     notes : tuple of str
         What loading dropped, repaired or assumed, and which units were selected.
+    series : mapping of str to TimeSeries
+        Behavior and other signals on the session clock, by name.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class SpikeRecording:
     trials: pd.DataFrame | None = None
     subject: str | None = None
     notes: tuple[str, ...] = ()
+    series: Mapping[str, TimeSeries] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_spikes(self.times, self.units, len(self.unit_table), self.start, self.stop)
@@ -82,6 +86,7 @@ class SpikeRecording:
         depths: ArrayLike | None = None,
         unit_ids: ArrayLike | None = None,
         trials: pd.DataFrame | None = None,
+        series: Mapping[str, TimeSeries] | None = None,
         session: str = "recording",
         subject: str | None = None,
         start: float | None = None,
@@ -103,7 +108,7 @@ class SpikeRecording:
         unit_ids : array of shape (n_units,), optional
             All ids, so that units without spikes keep their row. Without it: the ids that occur, ascending;
             or, if ``regions`` or ``depths`` are longer than that, the row numbers 0, 1, ...
-        trials, session, subject : optional
+        trials, series, session, subject : optional
             As in :class:`SpikeRecording`.
         start, stop : float, seconds, optional
             Bounds of the recording. Without them: the whole seconds around the first and the last spike.
@@ -133,6 +138,7 @@ class SpikeRecording:
             unit_table=table,
             sfreq=sfreq,
             trials=trials,
+            series=series,
             session=session,
             subject=subject,
             start=start,
@@ -245,6 +251,7 @@ def make_recording(
     start: float | None = None,
     stop: float | None = None,
     notes: Sequence[str] = (),
+    series: Mapping[str, TimeSeries] | None = None,
 ) -> SpikeRecording:
     """Clean spikes, match them to the unit table (with or without a column ``id``) and build the recording.
 
@@ -267,6 +274,7 @@ def make_recording(
         trials=trials,
         subject=subject,
         notes=(*notes, *said, *about_ids),
+        series=dict(series or {}),
     )
 
 

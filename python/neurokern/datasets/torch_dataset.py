@@ -81,6 +81,10 @@ class SpikeWindows(Dataset[SpikeSample]):
         """Return many windows as one batch; PyTorch's DataLoader calls this where it exists."""
         return self._read(*self.locate(indices))
 
+    def batch(self, indices: Sequence[int], *, shared: bool = False) -> SpikeBatch:
+        """Return many windows as one batch, as :class:`~neurokern.datasets.WindowStream` asks for it."""
+        return self._read(*self.locate(indices))
+
     def locate(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers of each item's session and window, int64; IndexError if there is no item."""
         items = np.asarray(indices, dtype=np.int64)

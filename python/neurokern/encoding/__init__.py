@@ -13,15 +13,15 @@ from neurokern.encoding.encoder import RidgeEncoder
 from neurokern.encoding.folds import check_folds, contiguous_folds, group_folds, leave_one_run_out, purge
 from neurokern.encoding.held_out import VariancePartition, partition_variance, predict_held_out
 from neurokern.encoding.permutation import PermutationTest, adjust_p_values, permutation_test
-from neurokern.encoding.ridge import RidgeFit, fit_ridge
+from neurokern.encoding.reduced_rank import ReducedRankRidgeEncoder
 from neurokern.encoding.scores import score_predictions
 
 __all__ = [
     "BandedRidgeEncoder",
     "NormalizedScores",
     "PermutationTest",
+    "ReducedRankRidgeEncoder",
     "RidgeEncoder",
-    "RidgeFit",
     "VariancePartition",
     "adjust_p_values",
     "check_folds",
@@ -29,7 +29,6 @@ __all__ = [
     "contiguous_folds",
     "delay_features",
     "explainable_variance",
-    "fit_ridge",
     "group_folds",
     "leave_one_run_out",
     "normalize_scores",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LARGEST = 1e150  # squares of larger numbers overflow when they are summed
 CHUNK_ELEMENTS = 1 << 20  # elements turned to float64 at a time (8 MiB)
 _FEWEST_TARGETS = 128  # of a chunk: narrower ones would read scattered pieces of rows
 
@@ -17,11 +18,15 @@ def as_tensor(function: str, name: str, values: Any) -> Tensor:
     """Return a view of an array or tensor of real numbers, without a copy where there need be none."""
     if isinstance(values, Tensor):
         tensor = values.detach()
+        if tensor.layout != torch.strided or tensor.is_meta:
+            kind = "meta device" if tensor.is_meta else str(tensor.layout)
+            raise TypeError(f"{function}: {name} must be a dense tensor that holds values, got one of {kind}")
     else:
         array = np.asarray(values)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"{function}: {name} must hold real numbers, got {array.dtype}")
         native = array.dtype.newbyteorder("=")
+        native = np.dtype(np.float64) if native.itemsize > 8 else native  # long double: torch has none
         if array.dtype != native or any(step < 0 for step in array.strides) or not array.flags.writeable:
             array = np.array(array, dtype=native)  # torch takes neither, and warns of the third
         tensor = torch.from_numpy(array)
@@ -43,15 +48,23 @@ def target_chunks(n_samples: int, n_targets: int) -> Iterator[slice]:
 
 
 def check_finite_values(function: str, name: str, values: Tensor) -> None:
-    """Raise with the number of rows (first axis) that hold NaN or infinity."""
-    if not values.is_floating_point():
+    """Raise with the number of rows (last axis) that hold NaN or infinity, or for values beyond squaring."""
+    if not values.is_floating_point() or not values.numel():
         return
-    bad = int((~torch.isfinite(values)).reshape(len(values), -1).any(1).sum())
-    if bad:
+    low, high = (float(end) for end in values.aminmax())
+    if low > -LARGEST and high < LARGEST:  # false for NaN
+        return
+    wrong = ~torch.isfinite(values)
+    rows = wrong.any(-1) if wrong.ndim > 1 else wrong
+    if bool(rows.any()):
         raise ValueError(
-            f"{function}: {name} must be finite, got NaN or infinity in {bad} of {len(values)} rows; drop or "
-            "fill those samples"
+            f"{function}: {name} must be finite, got NaN or infinity in {int(rows.sum())} of {rows.numel()} "
+            "rows; drop or fill those samples"
         )
+    raise ValueError(
+        f"{function}: {name} must be below {LARGEST:g} in size, so that squares can be summed, got "
+        f"{max(-low, high):.3g}; give it in another unit"
+    )
 
 
 def run_lengths(function: str, runs: Any, n_samples: int) -> list[int]:
@@ -77,6 +90,11 @@ def labels_of(function: str, name: str, labels: Any) -> np.ndarray:
     """Return labels of one axis as a numpy array: whole numbers or text, without NaN."""
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.dtype == object:
+        missing = sum(label is None or label != label for label in array.ravel())  # NaN differs from itself
+        if missing:
+            raise ValueError(
+                f"{function}: {name} must name each sample's group, got None or NaN in {missing}"
+            )
         array = array.astype(str)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{function}: {name} must have shape (samples,), got {array.shape}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurokern.encoding._arrays import like
+from neurokern.encoding._arrays import labels_of, like
 from neurokern.encoding.encoder import DEFAULT_ALPHAS, ChosenFit, RidgeEncoder
 from neurokern.encoding.folds import Fold
 from neurokern.ops import banded_ridge_cv
@@ -109,13 +109,12 @@ class BandedRidgeEncoder(RidgeEncoder):
     def _labels(self, n_columns: int) -> np.ndarray:
         if self.bands is None:
             return np.zeros(n_columns, np.int64)
-        labels = (
-            self.bands.detach().cpu().numpy() if isinstance(self.bands, Tensor) else np.asarray(self.bands)
-        )
         n_delays = 1 if self.delays is None else len(list(self.delays))
-        if labels.ndim != 1 or len(labels) * n_delays != n_columns:
+        shape = np.shape(self.bands)
+        if len(shape) != 1 or shape[0] * n_delays != n_columns:
             raise ValueError(
                 f"BandedRidgeEncoder.fit: bands must have one label per feature ({n_columns // n_delays}), "
-                f"got shape {labels.shape}"
+                f"got shape {tuple(shape)}"
             )
+        labels = labels_of("BandedRidgeEncoder.fit", "bands", self.bands)
         return np.tile(labels, n_delays)

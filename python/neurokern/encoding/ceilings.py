@@ -66,6 +66,8 @@ def split_half_reliability(repeats: Array, *, n_splits: int = 100, seed: int = 0
     n_splits = check_integer("split_half_reliability", "n_splits", n_splits)
     if n_splits < 1:
         raise ValueError(f"split_half_reliability: n_splits must be at least 1, got {n_splits}")
+    if check_integer("split_half_reliability", "seed", seed) < 0:
+        raise ValueError(f"split_half_reliability: seed must not be negative, got {seed}")
     n_repeats = len(values)
     halves = torch.from_numpy(_halves(n_repeats, n_splits, seed)).to(values.device)  # (2, splits, repeats)
     first, second = halves[0], halves[1]

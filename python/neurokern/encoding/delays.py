@@ -88,6 +88,8 @@ def complete_rows(n_samples: int, delays: Sequence[int], *, runs: Array | None =
     [False, True, True, True, True]
     """
     n_samples = check_integer("complete_rows", "n_samples", n_samples)
+    if n_samples < 0:
+        raise ValueError(f"complete_rows: n_samples must not be negative, got {n_samples}")
     steps = check_delays("complete_rows", delays)
     before, after = max(max(steps), 0), max(-min(steps), 0)
     parts = []
@@ -117,7 +119,10 @@ def seconds_to_delays(seconds: Sequence[float], interval: float) -> list[int]:
     [1, 2, 3, 4]
     """
     interval = check_positive("seconds_to_delays", "interval", interval)
-    values = np.asarray(seconds, dtype=np.float64).ravel()
+    try:
+        values = np.asarray(seconds, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        raise TypeError(f"seconds_to_delays: seconds must be numbers, got {seconds!r}") from None
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"seconds_to_delays: seconds must be finite numbers, at least one, got {seconds!r}")
     delays = [int(step) for step in np.floor(values / interval + 0.5)]
@@ -131,7 +136,7 @@ def seconds_to_delays(seconds: Sequence[float], interval: float) -> list[int]:
 
 def check_delays(function: str, delays: Sequence[int]) -> list[int]:
     """Return delays as integers, or raise if there are none, or one stands there twice."""
-    given = [delays] if isinstance(delays, int) else list(delays)
+    given = list(np.atleast_1d(np.asarray(delays)).tolist())
     steps = [check_integer(function, "delays", delay) for delay in given]
     if not steps or len(set(steps)) < len(steps):
         raise ValueError(f"{function}: delays must be different integers, at least one, got {given!r}")

@@ -175,7 +175,7 @@ class RidgeEncoder:
         coef = torch.as_tensor(self.coef_, device=features.device)
         intercept = torch.as_tensor(self.intercept_, dtype=coef.dtype, device=coef.device)
         design = self.design(features, runs).to(coef.dtype)
-        return like(X, design @ coef.T + intercept)
+        return like(X, design @ (coef if coef.ndim == 1 else coef.T) + intercept)
 
     def score(self, X: Array, y: Array, *, runs: Array | None = None) -> float:
         """Return the mean R2 over the targets that vary; NaN if none does."""

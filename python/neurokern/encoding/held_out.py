@@ -60,6 +60,7 @@ def predict_held_out(
         If folds are not valid, or a sample is in two test sets.
     """
     function = "predict_held_out"
+    _check_encoder(function, encoder)
     features = check_features(function, X)
     targets = check_targets(function, Y, features)
     pairs = check_folds(folds, len(features))
@@ -153,6 +154,7 @@ def partition_variance(
         lengths = {name: len(X) for name, X in zip(names, features, strict=True)}
         raise ValueError(f"partition_variance: spaces must have the same samples, got {lengths}")
     encoder = RidgeEncoder() if encoder is None else encoder
+    _check_encoder("partition_variance", encoder)
     tested = np.sort(np.concatenate([test for _, test in check_folds(folds, len(features[0]))]))
     targets = check_targets("partition_variance", Y, features[0])
     r2 = {}
@@ -173,6 +175,13 @@ def partition_variance(
         r2={tuple(names[i] for i in members): like(Y, value) for members, value in r2.items()},
         parts={tuple(names[i] for i in members): like(Y, value) for members, value in parts.items()},
     )
+
+
+def _check_encoder(function: str, encoder: object) -> None:
+    if not isinstance(encoder, RidgeEncoder):
+        raise TypeError(
+            f"{function}: encoder must be a RidgeEncoder or one of its kind, got {type(encoder).__name__}"
+        )
 
 
 def _combinations(members: Sequence[int]) -> list[tuple[int, ...]]:

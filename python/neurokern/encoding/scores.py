@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neurokern._check import check_choice
-from neurokern.encoding._arrays import CHUNK_ELEMENTS, as_tensor, like
+from neurokern.encoding._arrays import CHUNK_ELEMENTS, as_tensor, check_finite_values, like
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
@@ -87,7 +87,8 @@ class _Moments:
             p = predicted[first : first + rows].to(torch.float64)
             self._merge(len(y), *_moments_of_tile(y, p))
         if not bool(torch.isfinite(self.squares).all()):
-            raise ValueError("score_predictions: values must be finite, got NaN or infinity")
+            for name, values in (("predictions", predicted), ("targets", observed)):
+                check_finite_values("score_predictions", name, values)
 
     def _merge(self, n: int, means: Tensor, squares: Tensor, products: Tensor) -> None:
         if self.n == 0:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neurokern.evaluation.tasks import SCHEME_OF_TASK
+from neurokern.models import MtM
 
 
 class _RateModel(Protocol):
@@ -18,6 +19,9 @@ class _RateModel(Protocol):
 
 class MtMPredictor:
     """Predict with a model, telling it the masking scheme of each task.
+
+    A model that knows a single scheme is told that one in every task: a prompt that was never trained would
+    be noise, and attention in one direction a thing it never saw.
 
     Parameters
     ----------
@@ -41,11 +45,13 @@ class MtMPredictor:
         if device is None and isinstance(model, torch.nn.Module):
             device = next(model.parameters()).device
         self._device = torch.device(device or "cpu")
+        schemes = model.config.schemes if isinstance(model, MtM) else ()
+        self._only = schemes[0] if len(schemes) == 1 else None
 
     @torch.inference_mode()
     def predict(self, counts: Tensor, task: str, hidden: Tensor) -> Tensor:
         """Return the model's rates, ``(B, T, N)`` on the CPU."""
         visible = counts.to(self._device)
         unseen = hidden.to(self._device)
-        rates = self._model.predict_rates(visible, self._session, SCHEME_OF_TASK[task], unseen)
+        rates = self._model.predict_rates(visible, self._session, self._only or SCHEME_OF_TASK[task], unseen)
         return rates.float().cpu()

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from neurokern.metrics import bootstrap_interval
+from neurokern.metrics import bootstrap_interval, hierarchical_interval
+
+_SESSION_COLUMNS = ("session_low", "session_high", "n_sessions")
 
 
 def summarize(
@@ -20,7 +22,7 @@ def summarize(
     n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Average a score over units, with bootstrap intervals over units.
+    """Average a score over units, with bootstrap intervals over units, and over sessions and units.
 
     Parameters
     ----------
@@ -39,8 +41,11 @@ def summarize(
     Returns
     -------
     summary : DataFrame
-        Columns ``by``, then ``mean, low, high, median, pooled, n_units, n_left_out``. ``pooled`` weighs units
-        by their spikes: for bits per spike it is the total information over the total number of spikes.
+        Columns ``by``, then ``mean, low, high, median, pooled, n_units, n_left_out, session_low,
+        session_high, n_sessions``. ``pooled`` weighs units by their spikes: for bits per spike it is the
+        total information over the total number of spikes. ``low, high`` hold for other units of these very
+        sessions; ``session_low, session_high`` draw sessions, then units within them, and hold for other
+        sessions. They are NaN with fewer than two sessions, of which nothing follows about others.
 
     Raises
     ------
@@ -55,8 +60,9 @@ def summarize(
         interval = bootstrap_interval(values, confidence=confidence, n_bootstrap=n_bootstrap, seed=seed)
         center = (values.mean(), *interval, np.median(values)) if len(values) else (np.nan,) * 4
         pooled = values @ weights / weights.sum() if weights.sum() else np.nan
-        rows.append((*key, *center, pooled, len(kept), len(group) - len(kept)))
-    columns = [*by, "mean", "low", "high", "median", "pooled", "n_units", "n_left_out"]
+        over_sessions = _session_interval(kept, values, confidence, n_bootstrap, seed)
+        rows.append((*key, *center, pooled, len(kept), len(group) - len(kept), *over_sessions))
+    columns = [*by, "mean", "low", "high", "median", "pooled", "n_units", "n_left_out", *_SESSION_COLUMNS]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -92,7 +98,9 @@ def paired_differences(
     -------
     differences : DataFrame
         Columns ``by``, then ``mean`` (predictor minus baseline), ``low, high`` (bootstrap interval over
-        units), ``wins`` (share of units that ``predictor`` scores higher on), ``n_units``.
+        units), ``wins`` (share of units that ``predictor`` scores higher on), ``n_units``, ``session_low,
+        session_high, n_sessions`` (as in :func:`summarize`), ``sessions_won`` (number of sessions whose mean
+        difference is above 0).
 
     Raises
     ------
@@ -119,8 +127,27 @@ def paired_differences(
     for key, group in kept.groupby(list(by), sort=False):
         values = group["difference"].to_numpy()
         interval = bootstrap_interval(values, confidence=confidence, n_bootstrap=n_bootstrap, seed=seed)
-        rows.append((*key, values.mean(), *interval, (values > 0).mean(), len(values)))
-    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "wins", "n_units"])
+        over_sessions = _session_interval(group, values, confidence, n_bootstrap, seed)
+        won = int((group.groupby("session")["difference"].mean() > 0).sum())
+        rows.append((*key, values.mean(), *interval, (values > 0).mean(), len(values), *over_sessions, won))
+    columns = [*by, "mean", "low", "high", "wins", "n_units", *_SESSION_COLUMNS, "sessions_won"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _session_interval(
+    group: pd.DataFrame, values: np.ndarray, confidence: float, n_bootstrap: int, seed: int
+) -> tuple[float, float, int]:
+    """Interval over sessions and units, NaN where there are fewer than two, and the number of sessions."""
+    if "session" not in group:
+        return np.nan, np.nan, 0
+    sessions = group["session"].to_numpy()
+    n_sessions = len(set(sessions.tolist()))
+    if n_sessions < 2:
+        return np.nan, np.nan, n_sessions
+    low, high = hierarchical_interval(
+        values, sessions, confidence=confidence, n_bootstrap=n_bootstrap, seed=seed
+    )
+    return low, high, n_sessions
 
 
 def _check_columns(function: str, table: pd.DataFrame, columns: Sequence[str]) -> None:

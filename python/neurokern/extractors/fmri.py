@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neurokern.extractors.confounds import Confounds
 from neurokern.ops import (
     CleaningFit,
     NiftiFile,
@@ -29,6 +30,8 @@ from neurokern.ops._nifti_clean import check_cleaning
 from neurokern.ops._packed_run import check_place
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from neurokern.datasets.bids import BIDSRun
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -55,13 +58,20 @@ class _FMRIExtractor(ABC):
         normalize: bool = False,
         detrend: bool | str = False,
         high_pass: float | None = None,
-        confounds: Sequence[str] = (),
+        low_pass: float | None = None,
+        confounds: Sequence[str] | Confounds = (),
+        fit_on: tuple[float, float] = (0.0, 1.0),
         dtype: torch.dtype = torch.float32,
         cache: bool | str = "auto",
     ) -> None:
         if cache not in (True, False, "auto"):
             raise ValueError(f"extractor: cache must be True, False or 'auto', got {cache!r}")
-        check_cleaning("extractor", detrend, normalize, high_pass, "normalize")
+        check_cleaning("extractor", detrend, normalize, high_pass, low_pass, "normalize")
+        if len(fit_on) != 2 or not 0 <= fit_on[0] < fit_on[1] <= 1:
+            raise ValueError(
+                "extractor: fit_on must be a part of the run such as (0.0, 0.8), as shares in ascending "
+                f"order, got {fit_on!r}"
+            )
         if dtype not in _DTYPES:
             raise ValueError(f"extractor: dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype!r}")
         if isinstance(confounds, str):
@@ -69,8 +79,10 @@ class _FMRIExtractor(ABC):
                 f"extractor: confounds must be a sequence of names, got the text {confounds!r}; put it into "
                 "a list"
             )
-        self.normalize, self.detrend, self.high_pass, self.dtype = normalize, detrend, high_pass, dtype
-        self.confounds, self.cache = tuple(confounds), cache
+        self.normalize, self.detrend, self.dtype = normalize, detrend, dtype
+        self.high_pass, self.low_pass = high_pass, low_pass
+        self.confounds = confounds if isinstance(confounds, Confounds) else tuple(confounds)
+        self.fit_on, self.cache = (float(fit_on[0]), float(fit_on[1])), cache
         self._runs: OrderedDict[Path, _OpenRun] = OrderedDict()
         self._every: dict[tuple[int, int, int], VoxelMask] = {}
 
@@ -81,7 +93,9 @@ class _FMRIExtractor(ABC):
     @property
     def cleans(self) -> bool:
         """Whether signals are cleaned, which takes a look at the whole run, once."""
-        return bool(self.normalize or self.detrend or self.confounds)
+        confounds = self.confounds
+        projects = confounds.takes_columns if isinstance(confounds, Confounds) else bool(confounds)
+        return bool(self.normalize or self.detrend or self.low_pass or projects)
 
     def n_volumes(self, run: BIDSRun) -> int:
         """Return the volumes (TRs) of a run, from its header."""
@@ -96,6 +110,12 @@ class _FMRIExtractor(ABC):
         """Return the size of a volume's signal."""
         shape = self.feature_shape(run)
         return shape[0] if len(shape) == 1 else shape
+
+    def kept(self, run: BIDSRun) -> NDArray[np.bool_]:
+        """Return the volumes of a run that are not scrubbed, (trs,); the others are not ``valid``."""
+        if not isinstance(self.confounds, Confounds):
+            return np.ones(self.n_volumes(run), dtype=bool)
+        return self.confounds.kept(self._table(run))
 
     def prepare(self, run: BIDSRun) -> None:
         """Fill the cache with all that windows of this run need; nothing stays open."""
@@ -167,7 +187,9 @@ class _FMRIExtractor(ABC):
                 standardize=self.normalize,
                 confounds=self._columns(run),
                 high_pass=self.high_pass,
-                tr=None if self.high_pass is None else run.repetition_time,
+                low_pass=self.low_pass,
+                tr=None if self.high_pass is None and self.low_pass is None else run.repetition_time,
+                fitted=self._fitted(run),
                 packed=packed,
                 rows=rows,
                 cache=self.cache is not False,
@@ -184,30 +206,60 @@ class _FMRIExtractor(ABC):
             n_bytes -= opened.fit.n_bytes if opened.fit is not None else 0
             opened.fit = None
 
+    def _fitted(self, run: BIDSRun) -> NDArray[np.bool_]:
+        """Return the volumes that cleaning is fitted on, (trs,)."""
+        kept = self.kept(run).copy()
+        first, last = (round(share * len(kept)) for share in self.fit_on)
+        kept[:first] = kept[last:] = False
+        if kept.sum() < 2:
+            raise ValueError(
+                f"{run.path}: of {len(kept)} volumes {int(kept.sum())} are left to fit cleaning on, after "
+                f"scrubbing and with fit_on={self.fit_on}; leave the run out, or scrub less"
+            )
+        return kept
+
+    def _table(self, run: BIDSRun) -> pd.DataFrame:
+        if run.confounds is None:
+            raise ValueError(
+                f"{run.path}: confounds are asked for, the run has no table of them "
+                "(_desc-confounds_timeseries.tsv)"
+            )
+        if len(run.confounds) != self.n_volumes(run):
+            raise ValueError(
+                f"{run.path}: the table of confounds must have a row for each of {self.n_volumes(run)} "
+                f"volumes, it has {len(run.confounds)}"
+            )
+        return run.confounds
+
     def _columns(self, run: BIDSRun) -> NDArray[np.float64] | None:
         """Return the run's confounds, (trs, n)."""
         if not self.confounds:
             return None
-        if run.confounds is None:
-            raise ValueError(
-                f"{run.path}: confounds {list(self.confounds)} are asked for, the run has no table of them "
-                "(_desc-confounds_timeseries.tsv)"
-            )
-        names: dict[str, None] = {}
-        columns = [str(name) for name in run.confounds]
-        for wanted in self.confounds:
-            found = [name for name in columns if fnmatch.fnmatchcase(name, wanted)]
-            if not found:
-                raise ValueError(
-                    f"{run.path}: confounds must be columns of its table, there is no {wanted}; there are "
-                    f"{', '.join(columns[:12])}{', ...' if len(columns) > 12 else ''}"
-                )
-            names.update(dict.fromkeys(found))
-        values = run.confounds[list(names)].to_numpy(dtype=np.float64, copy=True)
+        table = self._table(run)
+        names = self._names(run.path, table)
+        if not names:
+            return None
+        values = table[names].to_numpy(dtype=np.float64, copy=True)
         # Derivatives and displacements have no first value: the second stands in for it.
         if len(values) > 1:
             values[0] = np.where(np.isnan(values[0]), values[1], values[0])
         return values
+
+    def _names(self, path: Path, table: pd.DataFrame) -> list[str]:
+        """Return the columns to project out."""
+        if isinstance(self.confounds, Confounds):
+            return self.confounds.columns(table)
+        names: dict[str, None] = {}
+        columns = [str(name) for name in table]
+        for wanted in self.confounds:
+            found = [name for name in columns if fnmatch.fnmatchcase(name, wanted)]
+            if not found:
+                raise ValueError(
+                    f"{path}: confounds must be columns of its table, there is no {wanted}; there are "
+                    f"{', '.join(columns[:12])}{', ...' if len(columns) > 12 else ''}"
+                )
+            names.update(dict.fromkeys(found))
+        return list(names)
 
     def _all(self, header: NiftiHeader) -> VoxelMask:
         if header.shape not in self._every:
@@ -237,9 +289,15 @@ class FMRIVoxelExtractor(_FMRIExtractor):
         Remove the run's mean and slope, or all slower than ``high_pass``.
     high_pass : float, optional
         Cut-off in Hz of ``detrend="cosine"``.
-    confounds : sequence of str
-        Columns of the run's table of confounds that are projected out; ``*`` and ``?`` stand for any text and
-        any character (``"trans_*"``). Where a column has no first value, as derivatives, the second is taken.
+    low_pass : float, optional
+        Remove all faster than this, in Hz, by cosines in the same projection.
+    confounds : Confounds or sequence of str
+        What is projected out of the run's table of confounds: by what it is (:class:`Confounds`, which
+        scrubs, too), or by name; ``*`` and ``?`` stand for any text and any character (``"trans_*"``). Where
+        a column has no first value, as derivatives, the second is taken.
+    fit_on : (float, float), default (0.0, 1.0)
+        The part of each run, as shares, that mean, scale, trends and confounds are estimated on; the rest is
+        cleaned by what was found there. To predict the last fifth of a run from what came before, (0.0, 0.8).
     dtype : torch.dtype, default float32
         float32, float16 or bfloat16.
     cache : {"auto", True, False}, default "auto"
@@ -253,7 +311,7 @@ class FMRIVoxelExtractor(_FMRIExtractor):
     Notes
     -----
     Normalizing, detrending and confounds look at the whole run, once; windows are then cleaned by themselves
-    (:class:`~neurokern.ops.CleaningFit`). For prediction, split by run.
+    (:class:`~neurokern.ops.CleaningFit`). For prediction, split by run, or use ``fit_on``.
     """
 
     def __init__(self, mask: Any = None, **options: Any) -> None:
@@ -275,7 +333,7 @@ class FMRIParcelExtractor(_FMRIExtractor):
     ----------
     labels : ParcelAtlas, array, tensor, path or nibabel image
         Whole numbers (x, y, z), 0 outside; or weights (x, y, z, parcels).
-    normalize, detrend, high_pass, confounds, dtype, cache
+    normalize, detrend, high_pass, low_pass, confounds, fit_on, dtype, cache
         As in :class:`FMRIVoxelExtractor`, of the parcels' means.
     """
 
@@ -298,7 +356,7 @@ class FMRIVolumeExtractor(_FMRIExtractor):
     ----------
     crop : VoxelBox, three pairs (start, stop), or a mask (VoxelMask, array, path, image), optional
         Take this box of each volume alone; of a mask, the smallest box that holds it.
-    normalize, detrend, high_pass, confounds, dtype, cache
+    normalize, detrend, high_pass, low_pass, confounds, fit_on, dtype, cache
         As in :class:`FMRIVoxelExtractor`, of every voxel.
 
     Notes

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ROTARY_BASE = 10_000.0
+
 
 class SelfAttention(nn.Module):
     """Multi-head attention with dropout on the attention weights and before the output projection.
@@ -24,10 +26,12 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, attend: Tensor | None, turns: Tensor | None = None) -> Tensor:
         batch, length, hidden_size = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.n_heads, hidden_size // self.n_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads) each
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, L, D / heads) each
+        if turns is not None:
+            query, key = rotate(query, turns), rotate(key, turns)
         p = self.weight_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
         mixed = mixed.transpose(1, 2).reshape(batch, length, hidden_size)
@@ -54,8 +58,8 @@ class EncoderLayer(nn.Module):
         self.down_proj = nn.Linear(mlp_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), attend)
+    def forward(self, x: Tensor, attend: Tensor | None, turns: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), attend, turns)
         return x + self.dropout(self.down_proj(F.gelu(self.up_proj(self.mlp_norm(x)))))
 
     @torch.no_grad()
@@ -73,31 +77,62 @@ class EncoderLayer(nn.Module):
         value_rows.mul_(scale * math.sqrt(2.0))
 
 
+def rotary_turns(times: Tensor, head_size: int) -> Tensor:
+    """Return cosine and sine of the angles by which tokens turn, ``(2, L, head_size / 2)`` float32.
+
+    Pair k of a head turns by ``time * 10000^(-2 k / head_size)``: products of queries and keys then depend on
+    differences of times alone (Su et al., "RoFormer", arXiv:2104.09864, section 3.2).
+
+    Parameters
+    ----------
+    times : tensor of shape (L,)
+        Number of each token's bin.
+    head_size : int
+        Even.
+    """
+    pairs = torch.arange(0, head_size, 2, device=times.device, dtype=torch.float32)
+    angles = times.float()[:, None] * ROTARY_BASE ** (-pairs / head_size)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn the pairs (k, k + d / 2) of ``(B, heads, L, d)`` by the angles of :func:`rotary_turns`."""
+    cosine, sine = turns.to(x.dtype).unbind(0)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
 def attention_mask(
-    n_prefix: int, n_bins: int, *, causal: bool, strict: bool, device: torch.device | None = None
+    n_prefix: int,
+    n_bins: int,
+    *,
+    causal: bool,
+    strict: bool,
+    tokens_per_bin: int = 1,
+    device: torch.device | None = None,
 ) -> Tensor | None:
     """Say which token may look at which.
 
     Parameters
     ----------
     n_prefix, n_bins : int
-        Prefix tokens come first, then one token for each time bin.
+        Prefix tokens come first, then the tokens of the first bin, of the second, and so on.
     causal : bool
         A bin sees itself and earlier bins only.
     strict : bool
         With ``causal``, prefix tokens see only the prefix. Otherwise they see every bin and every bin sees
         them, as published: from the second layer on, a bin then depends on later bins through the prefix.
+    tokens_per_bin : int, default 1
+        The tokens of a bin see each other.
 
     Returns
     -------
-    attend : bool tensor of shape (n_prefix + n_bins, n_prefix + n_bins) or None
+    attend : bool tensor of shape (L, L), L = n_prefix + n_bins * tokens_per_bin, or None
         True where the row's token sees the column's; None when everything sees everything.
     """
     if not causal:
         return None
-    length = n_prefix + n_bins
-    attend = torch.ones(length, length, dtype=torch.bool, device=device)
-    attend[n_prefix:, n_prefix:].tril_()
-    if strict:
-        attend[:n_prefix, n_prefix:] = False
-    return attend
+    bins = torch.arange(n_bins, device=device).repeat_interleave(tokens_per_bin)
+    seen_from = torch.cat([bins.new_full((n_prefix,), -1), bins])
+    sees_until = torch.cat([bins.new_full((n_prefix,), -1 if strict else n_bins), bins])
+    return seen_from <= sees_until[:, None]

@@ -7,25 +7,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from neurokern._check import check_choice, check_fraction, check_positive
+from neurokern._check import check_choice, check_flag, check_fraction, check_integer, check_positive
 
 SCHEMES = ("neuron", "causal", "inter-region", "intra-region")
+READ_INS = ("linear", "patches", "embeddings", "factors")
+SIZES = (
+    "n_bins",
+    "hidden_size",
+    "n_layers",
+    "n_heads",
+    "mlp_size",
+    "stitch_size",
+    "patch_size",
+    "max_patches",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MtMConfig:
-    """Sizes and options of an :class:`MtM`; checked when made. Start from :meth:`paper` or :meth:`small`.
+    """Sizes and options of an :class:`MtM`; checked when made.
+
+    Start from :meth:`paper`, :meth:`ndt2`, :meth:`modern` or :meth:`small`.
 
     Parameters
     ----------
     n_bins : int
-        Most time bins of a window (size of the table of positions). Shorter windows are accepted.
+        Most time bins of a window. Shorter windows are accepted.
     hidden_size, n_layers, n_heads, mlp_size : int
         The trunk.
     stitch_size : int
-        Width of a session's read-in ``Linear(n_units, stitch_size)``.
+        Width of a session's read-in ``Linear(n_units, stitch_size)``; number of factors for "factors", and
+        width of a unit's embedding for "embeddings".
     embed_size : int or None
         Width of the softsign network between read-in and trunk; None for one linear layer.
+    patch_size, max_patches : int
+        For "patches": units in a patch, and most patches of a session (size of the table of their positions).
+    position : {"learned", "rotary"}
+        How the trunk knows the time of a bin: a learned vector added to it (published), or queries and keys
+        that turn with time [1]_, so that attention sees differences of times.
+    region_embeddings : bool
+        For "embeddings" and "patches": a vector for each region, by name, added to those of its units, or to
+        the patches of which it holds most units. Units without a region share that of the unknown region.
     input_dropout, dropout, output_dropout : float
         On the tokens, three times in each layer, and on what the read-out sees.
     schemes : tuple of str
@@ -38,10 +60,13 @@ class MtMConfig:
         well.
     token_std : float
         Standard deviation of positions, prompt and session tokens at the start.
-    read_in : {"linear", "factors"}
-        How a session's counts reach the trunk: by a trained linear map (published), or as the expected
-        factors of the visible units, see :class:`neurokern.models.factors.FactorParts`. The options below are
-        for "factors", whose number is ``stitch_size``; it needs the counts of a session when it is added.
+    read_in : {"linear", "patches", "embeddings", "factors"}
+        How counts reach the trunk, and rates leave it. "linear": by a trained map of each session
+        (published). "patches": the units of a bin in blocks, each a token, through weights that all sessions
+        share (the published NDT2 variant), see :mod:`neurokern.models.patches`. "embeddings": through a
+        trained vector for each unit, see :mod:`neurokern.models.embeddings`. "factors": as the expected
+        factors of the visible units, see :class:`neurokern.models.factors.FactorParts`; it needs the counts
+        of a session when it is added. The options below are for "factors".
     smoothing, memory : float, bins
         Standard deviation of the smoothing over time, and time constant of the memory in the scheme "causal".
     half_life : float, windows
@@ -57,6 +82,10 @@ class MtMConfig:
         Of the departures from the mean rate at the start, but for "causal"; then calibrated in training.
     rate_floor : float
         Smallest rate, as a share of the unit's recent mean.
+
+    References
+    ----------
+    .. [1] Su et al., "RoFormer: enhanced transformer with rotary position embedding", arXiv:2104.09864, 2021.
     """
 
     n_bins: int = 100
@@ -66,6 +95,10 @@ class MtMConfig:
     mlp_size: int = 1024
     stitch_size: int = 668
     embed_size: int | None = 1336
+    patch_size: int = 128
+    max_patches: int = 32
+    position: Literal["learned", "rotary"] = "learned"
+    region_embeddings: bool = False
     input_dropout: float = 0.2
     dropout: float = 0.4
     output_dropout: float = 0.0
@@ -73,7 +106,7 @@ class MtMConfig:
     strict_causal: bool = False
     session_tokens: bool = True
     token_std: float = 1.0
-    read_in: Literal["linear", "factors"] = "linear"
+    read_in: Literal["linear", "patches", "embeddings", "factors"] = "linear"
     smoothing: float = 1.0
     memory: float = 3.0
     half_life: float = 20.0
@@ -84,9 +117,11 @@ class MtMConfig:
     rate_floor: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_bins", "hidden_size", "n_layers", "n_heads", "mlp_size", "stitch_size"):
-            if getattr(self, name) < 1:
+        for name in SIZES:
+            if check_integer("MtMConfig", name, getattr(self, name)) < 1:
                 raise ValueError(f"MtMConfig: {name} must be at least 1, got {getattr(self, name)}")
+        if self.embed_size is not None and check_integer("MtMConfig", "embed_size", self.embed_size) < 1:
+            raise ValueError(f"MtMConfig: embed_size must be None or at least 1, got {self.embed_size}")
         if self.hidden_size % self.n_heads:
             raise ValueError(
                 f"MtMConfig: hidden_size must be a multiple of n_heads, "
@@ -94,7 +129,8 @@ class MtMConfig:
             )
         for name in ("input_dropout", "dropout", "output_dropout"):
             check_fraction("MtMConfig", name, getattr(self, name))
-        check_choice("MtMConfig", "read_in", self.read_in, ("linear", "factors"))
+        check_choice("MtMConfig", "read_in", self.read_in, READ_INS)
+        self._check_options()
         for name in ("smoothing", "memory", "half_life", "noise_factor", "gain", "rate_floor"):
             check_positive("MtMConfig", name, getattr(self, name))
         if self.evidence and (len(self.evidence) != len(self.schemes) or min(self.evidence) <= 0):
@@ -105,10 +141,51 @@ class MtMConfig:
         if not self.schemes or len(set(self.schemes)) != len(self.schemes):
             raise ValueError(f"MtMConfig: schemes must be different names, at least one, got {self.schemes}")
 
+    def _check_options(self) -> None:
+        check_choice("MtMConfig", "position", self.position, ("learned", "rotary"))
+        if self.position == "rotary" and self.hidden_size // self.n_heads % 2:
+            raise ValueError(
+                f"MtMConfig: rotary positions need heads of an even size, "
+                f"got hidden_size={self.hidden_size} and n_heads={self.n_heads}"
+            )
+        if check_flag("MtMConfig", "region_embeddings", self.region_embeddings) and not self.shares_read_in:
+            raise ValueError(
+                f"MtMConfig: region_embeddings need read_in 'embeddings' or 'patches', got {self.read_in!r}"
+            )
+
     @classmethod
     def paper(cls, **changes: Any) -> MtMConfig:
         """Return the published model, NDT1-stitch with prompts (arXiv:2407.14668): 100 bins of 20 ms."""
         return cls(**changes)
+
+    @classmethod
+    def ndt2(cls, **changes: Any) -> MtMConfig:
+        """Return the published variant with patches: one bin of 128 units is a token (arXiv:2407.14668).
+
+        All weights but the session tokens are shared by all sessions. A window of T bins and N units makes
+        ``T ceil(N / 128) + 2`` tokens.
+        """
+        recipe: dict[str, Any] = {"read_in": "patches", "embed_size": 256}
+        return cls(**{**recipe, **changes})
+
+    @classmethod
+    def modern(cls, **changes: Any) -> MtMConfig:
+        """Return a recipe for many sessions, with the published trunk.
+
+        Rotary positions, prefix tokens that cannot carry the future to the past, and vectors for units,
+        regions and sessions in place of two matrices for each session: 129 weights for a unit where the
+        published model has 1181. Meant to be trained with ``TrainingConfig.modern()``.
+        """
+        recipe: dict[str, Any] = {
+            "stitch_size": 128,
+            "embed_size": None,
+            "strict_causal": True,
+            "token_std": 0.02,
+            "position": "rotary",
+            "read_in": "embeddings",
+            "region_embeddings": True,
+        }
+        return cls(**{**recipe, **changes})
 
     @classmethod
     def small(cls, **changes: Any) -> MtMConfig:
@@ -136,6 +213,16 @@ class MtMConfig:
     def needs_counts(self) -> bool:
         """Whether adding a session takes its counts."""
         return self.read_in == "factors"
+
+    @property
+    def uses_counts(self) -> bool:
+        """Whether a session starts better if it is added with its counts."""
+        return self.read_in in ("factors", "embeddings")
+
+    @property
+    def shares_read_in(self) -> bool:
+        """Whether all sessions share the matrices that counts go in and rates come out through."""
+        return self.read_in in ("patches", "embeddings")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""

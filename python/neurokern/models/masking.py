@@ -1,4 +1,4 @@
-"""Which counts MtM does not see in training: one masking scheme a batch, drawn by number and not by state."""
+"""Which counts MtM does not see in training: a masking scheme for each batch or window, drawn by number."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from neurokern import ops
-from neurokern._check import check_choice, check_fraction
+from neurokern._check import check_choice, check_fraction, check_integer
 from neurokern.models.config import SCHEMES
+from neurokern.ops._philox import draw_words
 
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeBatch
 
 BIN_SCHEMES = ("causal", "temporal")  # hide whole bins; "random" hides single entries, all others whole units
-ALL_SCHEMES = (*SCHEMES, "temporal", "random")
+ALL_SCHEMES = (*SCHEMES, "temporal", "random", "random-token")
+SCHEME_STAGE = 255  # of the draws of schemes: masks are drawn in lower ones
+DROPOUT_SEED = 0x5EED0FD0  # turned into the seed of dropped units: they are drawn apart from the targets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,10 +32,12 @@ class Masking:
     Parameters
     ----------
     schemes : tuple of str
-        One is drawn for each batch, all equally likely.
+        One is drawn for each batch or window, all equally likely.
+    scheme_choice : {"batch", "window"}
+        Whether a batch has one scheme (published) or each of its windows its own.
     ratio : float or (float, float)
-        Share of units ("neuron", "intra-region"), bins ("temporal") or entries ("random") to hide. A pair is
-        a range from which each batch draws.
+        Share of units ("neuron", "intra-region"), bins ("temporal"), entries ("random") or patches of a bin
+        ("random-token", published for NDT2) to hide. A pair is a range from which each batch draws.
     causal_ratio : float
         Share of bins that "causal" hides.
     causal_targets : {"bins", "random-cut", "last-bins"}
@@ -44,15 +49,19 @@ class Masking:
         Whether the region schemes draw one region for the whole batch (published) or one for each window.
     unit_dropout : float
         Share of the remaining units to hide as well, without predicting them.
+    patch_size : int
+        Units of a patch for "random-token", as in :class:`MtMConfig`.
     """
 
     schemes: tuple[str, ...] = SCHEMES
+    scheme_choice: Literal["batch", "window"] = "batch"
     ratio: float | tuple[float, float] = 0.3
     causal_ratio: float = 0.6
     causal_targets: Literal["bins", "random-cut", "last-bins"] = "bins"
     horizon: float = 0.1
     region_choice: Literal["batch", "sample"] = "batch"
     unit_dropout: float = 0.0
+    patch_size: int = 128
 
     def __post_init__(self) -> None:
         if not self.schemes:
@@ -67,7 +76,12 @@ class Masking:
             check_fraction("Masking", "ratio", value)
         for name in ("causal_ratio", "horizon", "unit_dropout"):
             check_fraction("Masking", name, getattr(self, name))
+        if check_integer("Masking", "patch_size", self.patch_size) < 1:
+            raise ValueError(f"Masking: patch_size must be at least 1, got {self.patch_size}")
         check_choice("Masking", "causal_targets", self.causal_targets, ("bins", "random-cut", "last-bins"))
+        check_choice("Masking", "scheme_choice", self.scheme_choice, ("batch", "window"))
+        if self.scheme_choice == "window" and "random-token" in self.schemes:
+            raise ValueError("Masking: scheme_choice 'window' has no 'random-token'; leave that scheme out")
         check_choice("Masking", "region_choice", self.region_choice, ("batch", "sample"))
 
     @classmethod
@@ -104,17 +118,29 @@ def draw_scheme(schemes: Sequence[str], *, seed: int, step: int) -> str:
     return schemes[int(np.random.default_rng((seed, step)).integers(len(schemes)))]
 
 
+def draw_schemes(schemes: Sequence[str], n_windows: int, *, seed: int, offset: int) -> list[str]:
+    """Return a scheme for each window; window k draws as number ``offset + k``, whatever its batch."""
+    words = draw_words(seed, np.arange(offset, offset + n_windows), SCHEME_STAGE, 1)[:, 0]
+    return [schemes[word * len(schemes) >> 32] for word in words.tolist()]
+
+
 def mask_batch(
-    batch: SpikeBatch, scheme: str, masking: Masking | None = None, *, seed: int, offset: int = 0
+    batch: SpikeBatch,
+    scheme: str | Sequence[str],
+    masking: Masking | None = None,
+    *,
+    seed: int,
+    offset: int = 0,
 ) -> MaskedWindows:
-    """Hide part of a batch by one scheme.
+    """Hide part of a batch by one scheme, or by one for each window.
 
     Parameters
     ----------
     batch : SpikeBatch
         Not written to.
-    scheme : str
-        One of "neuron", "causal", "inter-region", "intra-region", "temporal", "random".
+    scheme : str, or a sequence of one for each window
+        "neuron", "causal", "inter-region", "intra-region", "temporal", "random" or, for the whole batch,
+        "random-token".
     masking : Masking, optional
         The published ratios when not given.
     seed, offset : int
@@ -124,50 +150,125 @@ def mask_batch(
     Returns
     -------
     masked : MaskedWindows
+        Masks are drawn for each window, on the device of the batch.
+
+    Raises
+    ------
+    ValueError
+        If a scheme is unknown, there is not one for each window, or a region scheme finds no region.
     """
-    check_choice("mask_batch", "scheme", scheme, ALL_SCHEMES)
+    schemes = [scheme] if isinstance(scheme, str) else list(scheme)
+    for name in schemes:
+        check_choice("mask_batch", "scheme", name, ALL_SCHEMES)
     masking = masking or Masking()
-    generator = np.random.default_rng((seed, offset))
-    if scheme == "causal" and masking.causal_targets != "bins":
-        masked = _hide_after_cut(batch, masking, generator)
+    if len(set(schemes)) == 1:
+        masked = _mask_by_one(batch, schemes[0], masking, seed, offset)
     else:
-        masked = _hide_by_scheme(batch, scheme, masking, generator, seed, offset)
-    return _drop_units(masked, masking.unit_dropout, generator) if masking.unit_dropout else masked
+        masked = _mask_by_each(batch, schemes, masking, seed, offset)
+    return _drop_units(masked, masking.unit_dropout, seed, offset) if masking.unit_dropout else masked
 
 
-def _hide_by_scheme(
-    batch: SpikeBatch, scheme: str, masking: Masking, generator: np.random.Generator, seed: int, offset: int
-) -> MaskedWindows:
-    by_region = scheme in ("intra-region", "inter-region")
-    if by_region and batch.regions.device.type == "cpu" and not (batch.regions >= 0).any():
-        raise ValueError(
-            f"mask_batch: {scheme!r} needs regions, but no unit of {sorted(set(batch.session))} has one; "
-            f"leave the region schemes out or give the units groups in place of regions"
-        )
-    low, high = masking.ratio if isinstance(masking.ratio, tuple) else (masking.ratio, masking.ratio)
-    ratio = masking.causal_ratio if scheme == "causal" else float(generator.uniform(low, high))
-    masked = ops.mask_regions(
-        batch.counts,
-        batch.regions,
-        scheme,
-        ratio=ratio,
-        seed=seed,
-        offset=offset,
-        n_units=batch.n_units,
-        region_choice=masking.region_choice,
-    )
+def _mask_by_one(batch: SpikeBatch, scheme: str, masking: Masking, seed: int, offset: int) -> MaskedWindows:
+    if scheme == "causal" and masking.causal_targets != "bins":
+        return _hide_after_cut(batch, masking, seed, offset)
+    if scheme == "random-token":
+        return _hide_tokens(batch, masking, seed, offset)
+    masked = _hide_by_scheme(batch, scheme, masking, seed, offset)
     hidden = masked.target_mask
     if scheme in BIN_SCHEMES:
         hidden = hidden[:, :, :1]
     elif scheme != "random":
         hidden = hidden[:, :1]
     if scheme == "intra-region":
-        inside = (batch.regions == masked.region[:, None]) & (batch.regions >= 0)
-        hidden = hidden | ~inside[:, None]
+        hidden = hidden | _outside(batch, masked.region)
     return MaskedWindows(masked.inputs, masked.target_mask, hidden)
 
 
-def _hide_after_cut(batch: SpikeBatch, masking: Masking, generator: np.random.Generator) -> MaskedWindows:
+def _mask_by_each(
+    batch: SpikeBatch,
+    schemes: list[str],
+    masking: Masking,
+    seed: int,
+    offset: int,
+) -> MaskedWindows:
+    if len(schemes) != len(batch) or "random-token" in schemes:
+        raise ValueError(
+            f"mask_batch: scheme must be a name, or a name other than 'random-token' for each of "
+            f"{len(batch)} windows, got {len(schemes)}: {sorted(set(schemes))}"
+        )
+
+    def rows_of(name: str) -> Tensor:
+        return torch.tensor([scheme == name for scheme in schemes], device=batch.counts.device)[:, None, None]
+
+    masked = _hide_by_scheme(batch, schemes, masking, seed, offset)
+    hidden = masked.target_mask | (rows_of("intra-region") & _outside(batch, masked.region))
+    windows = MaskedWindows(masked.inputs, masked.target_mask, hidden)
+    if "causal" not in schemes or masking.causal_targets == "bins":
+        return windows
+    cut, causal = _hide_after_cut(batch, masking, seed, offset), rows_of("causal")
+    return MaskedWindows(
+        torch.where(causal, cut.inputs, windows.inputs),
+        torch.where(causal, cut.target_mask, windows.target_mask),
+        torch.where(causal, cut.hidden, windows.hidden),
+    )
+
+
+def _outside(batch: SpikeBatch, region: Tensor) -> Tensor:
+    """Return which units do not lie in the region of their window, ``(B, 1, N)``."""
+    return ~((batch.regions == region[:, None]) & (batch.regions >= 0))[:, None]
+
+
+def _draw_ratio(masking: Masking, seed: int, offset: int) -> float:
+    low, high = masking.ratio if isinstance(masking.ratio, tuple) else (masking.ratio, masking.ratio)
+    return float(np.random.default_rng((seed, offset)).uniform(low, high))
+
+
+def _hide_by_scheme(
+    batch: SpikeBatch,
+    scheme: str | list[str],
+    masking: Masking,
+    seed: int,
+    offset: int,
+) -> ops.MaskedBatch:
+    by_region = {"intra-region", "inter-region"}.intersection([scheme] if isinstance(scheme, str) else scheme)
+    if by_region and batch.regions.device.type == "cpu" and not (batch.regions >= 0).any():
+        raise ValueError(
+            f"mask_batch: {min(by_region)!r} needs regions, but no unit of {sorted(set(batch.session))} has "
+            f"one; leave the region schemes out or give the units groups in place of regions"
+        )
+    # One number is drawn for every batch, but "causal" alone has no use for it.
+    ratio = masking.causal_ratio if scheme == "causal" else _draw_ratio(masking, seed, offset)
+    return ops.mask_regions(
+        batch.counts,
+        batch.regions,
+        scheme,
+        ratio=ratio if isinstance(scheme, str) else _ratios(masking, ratio),
+        seed=seed,
+        offset=offset,
+        n_units=batch.n_units,
+        region_choice=masking.region_choice,
+    )
+
+
+def _ratios(masking: Masking, ratio: float) -> dict[str, float]:
+    return {
+        **dict.fromkeys(("neuron", "intra-region", "temporal", "random"), ratio),
+        "causal": masking.causal_ratio,
+    }
+
+
+def _hide_tokens(batch: SpikeBatch, masking: Masking, seed: int, offset: int) -> MaskedWindows:
+    """Hide patches of units in single bins."""
+    n_windows, n_bins, n_units = batch.counts.shape
+    tokens = batch.counts.new_zeros(n_windows, n_bins, -(-n_units // masking.patch_size))
+    drawn = ops.mask_regions(
+        tokens, None, "random", ratio=_draw_ratio(masking, seed, offset), seed=seed, offset=offset
+    )
+    hidden = drawn.target_mask.repeat_interleave(masking.patch_size, dim=2)[:, :, :n_units]
+    return MaskedWindows(batch.counts.masked_fill(hidden, 0.0), hidden & batch.unit_mask[:, None], hidden)
+
+
+def _hide_after_cut(batch: SpikeBatch, masking: Masking, seed: int, offset: int) -> MaskedWindows:
     """Hide everything from a bin on and ask for the first bins after it."""
     counts = batch.counts
     n_windows, n_bins, n_units = counts.shape
@@ -175,6 +276,7 @@ def _hide_after_cut(batch: SpikeBatch, masking: Masking, generator: np.random.Ge
     last = n_bins - horizon
     cuts = np.full((n_windows, 1, 1), last)
     if masking.causal_targets == "random-cut":
+        generator = np.random.default_rng((seed, offset))
         anywhere = generator.integers(min(2 * n_bins // 5, last), last + 1, cuts.shape)
         cuts = np.where(generator.random(cuts.shape) < 0.5, anywhere, cuts)
     cut = torch.from_numpy(cuts).to(counts.device)
@@ -184,7 +286,8 @@ def _hide_after_cut(batch: SpikeBatch, masking: Masking, generator: np.random.Ge
     return MaskedWindows(counts.masked_fill(hidden, 0.0), hidden & (time < cut + horizon) & valid, hidden)
 
 
-def _drop_units(masked: MaskedWindows, ratio: float, generator: np.random.Generator) -> MaskedWindows:
-    n_windows, _, n_units = masked.inputs.shape
-    dropped = torch.from_numpy(generator.random((n_windows, 1, n_units)) < ratio).to(masked.inputs.device)
+def _drop_units(masked: MaskedWindows, ratio: float, seed: int, offset: int) -> MaskedWindows:
+    nothing = masked.inputs.new_zeros(len(masked.inputs), 1, masked.inputs.shape[2])
+    drawn = ops.mask_regions(nothing, None, "neuron", ratio=ratio, seed=seed ^ DROPOUT_SEED, offset=offset)
+    dropped = drawn.target_mask  # (B, 1, N)
     return MaskedWindows(masked.inputs.masked_fill(dropped, 0.0), masked.target_mask, masked.hidden | dropped)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neurokern._check import check_choice
-from neurokern.models.blocks import EncoderLayer, attention_mask
+from neurokern.models.blocks import EncoderLayer, attention_mask, rotary_turns
 from neurokern.models.config import MtMConfig
-from neurokern.models.factors import FactorParts
-from neurokern.models.stitching import LinearParts, SessionParts
+from neurokern.models.groups import Group, group_of_session, groups_of_batch, take_rows
+from neurokern.models.networks import output_network, start_of_calibration, token_network
+from neurokern.models.patches import PatchPositions
+from neurokern.models.regions import RegionTable
+from neurokern.models.sessions import SessionStore
 
 if TYPE_CHECKING:
     from neurokern.datasets import SpikeBatch
 
+N_PREFIX = 2  # the session's token and the scheme's
 
-class MtM(nn.Module):
+
+class MtM(SessionStore):
     """Multi-task masking: one transformer for all sessions, with a read-in and a read-out for each.
 
     A time bin is a token: the counts of its units go through the session's read-in, a small network shared by
     all sessions, and the trunk; the session's read-out makes them log-rates. Two prefix tokens tell the trunk
-    the session and the masking scheme. The architecture is that of [1]_ with ``MtMConfig.paper()``.
+    the session and the masking scheme. The architecture is that of [1]_ with ``MtMConfig.paper()``, and of
+    its NDT2 variant, with several tokens for each bin, with ``MtMConfig.ndt2()``.
 
     Parameters
     ----------
@@ -51,18 +55,30 @@ class MtM(nn.Module):
     torch.Size([2, 20, 5])
     """
 
+    # Parameters of two dimensions that are no matrices: a decay would draw them to 0 for nothing.
+    EMBEDDINGS = (
+        "positions",
+        "patch_positions.space",
+        "patch_positions.time",
+        "prompts",
+        "calibration",
+        "region_table.weight",
+    )
+
     def __init__(self, config: MtMConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or MtMConfig.paper()
+        config = config or MtMConfig.paper()
+        super().__init__(config)
         size = config.hidden_size
-        self.token_network: nn.Module = nn.Linear(config.stitch_size, size)
-        if config.embed_size is not None:
-            self.token_network = nn.Sequential(
-                nn.Linear(config.stitch_size, config.embed_size),
-                nn.Softsign(),
-                nn.Linear(config.embed_size, size),
+        self.token_network: nn.Module = token_network(config)
+        self.positions: nn.Parameter | None = None
+        self.patch_positions: PatchPositions | None = None
+        if config.read_in == "patches":
+            timed = config.position == "learned"
+            self.patch_positions = PatchPositions(
+                config.max_patches, config.n_bins, size, config.token_std, timed
             )
-        self.positions = nn.Parameter(torch.randn(config.n_bins, size) * config.token_std)
+        elif config.position == "learned":
+            self.positions = nn.Parameter(torch.randn(config.n_bins, size) * config.token_std)
         self.prompts = nn.Parameter(torch.randn(len(config.schemes), size) * config.token_std)
         self.input_dropout = nn.Dropout(config.input_dropout)
         layers = [
@@ -74,141 +90,14 @@ class MtM(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(size)
         self.output_dropout = nn.Dropout(config.output_dropout)
-        self.output_network: nn.Module = nn.Identity()
+        self.output_network: nn.Module = output_network(config)
         if config.read_in == "factors":
-            self.output_network = nn.Linear(size, config.stitch_size)
-            nn.init.zeros_(self.output_network.weight)  # start at what the factors alone predict
-            nn.init.zeros_(self.output_network.bias)
-            start = torch.zeros(len(config.schemes), 4)
-            start[:, 0] = torch.tensor(
-                [0.0 if name == "causal" else math.log(config.gain) for name in config.schemes]
-            )
-            self.calibration = nn.Parameter(start)
+            self.calibration = nn.Parameter(start_of_calibration(config))
         if not config.session_tokens:
             self.common_token = nn.Parameter(torch.randn(size) * config.token_std)
+        if config.region_embeddings:
+            self.region_table = RegionTable(size if config.read_in == "patches" else config.stitch_size)
         self.parts = nn.ModuleList()  # by number and not by name: names may hold dots, which torch forbids
-        self._index_of: dict[str, int] = {}
-
-    @property
-    def sessions(self) -> tuple[str, ...]:
-        """Names of the sessions that the model knows, in the order in which they were added."""
-        return tuple(self._index_of)
-
-    def add_session(
-        self,
-        session: str,
-        n_units: int,
-        regions: Sequence[str] | None = None,
-        counts: np.ndarray | Tensor | None = None,
-    ) -> None:
-        """Give a new session its own read-in, read-out and token.
-
-        Parameters
-        ----------
-        session : str
-            Name under which the session is known from now on.
-        n_units : int
-        regions : sequence of str of length n_units, optional
-            Region of each unit, stored with the model.
-        counts : array of shape (windows, bins, n_units), optional
-            Counts of the *training* windows of the session. ``MtMConfig.small`` starts from them; ``paper``
-            does not look at them.
-
-        Raises
-        ------
-        ValueError
-            If the session is known already, a shape is wrong, or the configuration needs counts and gets
-            none.
-        """
-        self._check_session(session, n_units, regions)
-        if counts is not None:
-            counts = self._check_counts(counts, n_units)
-        if counts is None and self.config.needs_counts:
-            raise ValueError(
-                f"MtM.add_session: this configuration starts session {session!r} from its spikes; "
-                f"pass counts=, the (windows, bins, units) counts of its training windows"
-            )
-        self._append(session, _make_parts(self.config, n_units, regions, counts))
-
-    def refit_session(self, session: str, counts: np.ndarray | Tensor) -> None:
-        """Estimate the parts of a known session anew from more or newer counts; its token stays.
-
-        Parameters
-        ----------
-        session : str
-        counts : array of shape (windows, bins, n_units)
-            In the order of time, as for :meth:`add_session`.
-
-        Raises
-        ------
-        ValueError
-            If the session is unknown, the shape is wrong, or its parts have no closed form
-            (``read_in="linear"``).
-        """
-        parts = self.session_parts(session)
-        if not isinstance(parts, FactorParts):
-            raise ValueError(
-                f"MtM.refit_session: the parts of {session!r} are trained, not estimated from counts"
-            )
-        counts = self._check_counts(counts, parts.n_units)
-        device = self.positions.device
-        parts.cpu().start_from(counts, self.config)  # windows lie in memory, and one pass over them is enough
-        parts.to(device)
-
-    def remove_session(self, session: str) -> None:
-        """Forget a session, or raise a ValueError if it is unknown; the others keep their parts."""
-        gone = self.session_parts(session)
-        kept = [name for name in self._index_of if name != session]
-        self.parts = nn.ModuleList(parts for parts in self.parts if parts is not gone)
-        self._index_of = {name: number for number, name in enumerate(kept)}
-
-    @classmethod
-    def with_sessions(
-        cls, config: MtMConfig, sessions: Iterable[tuple[str, int, Sequence[str] | None]]
-    ) -> MtM:
-        """Return a model that knows some sessions (name, units, regions) but nothing of their spikes.
-
-        For weights that are loaded next; a session that is to be trained comes in through
-        :meth:`add_session`.
-        """
-        model = cls(config)
-        for session, n_units, regions in sessions:
-            model._check_session(session, n_units, regions)
-            model._append(session, _make_parts(config, n_units, regions))
-        return model
-
-    def _check_session(self, session: str, n_units: int, regions: Sequence[str] | None) -> None:
-        if session in self._index_of:
-            raise ValueError(f"MtM.add_session: session {session!r} is already known; choose another name")
-        if n_units < 1:
-            raise ValueError(f"MtM.add_session: n_units must be at least 1, got {n_units}")
-        if regions is not None and len(regions) != n_units:
-            raise ValueError(
-                f"MtM.add_session: regions must name a region for each of {n_units} units, got {len(regions)}"
-            )
-
-    def _check_counts(self, counts: np.ndarray | Tensor, n_units: int) -> np.ndarray:
-        counts = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
-        if counts.ndim != 3 or counts.shape[2] != n_units or counts.size == 0:
-            raise ValueError(
-                f"MtM: counts of the session must have shape (windows, bins, {n_units}), got {counts.shape}"
-            )
-        if not (counts.min() >= 0 and counts.max() < np.inf):  # False for NaN
-            raise ValueError("MtM: counts of the session must be finite and at least 0")
-        return counts
-
-    def _append(self, session: str, parts: SessionParts) -> None:
-        self._index_of[session] = len(self.parts)
-        self.parts.append(parts.to(self.positions.device, self.positions.dtype))
-
-    def session_parts(self, session: str) -> SessionParts:
-        """Return the parts of a session, or raise a ValueError that names the known ones."""
-        if session not in self._index_of:
-            known = ", ".join(map(repr, self._index_of)) or "none"
-            raise ValueError(
-                f"MtM: session {session!r} is unknown (known: {known}); add it with model.add_session(...)"
-            )
-        return self.parts[self._index_of[session]]  # type: ignore[return-value]
 
     def forward(self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None) -> Tensor:
         """Predict the log-rate of every unit in every bin.
@@ -221,8 +110,9 @@ class MtM(nn.Module):
         scheme : str
             Masking scheme: picks the prompt token; "causal" also keeps each bin from seeing later ones.
         hidden : bool tensor broadcastable to (B, T, N), optional
-            True where a count is hidden and not just zero. ``MtMConfig.paper()`` cannot tell the two apart
-            and does not need it; with "factors" it should be given whenever something is hidden.
+            True where a count is hidden and not just zero. ``MtMConfig.paper()`` and ``ndt2()`` cannot tell
+            the two apart and do not need it; with "factors" and "embeddings" it should be given whenever
+            something is hidden.
 
         Returns
         -------
@@ -234,12 +124,16 @@ class MtM(nn.Module):
         ValueError
             If the session or the scheme is unknown, or ``counts`` does not fit the session.
         """
-        parts, _, bypass, states = self._run(counts, session, scheme, hidden)
-        return parts.read_out(self._output(states), bypass, self._calibration(scheme))  # (B, T, N)
+        group, _, bypass, states = self._run(counts, session, scheme, hidden)
+        return group.reader.read_out(self._output(states), bypass, self._calibration(scheme))  # (B, T, N)
 
     def embed(self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None) -> Tensor:
-        """Return the trunk's states of the bins, ``(B, T, hidden_size)``; arguments as in :meth:`forward`."""
-        return self._run(counts, session, scheme, hidden)[3]
+        """Return the trunk's states of the bins, ``(B, T, hidden_size)``; arguments as in :meth:`forward`.
+
+        The state of a bin that is several patches is the mean of theirs.
+        """
+        states = self._run(counts, session, scheme, hidden)[3]
+        return states.mean(2) if states.ndim == 4 else states
 
     def expected_factors(
         self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None = None
@@ -271,18 +165,26 @@ class MtM(nn.Module):
             self.train(was_training)
 
     def forward_batch(
-        self, batch: SpikeBatch, scheme: str, *, counts: Tensor | None = None, hidden: Tensor | None = None
+        self,
+        batch: SpikeBatch,
+        scheme: str | Sequence[str],
+        *,
+        counts: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
-        """Predict log-rates of windows from several sessions in one pass through the trunk.
+        """Predict log-rates of windows from several sessions.
+
+        Windows share a pass through the trunk, whatever their sessions and schemes. No token is made for
+        padding: windows of sessions with different numbers of patches take a pass for each number.
 
         Parameters
         ----------
         batch : SpikeBatch
             Windows padded to the largest number of units; says the session and the units of each.
-        scheme : str
+        scheme : str, or one for each window
         counts : tensor of shape (B, T, n_units of the largest session), optional
             Masked counts to use in place of ``batch.counts``.
-        hidden : bool tensor of the same shape, optional
+        hidden : bool tensor broadcastable to the same shape, optional
             As in :meth:`forward`.
 
         Returns
@@ -291,38 +193,71 @@ class MtM(nn.Module):
             Columns beyond the units of a window's session are 0; what the padding holds never matters.
         """
         counts = batch.counts if counts is None else counts
-        rows_of = _rows_of(batch.session, counts.device)
-        all_parts = [self.session_parts(session) for session in rows_of]
+        if counts.ndim != 3 or len(counts) != len(batch.session):
+            raise ValueError(
+                f"MtM.forward_batch: counts must have shape ({len(batch.session)} windows, bins, units), "
+                f"got {tuple(counts.shape)}"
+            )
+        schemes = [scheme] * len(counts) if isinstance(scheme, str) else list(scheme)
+        if len(schemes) != len(counts):
+            raise ValueError(
+                f"MtM.forward_batch: scheme must be a name or {len(counts)} of them, got {len(schemes)}"
+            )
+        if not schemes:
+            raise ValueError("MtM.forward_batch: the batch holds no windows")
+        groups = self._groups(batch.session, schemes, counts.device)
         reads, bypasses = [], []
-        for (session, rows), parts in zip(rows_of.items(), all_parts, strict=True):
-            seen = counts[rows, :, : parts.n_units]
-            unseen = None if hidden is None else hidden[rows, :, : parts.n_units]
-            self._check_input(seen, session)
-            read, bypass = parts.read_in(seen, unseen, scheme == "causal", self._evidence(scheme))
+        for group in groups:
+            seen = take_rows(counts, group.rows)[:, :, : group.n_columns]
+            unseen = None if hidden is None else take_rows(hidden, group.rows)
+            if unseen is not None and unseen.shape[-1] == counts.shape[2]:
+                unseen = unseen[..., : group.n_columns]
+            seen = self._check_input(seen, group, unseen)
+            causal, evidence = group.schemes[0] == "causal", self._evidence(group.schemes[0])
+            read, bypass = group.reader.read_in(seen, unseen, causal, evidence)
             reads.append(read)
             bypasses.append(bypass)
-        tokens = [self._token(parts, len(read)) for parts, read in zip(all_parts, reads, strict=True)]
-        states = self._output(self._encode(torch.cat(reads), torch.cat(tokens), scheme))
-        dtype = torch.promote_types(states.dtype, torch.float32)
+        states = self._encode_groups(groups, reads)
+        dtype = torch.promote_types(states[0].dtype, torch.float32)
         log_rates = torch.zeros(counts.shape, dtype=dtype, device=counts.device)
-        calibration = self._calibration(scheme)
-        by_session = states.split([len(read) for read in reads])
-        for rows, parts, state, bypass in zip(rows_of.values(), all_parts, by_session, bypasses, strict=True):
-            log_rates[rows, :, : parts.n_units] = parts.read_out(state, bypass, calibration).to(dtype)
+        for group, state, bypass in zip(groups, states, bypasses, strict=True):
+            rates = group.reader.read_out(self._output(state), bypass, self._calibration(group.schemes[0]))
+            log_rates[group.rows, :, : rates.shape[2]] = rates.to(dtype)
         return log_rates
+
+    def _groups(self, sessions: Sequence[str], schemes: list[str], device: torch.device) -> list[Group]:
+        """Divide a batch into windows of one read-in, which in the case of factors knows the scheme."""
+        for scheme in set(schemes):
+            check_choice("MtM", "scheme", scheme, self.config.schemes)
+        if self.config.read_in != "factors":
+            return groups_of_batch(self, sessions, schemes, device)
+        return [
+            group
+            for name in dict.fromkeys(schemes)
+            for group in groups_of_batch(self, sessions, schemes, device, only=name)
+        ]
+
+    def _encode_groups(self, groups: list[Group], reads: list[Tensor]) -> list[Tensor]:
+        """Run the trunk once for all groups, or once for each where they differ in tokens for a bin."""
+        tokens = [group.tokens.expand(len(read), -1) for group, read in zip(groups, reads, strict=True)]
+        if self.config.read_in == "patches":
+            return [
+                self._encode(read, token, group.schemes, group.patch_vectors)
+                for group, read, token in zip(groups, reads, tokens, strict=True)
+            ]
+        schemes = [scheme for group in groups for scheme in group.schemes]
+        states = self._encode(torch.cat(reads), torch.cat(tokens), schemes)
+        return list(states.split([len(read) for read in reads]))
 
     def _run(
         self, counts: Tensor, session: str, scheme: str, hidden: Tensor | None
-    ) -> tuple[SessionParts, Tensor, Tensor | None, Tensor]:
-        """Return the session's parts, what they read in, what bypasses the trunk, and the states."""
-        parts = self._check_input(counts, session)
-        read, bypass = parts.read_in(counts, hidden, scheme == "causal", self._evidence(scheme))
-        states = self._encode(read, self._token(parts, len(counts)), scheme)  # (B, T, D)
-        return parts, read, bypass, states
-
-    def _token(self, parts: SessionParts, n_windows: int) -> Tensor:
-        token = self.common_token if parts.token is None else parts.token
-        return token.expand(n_windows, -1)
+    ) -> tuple[Group, Tensor, Tensor | None, Tensor]:
+        """Return the session's group, what it reads in, what bypasses the trunk, and the states."""
+        group = group_of_session(self, session)
+        counts = self._check_input(counts, group, hidden)
+        read, bypass = group.reader.read_in(counts, hidden, scheme == "causal", self._evidence(scheme))
+        states = self._encode(read, group.tokens.expand(len(counts), -1), [scheme], group.patch_vectors)
+        return group, read, bypass, states
 
     def _evidence(self, scheme: str) -> float:
         check_choice("MtM", "scheme", scheme, self.config.schemes)
@@ -336,46 +271,112 @@ class MtM(nn.Module):
     def _output(self, states: Tensor) -> Tensor:
         return self.output_network(self.output_dropout(states))
 
-    def _encode(self, read: Tensor, session_tokens: Tensor, scheme: str) -> Tensor:
-        """Run the shared part: ``(B, T, stitch_size)`` and ``(B, D)`` to states ``(B, T, D)``."""
-        n_windows, n_bins, _ = read.shape
-        prompt = self.prompts[self.config.schemes.index(scheme)].expand(n_windows, -1)
-        bins = self.token_network(read) + self.positions[:n_bins]  # (B, T, D)
-        prefix = torch.stack([session_tokens, prompt], dim=1).to(bins.dtype)  # (B, 2, D)
-        tokens = self.input_dropout(torch.cat([prefix, bins], dim=1))  # (B, 2 + T, D)
-        attend = attention_mask(
-            2, n_bins, causal=scheme == "causal", strict=self.config.strict_causal, device=tokens.device
-        )
-        for layer in self.layers:
-            tokens = layer(tokens, attend)
-        return self.norm(tokens)[:, 2:]
+    def _encode(
+        self,
+        read: Tensor,
+        session_tokens: Tensor,
+        schemes: Sequence[str],
+        patch_vectors: Tensor | None = None,
+    ) -> Tensor:
+        """Run the shared part, from what was read in and ``(B, D)`` to states.
 
-    def _check_input(self, counts: Tensor, session: str) -> SessionParts:
-        parts = self.session_parts(session)
-        fits = counts.ndim == 3 and counts.shape[2] == parts.n_units and counts.shape[1] <= self.config.n_bins
-        if not fits or counts.shape[1] == 0:
+        ``(B, T, read)`` gives ``(B, T, D)``, and ``(B, T, patches, read)`` gives ``(B, T, patches, D)``.
+        ``schemes`` names one for each window, or one for all.
+        """
+        n_windows, n_bins = read.shape[:2]
+        tokens_per_bin = read.shape[2] if read.ndim == 4 else 1
+        bins = self._with_positions(self.token_network(read), patch_vectors)
+        prompt = self._prompts(schemes).expand(n_windows, -1)
+        prefix = torch.stack([session_tokens, prompt], dim=1).to(bins.dtype)  # (B, 2, D)
+        tokens = self.input_dropout(torch.cat([prefix, bins.flatten(1, -2)], dim=1))  # (B, 2 + tokens, D)
+        attend = self._attend(schemes, n_bins, tokens_per_bin, tokens.device)
+        turns = self._turns(n_bins, tokens_per_bin, tokens.device)
+        for layer in self.layers:
+            tokens = layer(tokens, attend, turns)
+        return self.norm(tokens)[:, N_PREFIX:].unflatten(1, bins.shape[1:-1])
+
+    def _prompts(self, schemes: Sequence[str]) -> Tensor:
+        """Return the token of each scheme, ``(1, D)`` if they are all the same."""
+        numbers = [self.config.schemes.index(scheme) for scheme in schemes]
+        if len(set(numbers)) == 1:
+            return self.prompts[numbers[0]][None]
+        return self.prompts[torch.tensor(numbers, device=self.prompts.device)]
+
+    def _attend(
+        self, schemes: Sequence[str], n_bins: int, tokens_per_bin: int, device: torch.device
+    ) -> Tensor | None:
+        """Return which token may look at which, for all windows or for each, ``(B, 1, L, L)``."""
+        causal = [scheme == "causal" for scheme in schemes]
+        mask = attention_mask(
+            N_PREFIX,
+            n_bins,
+            causal=any(causal),
+            strict=self.config.strict_causal,
+            tokens_per_bin=tokens_per_bin,
+            device=device,
+        )
+        if mask is None or all(causal):
+            return mask
+        both_ways = torch.tensor([not c for c in causal], device=device)
+        return mask | both_ways[:, None, None, None]
+
+    def _with_positions(self, bins: Tensor, patch_vectors: Tensor | None) -> Tensor:
+        n_bins = bins.shape[1]
+        if self.positions is not None:
+            bins = bins + self.positions[:n_bins]
+        if self.patch_positions is not None:
+            bins = bins + self.patch_positions(n_bins, bins.shape[2])
+        if patch_vectors is not None:
+            bins = bins + patch_vectors[..., None, :, :]  # (patches, D) or (B, patches, D)
+        return bins
+
+    def _turns(self, n_bins: int, tokens_per_bin: int, device: torch.device) -> Tensor | None:
+        """Return by how much tokens turn; the prefix does not."""
+        if self.config.position != "rotary":
+            return None
+        bins = torch.arange(n_bins, device=device).repeat_interleave(tokens_per_bin)
+        times = torch.cat([bins.new_zeros(N_PREFIX), bins])
+        return rotary_turns(times, self.config.hidden_size // self.config.n_heads)
+
+    def _check_input(self, counts: Tensor, group: Group, hidden: Tensor | None) -> Tensor:
+        """Return counts in the type of the weights, or raise."""
+        n_units, n_bins = group.n_columns, self.config.n_bins
+        fits = counts.ndim == 3 and counts.shape[2] == n_units and 1 <= counts.shape[1] <= n_bins
+        if not fits:
             raise ValueError(
-                f"MtM: counts of session {session!r} must have shape "
-                f"(B, up to {self.config.n_bins} bins, {parts.n_units} units), got {tuple(counts.shape)}"
+                f"MtM: counts of session {group.name!r} must have shape "
+                f"(B, up to {n_bins} bins, {n_units} units), got {tuple(counts.shape)}"
             )
         if not counts.is_floating_point():
             raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
-        return parts
+        if hidden is not None:
+            _check_hidden(hidden, counts)
+        if counts.device.type == "cpu" and counts.numel() and not torch.compiler.is_compiling():
+            _check_visible(counts, hidden, group)
+        return counts.to(self.prompts.dtype)
 
 
-def _rows_of(sessions: Sequence[str], device: torch.device) -> dict[str, Tensor | slice]:
-    """Return the rows of each session; of a single one a slice, which needs no copy."""
-    rows: dict[str, list[int]] = {}
-    for row, session in enumerate(sessions):
-        rows.setdefault(session, []).append(row)
-    if len(rows) == 1:
-        return dict.fromkeys(rows, slice(None))
-    return {session: torch.tensor(numbers, device=device) for session, numbers in rows.items()}
+def _check_hidden(hidden: Tensor, counts: Tensor) -> None:
+    broadcasts = hidden.ndim == 3 and all(
+        n in (1, m) for n, m in zip(hidden.shape, counts.shape, strict=True)
+    )
+    if hidden.dtype != torch.bool or not broadcasts:
+        raise ValueError(
+            f"MtM: hidden must be a bool tensor that broadcasts to the counts, {tuple(counts.shape)}, "
+            f"got {hidden.dtype} of shape {tuple(hidden.shape)}"
+        )
 
 
-def _make_parts(
-    config: MtMConfig, n_units: int, regions: Sequence[str] | None, counts: np.ndarray | None = None
-) -> SessionParts:
-    if config.read_in == "factors":
-        return FactorParts(config, n_units, regions, counts)
-    return LinearParts(config, n_units, regions)
+def _check_visible(counts: Tensor, hidden: Tensor | None, group: Group) -> None:
+    """Raise for counts that are negative, NaN or infinite; what is hidden or padding may hold anything.
+
+    On a GPU nobody looks: that would wait for the device.
+    """
+    for unseen in (hidden, None if group.real is None else ~group.real):
+        counts = counts if unseen is None else counts.masked_fill(unseen, 0.0)
+    low, high = counts.detach().aminmax()
+    if not (low >= 0 and high < torch.inf):  # NaN fails both
+        raise ValueError(
+            f"MtM: visible counts of session {group.name!r} must be finite and at least 0, "
+            f"got values from {low} to {high}"
+        )

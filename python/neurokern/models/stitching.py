@@ -31,6 +31,9 @@ class SessionParts(nn.Module):
         if config.session_tokens:
             self.token = nn.Parameter(torch.randn(config.hidden_size) * config.token_std)
 
+    def set_region_rows(self, rows: Tensor) -> None:
+        """Take the rows of the units' regions in a table of regions; most parts do not look at them."""
+
     def read_in(
         self, counts: Tensor, hidden: Tensor | None, causal: bool, evidence: float = 1.0
     ) -> tuple[Tensor, Tensor | None]:

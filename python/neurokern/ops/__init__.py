@@ -1,6 +1,6 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
-from neurokern.ops._array_cache import prune_cache
+from neurokern.ops._cache_files import prune_cache
 from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
@@ -21,6 +21,7 @@ from neurokern.ops.decode_nifti import (
 )
 from neurokern.ops.gather_regions import RegionIndex, gather_regions, region_index, scatter_regions
 from neurokern.ops.mask_regions import MaskedBatch, mask_regions
+from neurokern.ops.reduced_rank_ridge import ReducedRankRidgeResult, reduced_rank_ridge_cv
 from neurokern.ops.solve_ridge import (
     BatchedRidge,
     RidgeAccumulator,
@@ -43,6 +44,7 @@ __all__ = [
     "PackedRun",
     "ParcelAtlas",
     "ParcelIndex",
+    "ReducedRankRidgeResult",
     "RegionIndex",
     "RidgeAccumulator",
     "RidgeCVResult",
@@ -60,6 +62,7 @@ __all__ = [
     "mask_regions",
     "parcel_index",
     "prune_cache",
+    "reduced_rank_ridge_cv",
     "region_index",
     "ridge_cv",
     "scatter_regions",

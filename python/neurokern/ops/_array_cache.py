@@ -10,7 +10,8 @@ import math
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurokern import _core
-from neurokern.ops._gzip_cache import cache_folder
+from neurokern.ops._cache_files import CHECK, make_room
 
 _LEAST_FREE = 1 << 30  # bytes that are left free on the disk
-_MOST_GIB = 50.0  # of the cache, unless NEUROKERN_CACHE_GIB says otherwise
-_STALE = 7 * 24 * 3600 * 10**9  # nanoseconds without use, after which a file may make room for others
 _ALIGNMENT = 64  # of the first array: whole cache lines
 _CODES = {"float32": "F32", "float64": "F64"} | {
     f"{sign}int{bits}": f"{letter}{bits}"
@@ -44,6 +43,7 @@ class ArraySpec(NamedTuple):
 
 
 Specs = Mapping[str, ArraySpec]
+_CHECK_SPEC = {CHECK: ArraySpec("uint32", (1,))}
 
 
 class CachedArrays:
@@ -76,7 +76,11 @@ def header_bytes(specs: Specs, metadata: Mapping[str, str]) -> bytes:
 
 
 def open_arrays(path: Path, specs: Specs, metadata: Mapping[str, str]) -> CachedArrays | None:
-    """Return the arrays of a file, or None if it is not there, or not exactly what is expected."""
+    """Return the arrays of a file, or None if it is not there, or not exactly what is expected.
+
+    The checksum of the values is not looked at here: that would read the whole file.
+    """
+    specs = {**specs, **_CHECK_SPEC}
     header = header_bytes(specs, metadata)
     try:
         file = _core.MappedFile(os.fspath(path), True)
@@ -107,7 +111,7 @@ def make_arrays(
     try:
         found = open_arrays(path, specs, metadata)  # another one may have been faster
         if found is None:
-            _write(descriptor, header_bytes(specs, metadata), specs, fill)
+            _write(descriptor, {**specs, **_CHECK_SPEC}, metadata, fill)
             os.replace(partial, path)
             found = open_arrays(path, specs, metadata)
         else:
@@ -141,10 +145,14 @@ def _lock(partial: Path) -> int:
 
 
 def _write(
-    descriptor: int, header: bytes, specs: Specs, fill: Callable[[dict[str, NDArray[Any]]], None]
+    descriptor: int,
+    specs: Specs,
+    metadata: Mapping[str, str],
+    fill: Callable[[dict[str, NDArray[Any]]], None],
 ) -> None:
+    header = header_bytes(specs, metadata)
     n_bytes = len(header) + sum(spec.n_bytes for spec in specs.values())
-    _make_room(n_bytes)
+    make_room(n_bytes)
     status = os.fstatvfs(descriptor)
     if status.f_bavail * status.f_frsize < n_bytes + _LEAST_FREE:
         raise OSError(errno.ENOSPC, f"the cache would leave less than {_LEAST_FREE >> 30} GiB free")
@@ -158,88 +166,8 @@ def _write(
         values = np.frombuffer(mapping, spec.dtype, math.prod(spec.shape), offset)
         arrays[name] = values.reshape(spec.shape)
         offset += spec.n_bytes
+    check = arrays.pop(CHECK)
     fill(arrays)
+    check[0] = zlib.crc32(memoryview(mapping)[len(header) : -check.nbytes])
     mapping.flush()
     os.fsync(descriptor)  # else a power cut could leave zeros under the final name
-
-
-def prune_cache(max_bytes: int) -> int:
-    """Remove files of the cache, those first that were not used for longest, down to ``max_bytes``.
-
-    Files that are in use stay readable for the programs that have them open; all are made again when needed.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Bytes that may stay; 0 empties the cache.
-
-    Returns
-    -------
-    removed : int
-        Bytes that were removed.
-    """
-    if max_bytes < 0:
-        raise ValueError(f"prune_cache: max_bytes must be at least 0, got {max_bytes}")
-    found = _cached_files()
-    return _remove(found, sum(file.n_bytes for file in found) - max_bytes)
-
-
-class _CachedFile(NamedTuple):
-    used: int  # nanoseconds since 1970
-    n_bytes: int
-    path: Path
-
-
-def _cached_files() -> list[_CachedFile]:
-    """Return the files of the cache, those first that were not used for longest."""
-    found = []
-    for kind in ("packed_runs", "fits", "gzip_index"):
-        folder = cache_folder() / kind
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.suffix in (".safetensors", ".index"):
-                with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
-                    used = max(status.st_atime_ns, status.st_mtime_ns)
-                    found.append(_CachedFile(used, status.st_size, path))
-    return sorted(found)
-
-
-def _remove(files: Iterable[_CachedFile], n_bytes: int) -> int:
-    """Remove files in their order until so many bytes are gone; return how many are."""
-    removed = 0
-    for file in files:
-        if removed >= n_bytes:
-            break
-        file.path.unlink(missing_ok=True)
-        removed += file.n_bytes
-    return removed
-
-
-def _make_room(n_bytes: int) -> None:
-    """Remove stale files if the cache would grow beyond its bound; OSError if that is not enough.
-
-    Files in use stay: a dataset that is larger than the bound would otherwise push itself out in every epoch.
-    """
-    most = _most_bytes()
-    found = _cached_files()
-    too_many = sum(file.n_bytes for file in found) + n_bytes - most
-    if too_many <= 0:
-        return
-    before = time.time_ns() - _STALE
-    if n_bytes > most or _remove((file for file in found if file.used < before), too_many) < too_many:
-        raise OSError(
-            errno.ENOSPC,
-            f"the cache would exceed {most / 2**30:g} GiB; raise NEUROKERN_CACHE_GIB, or call prune_cache",
-            os.fspath(cache_folder()),
-        )
-
-
-def _most_bytes() -> int:
-    given = os.environ.get("NEUROKERN_CACHE_GIB")
-    try:
-        gib = _MOST_GIB if not given else float(given)
-    except ValueError:
-        gib = -1.0
-    if not gib >= 0:
-        raise ValueError(f"NEUROKERN_CACHE_GIB must be a number of GiB, got {given!r}")
-    return int(min(gib, 2.0**30) * 2**30)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neurokern.ops import _gzip_cache, _library
 from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
 from neurokern.ops._library import torch
-from neurokern.ops._nifti_clean import check_cleaning, check_confounds, make_basis
+from neurokern.ops._nifti_clean import check_cleaning, check_confounds, check_fitted, make_basis
 from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_resident import DECODED_TYPES
@@ -81,7 +81,9 @@ def fit_cleaning(
     standardize: bool = False,
     confounds: Any = None,
     high_pass: float | None = None,
+    low_pass: float | None = None,
     tr: float | None = None,
+    fitted: Any = None,
     packed: PackedRun | None = None,
     rows: Any = None,
     cache: bool = True,
@@ -93,15 +95,25 @@ def fit_cleaning(
 
     Parameters
     ----------
+    fitted : bool array of shape (trs,), optional
+        Volumes that everything is estimated on; the others are cleaned by what was found there. So volumes
+        that are to be predicted, or were scrubbed, have no say in mean, trends and scale. All by default.
     cache : bool, default True
         Keep the coefficients in the cache folder, mapped; where it cannot be written, in memory.
     """
     header = check_place(file, place)
-    check_cleaning("fit_cleaning", detrend, standardize, high_pass)
+    check_cleaning("fit_cleaning", detrend, standardize, high_pass, low_pass)
+    chosen = check_fitted("fit_cleaning", fitted, header.n_volumes)
+    if tr is None and (high_pass is not None or low_pass is not None):
+        raise ValueError("fit_cleaning: tr must be given with high_pass and low_pass")
     columns = check_confounds(confounds, 0, header.n_volumes, header.n_volumes)
-    basis = make_basis(header.n_volumes, detrend, columns, standardize, high_pass, tr)
+    basis = make_basis(
+        header.n_volumes, detrend, columns, standardize, high_pass, tr, low_pass=low_pass, fitted=chosen
+    )
     if basis is None:
-        raise ValueError("fit_cleaning: nothing is asked for; give detrend, standardize or confounds")
+        raise ValueError(
+            "fit_cleaning: nothing is asked for; give detrend, standardize, low_pass or confounds"
+        )
     n_columns = place.n_voxels if isinstance(place, VoxelMask) else place.n_parcels
     specs = {
         "origin": ArraySpec("float32", (n_columns,)),
@@ -112,12 +124,13 @@ def fit_cleaning(
     source = _Source(file, place, packed, rows)
 
     def fill(arrays: dict[str, NDArray[Any]]) -> None:
-        _fit(source, in_time, standardize, arrays)
+        _fit(source, in_time, standardize, chosen, arrays)
 
     single = in_time.astype(np.float32)
     if cache:
         key = hashlib.blake2b(run_key(file, place).encode(), digest_size=16)
         key.update(in_time.tobytes() + bytes([standardize]))
+        key.update(b"" if chosen is None else chosen.tobytes())
         name = key.hexdigest()
         path = _gzip_cache.cache_folder() / "fits" / f"{name}.safetensors"
         try:
@@ -154,10 +167,15 @@ class _Source:
 
 
 def _fit(
-    source: _Source, basis: NDArray[np.float64], standardize: bool, arrays: dict[str, NDArray[Any]]
+    source: _Source,
+    basis: NDArray[np.float64],
+    standardize: bool,
+    fitted: NDArray[np.bool_] | None,
+    arrays: dict[str, NDArray[Any]],
 ) -> None:
     """Fill origin, factor and coefficients from one pass over the run; the basis is (trs, trends)."""
     n_volumes, n_trends = basis.shape
+    n_fitted = n_volumes if fitted is None else int(fitted.sum())
     n_columns = arrays["origin"].size
     sums = np.zeros((n_trends, n_columns))
     squares = np.zeros(n_columns)
@@ -167,12 +185,16 @@ def _fit(
         rows = source.read(start, piece[: n_volumes - start])
         if start == 0:
             arrays["origin"][:] = rows[0]
+        of_basis = basis[start : start + len(rows)]
+        if fitted is not None:
+            chosen = fitted[start : start + len(rows)]
+            rows, of_basis = np.ascontiguousarray(rows[chosen]), np.ascontiguousarray(of_basis[chosen])
         _library.core.fit_columns(
             values=rows.ctypes.data,
             stride=n_columns,
             n_rows=len(rows),
             n_columns=n_columns,
-            basis=basis[start:].ctypes.data,
+            basis=of_basis.ctypes.data,
             n_basis=n_trends,
             origin=arrays["origin"].ctypes.data,
             sums=sums.ctypes.data,
@@ -183,8 +205,8 @@ def _fit(
     if not standardize:
         arrays["factor"][:] = 1
         return
-    # The basis is orthonormal: what it explains and what is left add up to the whole.
+    # The basis is orthonormal over the fitted volumes: what it explains and what is left add up to the whole.
     left = squares - np.einsum("kc,kc->c", sums, sums)
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.sqrt(max(n_volumes - 1, 0) / left)
+        factor = np.sqrt(max(n_fitted - 1, 0) / left)
     arrays["factor"][:] = np.where(left <= _NOTHING_LEFT * squares, 0, factor)

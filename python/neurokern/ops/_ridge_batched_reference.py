@@ -57,15 +57,18 @@ class Decomposed:
 
     def errors(self, y: Any, alpha: float) -> Any:
         """Leave-one-out sums of squares (problems, targets)."""
+        missed = self.residuals(y, alpha)
+        return (missed * missed).sum(1)
+
+    def residuals(self, y: Any, alpha: Any) -> Any:
+        """Leave-one-out residuals (problems, samples, targets); alpha is a number or (problems, 1, 1)."""
         shrunk = self.samples / _turned(self.values + alpha)
         fitted = shrunk @ (_turned(self.samples) @ y)
         leverage = (shrunk * self.samples).sum(2)[:, :, None]
         if self.primal:
-            residuals = (y - fitted) / (1 - leverage - (1 / self.n if self.fit_intercept else 0))
-        else:
-            centering = 1 / (self.n * (alpha + self.lift * self.n)) if self.fit_intercept else 0
-            residuals = fitted / (leverage - centering)
-        return (residuals * residuals).sum(1)
+            return (y - fitted) / (1 - leverage - (1 / self.n if self.fit_intercept else 0))
+        centering = 1 / (self.n * (alpha + self.lift * self.n)) if self.fit_intercept else 0
+        return fitted / (leverage - centering)
 
     def solve(self, right: Any, alphas: Any) -> tuple[Any, Any]:
         """Return (Xc'Xc + alpha)^-1 Xc' right and (Xc Xc' + alpha)^-1 right, alphas being for each target."""

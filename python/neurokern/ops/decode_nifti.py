@@ -55,6 +55,7 @@ def decode_nifti(
     standardize: bool = False,
     confounds: Any = None,
     high_pass: float | None = None,
+    low_pass: float | None = None,
     tr: float | None = None,
     cache: bool = False,
     dtype: Any = None,
@@ -90,8 +91,10 @@ def decode_nifti(
         Signals to be projected out, with the trends at once, so that none brings another back.
     high_pass : float, optional
         Cut-off in Hz of ``detrend="cosine"``.
+    low_pass : float, optional
+        Remove the mean and all cosines faster than this, in Hz; with ``high_pass`` a band-pass.
     tr : float, optional
-        Seconds between volumes for ``high_pass``; default the header's. Sidecars know better.
+        Seconds between volumes for both; default the header's. Sidecars know better.
     cache : bool, default False
         Read from the packed run in the cache, see :meth:`NiftiFile.pack`, which is made first if need be.
     dtype : torch or numpy dtype, default float32
@@ -133,7 +136,7 @@ def decode_nifti(
     atlas = _atlas_of(labels, mask, header)
     box = _box_of(crop, mask, atlas, header)
     voxels = box.mask if box is not None else atlas.mask if atlas is not None else _voxels_of(mask, header)
-    basis = _basis(detrend, standardize, confounds, high_pass, tr, start, stop, header)
+    basis = _basis(detrend, standardize, confounds, high_pass, low_pass, tr, start, stop, header)
     grid = None if mask is not None or atlas is not None else header.shape if box is None else box.shape
     shape = (stop - start, voxels.n_voxels if atlas is None else atlas.n_parcels)
     name = _dtype_name(dtype, out)
@@ -242,17 +245,18 @@ def _basis(
     standardize: bool,
     confounds: Any,
     high_pass: float | None,
+    low_pass: float | None,
     tr: float | None,
     start: int,
     stop: int,
     header: NiftiHeader,
 ) -> Any:
-    check_cleaning("decode_nifti", detrend, standardize, high_pass)
+    check_cleaning("decode_nifti", detrend, standardize, high_pass, low_pass)
     seconds = header.tr if tr is None else check_positive("decode_nifti", "tr", tr)
-    if high_pass is not None and seconds is None:
-        raise ValueError("decode_nifti: tr must be given for high_pass, the header holds none")
+    if seconds is None and (high_pass is not None or low_pass is not None):
+        raise ValueError("decode_nifti: tr must be given for high_pass and low_pass, the header holds none")
     columns = check_confounds(confounds, start, stop, header.n_volumes)
-    return make_basis(stop - start, detrend, columns, standardize, high_pass, seconds)
+    return make_basis(stop - start, detrend, columns, standardize, high_pass, seconds, low_pass=low_pass)
 
 
 def _float_rows(rows: Any) -> Any:

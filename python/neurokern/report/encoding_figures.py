@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from neurokern.report.page import Figure
 from neurokern.report.style import COLORS, INK, MUTED, figure, to_data_uri
 
-__all__ = ["alpha_histogram", "score_histogram", "score_map"]
+__all__ = ["alpha_histogram", "ceiling_scatter", "part_bars", "score_histogram", "score_map"]
 
 _BINS = 60
 _SLICES = 12
+_FEW_POINTS = 2000
 
 
 def score_histogram(
@@ -67,6 +70,44 @@ def score_map(volume: NDArray[np.floating]) -> Figure:
         "voxels of the mask with R2 of 0 and below. Colors end at the 99.9th percentile."
     )
     return Figure(source=source, alt="Slices of a map of held-out R2.", caption=caption)
+
+
+def ceiling_scatter(explainable: NDArray[np.floating], r2: NDArray[np.floating]) -> Figure:
+    """Draw the held-out R2 of targets against their explainable variance; NaN is left out."""
+    known = np.isfinite(explainable) & np.isfinite(r2)
+    low = float(min(np.quantile(r2[known], 0.01), 0.0))
+    with figure(3.6, nrows=1, ncols=1) as (fig, axes):
+        axis = axes[0, 0]
+        y = np.clip(r2[known], low, None)
+        if known.sum() > _FEW_POINTS:
+            drawn = axis.hexbin(explainable[known], y, gridsize=50, bins="log", mincnt=1, cmap="viridis")
+            fig.colorbar(drawn, ax=axis, label="targets")
+        else:
+            axis.scatter(explainable[known], y, s=12, color=COLORS["MtM"], linewidths=0)
+        axis.axline((0, 0), slope=1, color=INK, linewidth=0.8)
+        axis.axhline(0, color=MUTED, linewidth=0.8)
+        axis.set(xlabel="explainable variance", ylabel="held-out R2")
+        source = to_data_uri(fig)
+    caption = "Each target's R2 against what repeats have in common; the line is where noise alone is left."
+    return Figure(source=source, alt="Held-out R2 against explainable variance.", caption=caption)
+
+
+def part_bars(parts: Mapping[str, NDArray[np.floating]]) -> Figure:
+    """Draw the mean R2 over targets of each part, with the 5th and 95th percentile; NaN is left out."""
+    known = {name: values[np.isfinite(values)] for name, values in parts.items()}
+    means = np.array([values.mean() for values in known.values()])
+    bounds = np.array([np.quantile(values, [0.05, 0.95]) for values in known.values()])
+    at = np.arange(len(known))[::-1]
+    with figure(0.35 * len(known) + 0.9, nrows=1, ncols=1) as (fig, axes):
+        axis = axes[0, 0]
+        axis.barh(at, means, color=COLORS["MtM"])
+        axis.hlines(at, bounds[:, 0], bounds[:, 1], color=INK, linewidth=1)
+        axis.axvline(0, color=INK, linewidth=0.8)
+        axis.set_yticks(at, [name.replace(":", " ") for name in known])
+        axis.set(xlabel="part of the held-out R2")
+        source = to_data_uri(fig)
+    caption = "Means over targets; lines reach from the 5th to the 95th percentile of targets."
+    return Figure(source=source, alt="Parts of the held-out R2 by feature space.", caption=caption)
 
 
 def alpha_histogram(alphas: NDArray[np.floating], candidates: NDArray[np.floating]) -> Figure:

@@ -156,12 +156,13 @@ def score_intervals(summary: pd.DataFrame, *, caption: str = "") -> Figure:
     """
     tasks = list(dict.fromkeys(summary["task"]))
     predictors = list(dict.fromkeys(summary["predictor"]))
-    with figure(0.62 * len(tasks) + 1.1) as (fig, axes):
+    spacing = min(0.2, 0.75 / max(len(predictors), 1))
+    with figure(max(0.62, 0.17 * len(predictors)) * len(tasks) + 1.1) as (fig, axes):
         panel = axes[0, 0]
         panel.axvline(0, color=MUTED, linewidth=0.8)
         for index, predictor in enumerate(predictors):
             rows = summary[summary["predictor"] == predictor].set_index("task").reindex(tasks)
-            offset = (index - (len(predictors) - 1) / 2) * 0.2
+            offset = (index - (len(predictors) - 1) / 2) * spacing
             mean = rows["mean"].to_numpy(float)
             error = np.abs(
                 np.stack([mean - rows["low"].to_numpy(float), rows["high"].to_numpy(float) - mean])

@@ -20,11 +20,12 @@ from neurokern.report.result_figures import (
     score_intervals,
     unit_scatter,
 )
-from neurokern.report.summary import pair_scores, score_rows
+from neurokern.report.summary import decoding_rows, difference_rows, pair_scores, score_table
 
 __all__ = [
     "MIN_SPIKES",
     "data_section",
+    "decoding_section",
     "few_shot_section",
     "masking_section",
     "prediction_section",
@@ -193,7 +194,8 @@ def score_section(
 ) -> Section:
     """Show masked-prediction scores beside the baselines: table, intervals, unit by unit."""
     summary = summarize(scores, min_spikes=MIN_SPIKES)
-    header, rows, strong = score_rows(scores, MIN_SPIKES, model=model, rival=rival)
+    header, rows, strong = score_table(scores, MIN_SPIKES, model=model, rival=rival)
+    differs = f"{model} − {rival}"
     table = Table(
         header=header,
         rows=rows,
@@ -201,13 +203,13 @@ def score_section(
         caption=(
             "Bits per spike on held-out windows: mean over units [95 % bootstrap interval over units], best "
             "in bold. "
-            f"{model} − {rival} is the mean difference over the same units. 0 is a constant rate at the "
-            "unit's own "
-            "mean over the very windows that are scored, which no constant can beat; so the unit's mean over "
+            "0 is a constant rate at the unit's own mean over the "
+            "very windows that are scored, which no constant can beat; so the unit's mean over "
             "training "
             f"windows lies below 0. Units with fewer than {MIN_SPIKES} spikes in the scored bins are left "
             "out. The "
             "intervals say how the mean varies over these units, not over animals or days."
+            + (f" {differs} is the mean difference over the same units." if differs in header else "")
         ),
     )
     caption = (
@@ -216,6 +218,15 @@ def score_section(
     )
     intervals = score_intervals(summary, caption=caption)
     parts: list[Figure | Table] = [table, intervals]
+    header, rows = difference_rows(scores, MIN_SPIKES, model=model)
+    if rows:
+        caption = (
+            f"{model} minus each baseline on the same units: mean difference [95 % interval over units], and "
+            "the interval when sessions are drawn first and units within them, which alone speaks for "
+            "other sessions. Units of one session share its animal and day; with few sessions even that "
+            "interval is too narrow."
+        )
+        parts.append(Table(header=header, rows=rows, caption=caption))
     if pairs := pair_scores(scores, rival, model, min_spikes=MIN_SPIKES):
         caption = (
             f"One point per unit: above the diagonal {model} predicts it better than {rival}. Points beyond "
@@ -224,6 +235,23 @@ def score_section(
         )
         parts.append(unit_scatter(pairs, names=(rival, model), caption=caption))
     return Section(title="Masked prediction", text=text, parts=parts)
+
+
+def decoding_section(table: pd.DataFrame, *, label: str) -> Section:
+    """Show how well a label is decoded from the model and from raw counts, with a penalty chosen in
+    training.
+    """
+    header, rows, strong = decoding_rows(table)
+    several = table["session"].nunique() > 1
+    over = "sessions" if several else "the test trials"
+    caption = (
+        f"Decoding {label} from whole windows by {table['readout'].iloc[0]} regression, fitted on the "
+        "training and validation windows (its penalty by folds within them) and scored on the test windows; "
+        f"chance is {table['chance'].mean():.2f}. Mean over sessions [95 % bootstrap interval over {over}]; "
+        "the differences are paired. Features of the model are worth something only where they beat raw "
+        "counts."
+    )
+    return Section(title="Decoding", parts=[Table(header=header, rows=rows, strong=strong, caption=caption)])
 
 
 def few_shot_section(table: pd.DataFrame, *, label: str, chance: float, text: Sequence[str] = ()) -> Section:

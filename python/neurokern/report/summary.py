@@ -6,11 +6,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neurokern import evaluation
 from neurokern.evaluation import summarize
 from neurokern.metrics import bootstrap_interval
 
-__all__ = ["pair_scores", "paired_differences", "score_rows", "verdict"]
+__all__ = [
+    "decoding_rows",
+    "difference_rows",
+    "pair_scores",
+    "paired_differences",
+    "score_rows",
+    "score_table",
+    "verdict",
+]
 
+_MOST_COLUMNS = 3  # predictors beside each other; more make a table too wide for a page
 _KEYS = ["session", "task", "unit"]
 
 
@@ -41,13 +51,39 @@ def paired_differences(
     scores: pd.DataFrame, model: str = "MtM", rival: str = "ridge", *, min_spikes: int = 1
 ) -> dict[str, tuple[float, float, float]]:
     """Return, for each task, the mean over units of model minus rival, and its 95 % bootstrap interval."""
-    differences = {}
-    for task, (ours, theirs) in pair_scores(scores, model, rival, min_spikes=min_spikes).items():
-        gain = (ours - theirs)[np.isfinite(ours - theirs)]
-        if len(gain) > 1:
-            low, high = bootstrap_interval(gain, seed=0)
-            differences[task] = (float(gain.mean()), float(low), float(high))
-    return differences
+    if not {model, rival} <= set(scores["predictor"]):
+        return {}
+    table = evaluation.paired_differences(scores, model, rival, min_spikes=min_spikes)
+    shown = table[table["n_units"] > 1]
+    values = shown[["mean", "low", "high"]].to_numpy(float)
+    return {task: (mean, low, high) for task, (mean, low, high) in zip(shown["task"], values, strict=True)}
+
+
+def difference_rows(
+    scores: pd.DataFrame, min_spikes: int, *, model: str = "MtM"
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of text that compare a model with each baseline: one row per task and
+    baseline.
+    """
+    rivals = [name for name in dict.fromkeys(scores["predictor"]) if name != model]
+    header = ["task", "minus", "over units", "units won", "over sessions", "sessions won"]
+    tables = {
+        rival: evaluation.paired_differences(scores, model, rival, min_spikes=min_spikes).set_index("task")
+        for rival in rivals
+        if model in set(scores["predictor"])
+    }
+    rows = []
+    for task in dict.fromkeys(scores["task"]):
+        for rival, table in tables.items():
+            if task not in table.index:
+                continue
+            row = table.loc[task]
+            over_units = _cell(row["mean"], row["low"], row["high"], sign=True)
+            over_sessions = _interval(row["session_low"], row["session_high"]) or "one session"
+            won = f"{row['wins']:.0%} of {int(row['n_units']):,}"
+            of_sessions = f"{int(row['sessions_won'])} of {int(row['n_sessions'])}"
+            rows.append([str(task), rival, over_units, won, over_sessions, of_sessions])
+    return header, rows
 
 
 def score_rows(
@@ -72,6 +108,61 @@ def score_rows(
         if np.isfinite(means).any():
             strong.add((number, 1 + int(np.nanargmax(means))))
     return ["task", *predictors, f"{model} − {rival}", "units"], rows, frozenset(strong)
+
+
+def decoding_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]], frozenset[tuple[int, int]]]:
+    """Return header, rows and best cells of decoding: one row per kind of features, averaged over sessions.
+
+    Intervals are over sessions where there are two or more, else over the trials of the one.
+    """
+    header = ["features", "balanced accuracy", "AUC", "minus raw counts", "sessions"]
+    rows, means = [], []
+    for name, group in table.groupby("features", sort=False):
+        cells = []
+        for column, low, high in (
+            ("balanced_accuracy", "low", "high"),
+            ("difference", "difference_low", "difference_high"),
+        ):
+            values = group[column].to_numpy(float)
+            if len(values) > 1:
+                bounds = bootstrap_interval(values)
+            else:
+                bounds = (float(group[low].iloc[0]), float(group[high].iloc[0]))
+            known = np.isfinite(values).any()
+            mean = float(np.nanmean(values)) if known else np.nan
+            cells.append(_cell(mean, *bounds, sign=column == "difference") if known else "")
+        auc = group["auc"].to_numpy(float)
+        area = f"{np.nanmean(auc):.3f}" if np.isfinite(auc).any() else ""
+        rows.append([str(name), cells[0], area, cells[1], str(len(group))])
+        means.append(float(group["balanced_accuracy"].mean()))
+    return header, rows, frozenset({(int(np.argmax(means)), 1)} if means else ())
+
+
+def score_table(
+    scores: pd.DataFrame, min_spikes: int, *, model: str = "MtM", rival: str = "ridge"
+) -> tuple[list[str], list[list[str]], frozenset[tuple[int, int]]]:
+    """Return :func:`score_rows`, or with more than three predictors one row for each of them.
+
+    The difference of model and rival then has its place in :func:`difference_rows` alone. A task that a
+    predictor does not do has an empty cell; the last row gives the number of units.
+    """
+    predictors = list(dict.fromkeys(scores["predictor"]))
+    if len(predictors) <= _MOST_COLUMNS:
+        return score_rows(scores, min_spikes, model=model, rival=rival)
+    summary = summarize(scores, min_spikes=min_spikes).set_index(["predictor", "task"])
+    tasks = list(dict.fromkeys(scores["task"]))
+    rows = []
+    for name in predictors:
+        known = [(name, task) in summary.index for task in tasks]
+        found = [summary.loc[(name, task)] if here else None for task, here in zip(tasks, known, strict=True)]
+        rows.append([name, *("" if f is None else _cell(f["mean"], f["low"], f["high"]) for f in found)])
+    n_units = summary["n_units"].groupby("task").max()
+    rows.append(["units", *(f"{int(n_units[task]):,}" for task in tasks)])
+    means = summary["mean"].unstack("task").reindex(index=predictors, columns=tasks).to_numpy(float)
+    best = {
+        (int(np.nanargmax(column)), at + 1) for at, column in enumerate(means.T) if np.isfinite(column).any()
+    }
+    return ["", *tasks], rows, frozenset(best)
 
 
 def verdict(scores: pd.DataFrame, *, min_spikes: int, model: str = "MtM", rival: str = "ridge") -> str:
@@ -100,3 +191,7 @@ def _cell(mean: float, low: float, high: float, *, sign: bool = False) -> str:
     form = "+.3f" if sign else ".3f"
     interval = f" [{low:{form}}, {high:{form}}]" if np.isfinite(low) else ""
     return f"{mean:{form}}{interval}".replace("-", "−")
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{low:+.3f}, {high:+.3f}]".replace("-", "−") if np.isfinite(low) else ""

@@ -10,10 +10,25 @@ from typing import Any, Literal
 from neurokern._check import check_choice, check_fraction, check_integer, check_positive
 from neurokern.models.masking import Masking
 
+# May change between a run and its continuation: none of them changes a number, but for rounding and, with
+# other parts, the draws of dropout.
+FREE_TO_CHANGE = (
+    "n_workers",
+    "device",
+    "progress",
+    "checkpoint_every",
+    "micro_batch_size",
+    "compile",
+    "recompute",
+    "strategy",
+    "timeout",
+    "tensorboard",
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
-    """Options of a :class:`Trainer`. Start from :meth:`paper` or :meth:`small`.
+    """Options of a :class:`Trainer`. Start from :meth:`paper`, :meth:`modern` or :meth:`small`.
 
     Parameters
     ----------
@@ -21,16 +36,26 @@ class TrainingConfig:
         Of the order of windows, masks and dropout. One seed gives one result, bit for bit on a CPU with one
         number of threads.
     batch_size : int
-        Windows in a batch, all of one session.
+        Windows in a batch, all of one session and under one masking scheme.
+    batches_per_step : int
+        Batches whose gradients are added up for one step of the optimizer; with several, a step mixes
+        sessions and schemes. All processes of a distributed run share the
+        ``batch_size * batches_per_step`` windows of a step: the result does not depend on how many they are.
+    micro_batch_size : int, optional
+        Most windows that go through the model at once. Smaller takes less memory and gives the same gradient
+        but for rounding and dropout, whose draws belong to a pass. By default a process takes its share of a
+        batch at once.
     max_epochs, max_steps : int
-        Length of the run: so many passes over all windows, or so many batches if ``max_steps`` is given.
+        Length of the run: so many passes over all windows, or so many steps if ``max_steps`` is given.
     learning_rate, weight_decay : float
         Highest learning rate of the one-cycle schedule, and AdamW's decay.
+    rate_scaling : {"none", "sqrt"}
+        "sqrt" multiplies the learning rates by the square root of the number of windows in a step.
     session_learning_rate, session_weight_decay : float, optional
         The same for the read-ins and read-outs of the sessions; those of the trunk when not given. A rate of
         0 keeps them as they started.
     decay : {"all", "matrices"}
-        Which weights decay: all (published), or all but biases, norms, positions and tokens.
+        Which weights decay: all (published), or all but biases, norms, positions, tokens and embeddings.
     warmup, div_factor, final_div_factor : float
         Of ``torch.optim.lr_scheduler.OneCycleLR``: share of the run until the highest rate, and by what the
         first and the last rate are smaller.
@@ -63,21 +88,39 @@ class TrainingConfig:
     checkpoint_every : int
         Steps between checkpoints to resume from.
     n_workers : int
-        Processes that read batches.
+        Processes that read batches, for each process that trains.
     device : str
-        "auto" takes a GPU if there is one.
+        "auto" takes a GPU if there is one; under ``torchrun``, each process its own.
     bf16 : bool
         Run the model in bfloat16 where it is safe; the loss stays in float32.
+    fp16 : bool
+        The same in float16, with a loss scale that adapts; for GPUs without bfloat16.
+    compile : bool
+        Compile the layers of the trunk with ``torch.compile``. Where that fails, a warning says why and
+        training goes on without.
+    recompute : bool
+        Keep only the inputs of the layers for the backward pass and compute the rest again: less memory,
+        about a third more time.
+    strategy : {"replicate", "shard"}
+        Where several processes train: each holds the whole model and gradients are added up (as DDP does), or
+        the trunk and its optimizer state are spread over them (FSDP2).
+    timeout : float
+        Seconds to wait for another process before it counts as lost.
+    tensorboard : bool
+        Write the metrics for TensorBoard, too.
     progress : bool
         Show a progress bar, if the output is a terminal.
     """
 
     seed: int = 42
     batch_size: int = 16
+    batches_per_step: int = 1
+    micro_batch_size: int | None = None
     max_epochs: int = 1000
     max_steps: int | None = None
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
+    rate_scaling: Literal["none", "sqrt"] = "none"
     session_learning_rate: float | None = None
     session_weight_decay: float | None = None
     decay: Literal["all", "matrices"] = "all"
@@ -98,11 +141,19 @@ class TrainingConfig:
     n_workers: int = 0
     device: str = "auto"
     bf16: bool = False
+    fp16: bool = False
+    compile: bool = False
+    recompute: bool = False
+    strategy: Literal["replicate", "shard"] = "replicate"
+    timeout: float = 600.0
+    tensorboard: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
         for name in (
             "batch_size",
+            "batches_per_step",
+            "micro_batch_size",
             "max_epochs",
             "checkpoint_every",
             "max_steps",
@@ -118,7 +169,7 @@ class TrainingConfig:
             raise ValueError(f"TrainingConfig: seed must lie in [0, 2**63), got {self.seed}")
         if check_integer("TrainingConfig", "n_workers", self.n_workers) < 0:
             raise ValueError(f"TrainingConfig: n_workers must be at least 0, got {self.n_workers}")
-        for name in ("learning_rate", "div_factor", "final_div_factor"):
+        for name in ("learning_rate", "div_factor", "final_div_factor", "timeout"):
             check_positive("TrainingConfig", name, getattr(self, name))
         for name in ("weight_decay", "session_learning_rate", "session_weight_decay"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
@@ -133,11 +184,40 @@ class TrainingConfig:
                 )
         check_choice("TrainingConfig", "decay", self.decay, ("all", "matrices"))
         check_choice("TrainingConfig", "reduction", self.reduction, ("sum", "mean"))
+        check_choice("TrainingConfig", "rate_scaling", self.rate_scaling, ("none", "sqrt"))
+        check_choice("TrainingConfig", "strategy", self.strategy, ("replicate", "shard"))
+        if self.bf16 and self.fp16:
+            raise ValueError("TrainingConfig: bf16 and fp16 exclude each other; bf16 needs no loss scale")
+        if self.fp16 and self.strategy == "shard":
+            raise ValueError("TrainingConfig: strategy 'shard' takes bf16 or float32, got fp16")
 
     @classmethod
     def paper(cls, **changes: Any) -> TrainingConfig:
         """Return the published optimizer, schedule, loss and masks (arXiv:2407.14668)."""
         return cls(**changes)
+
+    @classmethod
+    def modern(cls, **changes: Any) -> TrainingConfig:
+        """Return the published masks and schedule with today's optimization.
+
+        The mean loss, which weighs sessions and schemes alike, a clipped gradient, bfloat16, decay of the
+        trunk's matrices alone, and a rate that grows with the square root of the windows in a step, as in
+        IBL's BrainWideBench [1]_.
+
+        References
+        ----------
+        .. [1] https://github.com/brainbench-org/ibl-bwb (commit 3c8cee9), its MtM recipe.
+        """
+        recipe: dict[str, Any] = {
+            "learning_rate": 1e-4,
+            "rate_scaling": "sqrt",
+            "decay": "matrices",
+            "session_weight_decay": 0.0,
+            "reduction": "mean",
+            "gradient_clip": 1.0,
+            "bf16": True,
+        }
+        return cls(**{**recipe, **changes})
 
     @classmethod
     def small(cls, **changes: Any) -> TrainingConfig:
@@ -159,6 +239,11 @@ class TrainingConfig:
             "validate_every": 100,
         }
         return cls(**{**recipe, **changes})
+
+    @property
+    def windows_per_step(self) -> int:
+        """Windows of a step of the optimizer, over all processes; the last of an epoch may have fewer."""
+        return self.batch_size * self.batches_per_step
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON and YAML can hold."""

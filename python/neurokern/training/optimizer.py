@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from neurokern.models import MtM
 from neurokern.training.config import TrainingConfig
+from neurokern.training.sharding import is_sharded, local_part, whole
 
 
 def parameter_groups(model: MtM, config: TrainingConfig) -> list[dict[str, Any]]:
     """Split the parameters by learning rate and decay; those with rate 0 are left out."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    scale = math.sqrt(config.windows_per_step) if config.rate_scaling == "sqrt" else 1.0
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -23,15 +26,15 @@ def parameter_groups(model: MtM, config: TrainingConfig) -> list[dict[str, Any]]
         if name.startswith("parts.") and not name.endswith(".token"):
             rate = rate if config.session_learning_rate is None else config.session_learning_rate
             decay = decay if config.session_weight_decay is None else config.session_weight_decay
-        if config.decay == "matrices" and (
-            parameter.ndim < 2 or name in ("positions", "prompts", "calibration")
-        ):
+        is_table = name in model.EMBEDDINGS or name.endswith(".embedding")
+        if config.decay == "matrices" and (parameter.ndim < 2 or is_table):
             decay = 0.0
         if rate > 0:
-            groups.setdefault((rate, decay), []).append(parameter)
+            # Fused kernels of the optimizer take sharded and whole tensors, but not in one call.
+            groups.setdefault((rate * scale, decay, is_sharded(parameter)), []).append(parameter)
     if not groups:
         raise ValueError("Trainer: every parameter of the model is frozen; there is nothing to train")
-    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay, _), p in groups.items()]
 
 
 def make_optimizer(
@@ -87,16 +90,37 @@ class WeightAverage:
         """Take in the parameters after step number ``step``, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
-            self.values[name].lerp_(parameter, 1 - decay)
+            self.values[name].lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Let the model compute with the average for a while."""
-        last = {name: parameter.data for name, parameter in self.parameters.items()}
+        last = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         try:
-            for name, parameter in self.parameters.items():
-                parameter.data = self.values[name]
+            self._fill(self.values)
             yield
         finally:
-            for name, parameter in self.parameters.items():
-                parameter.data = last[name]
+            self._fill(last)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():  # in place: shards are views of a common buffer
+            parameter.copy_(values[name])
+
+
+@torch.no_grad()
+def clip_gradient(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
+    """Shrink the gradients to a norm of at most ``largest``; returns the norm before, over all processes."""
+    sharded = [p for p in parameters if is_sharded(p) and p.grad is not None]
+    if not sharded:
+        return nn.utils.clip_grad_norm_(parameters, largest)
+    norms = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            norms.append(whole(torch.linalg.vector_norm(parameter.grad)))
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            local_part(parameter.grad).mul_(scale)
+    return norm

@@ -1,32 +1,24 @@
-"""The training loop of MtM: one scheme and one session for each batch, resumable at any step."""
+"""The training loop of MtM: schemes and masks by number, on one or many processes, resumable at any step."""
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import math
 import os
-import sys
-import time
+import signal
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from neurokern.checkpoint import (
-    WEIGHTS,
-    find_checkpoint,
-    load_model,
-    read_tensors,
-    replace_checkpoint,
-    write_model,
-)
+from neurokern.checkpoint import find_checkpoint, load_model, replace_checkpoint, write_model
 from neurokern.datasets import (
     BinnedSession,
     SessionBatchSampler,
@@ -35,29 +27,35 @@ from neurokern.datasets import (
     WindowedRecording,
     collate_spikes,
 )
-from neurokern.models import MtM, poisson_loss
-from neurokern.models.masking import draw_scheme, mask_batch
-from neurokern.training.batches import Plan, all_counts, mean_counts
-from neurokern.training.config import TrainingConfig
+from neurokern.models import MtM
+from neurokern.training.acceleration import accelerated, call_compiled, half_precision
+from neurokern.training.batches import Part, Plan, all_counts, joined_counts, mean_counts
+from neurokern.training.checks import check_sessions, check_settings
+from neurokern.training.config import FREE_TO_CHANGE, TrainingConfig
+from neurokern.training.distributed import Ranks, pick_device
 from neurokern.training.episodes import episodes_of
-from neurokern.training.optimizer import WeightAverage, frozen_but, make_optimizer
-from neurokern.training.state import Progress, load_training_state, read_run_values, save_training_state
+from neurokern.training.failed import write_failed_batches
+from neurokern.training.interruption import (
+    NonFiniteLossError,
+    StopRequest,
+    TrainingInterrupted,
+    TrainingMemoryError,
+    leave_signals_to_parent,
+    memory_advice,
+)
+from neurokern.training.log import Log, Meter, tokens_of
+from neurokern.training.optimizer import frozen_but
+from neurokern.training.part import mask_part, scheme_of
+from neurokern.training.run_state import RunState
+from neurokern.training.state import Progress, read_training_state, step_of
+from neurokern.training.step import NoMemory, NotFinite, Stepper
 from neurokern.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.csv"
-
-# May change between a run and its continuation: none of them changes a number.
-FREE_TO_CHANGE = ("n_workers", "device", "progress", "checkpoint_every")
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the message names the step and where the state was saved."""
-
 
 class Trainer:
-    """Train an :class:`MtM` on sessions.
+    """Train an :class:`MtM` on sessions, in one process or in all that ``torchrun`` started.
 
     Parameters
     ----------
@@ -75,9 +73,14 @@ class Trainer:
 
     Notes
     -----
-    Batches, schemes, masks and dropout depend on the seed and the number of the step alone. A run that was
-    killed and resumed therefore gives the same weights, bit for bit, as one that was not, on a CPU with one
-    number of threads.
+    Batches, schemes and masks depend on the seed and the number of the step alone, dropout on the place in
+    the step as well. A run that was killed and resumed therefore gives the same weights, bit for bit, as one
+    that was not, on a CPU with one number of threads.
+
+    Under ``torchrun`` all processes make the same trainer. They share the windows of each step, so that the
+    weights are those of one process but for the rounding of sums and, unless ``micro_batch_size`` fixes what
+    goes through the model at once, the draws of dropout. The first process alone writes. A run may be resumed
+    with another number of processes.
     """
 
     def __init__(
@@ -90,43 +93,54 @@ class Trainer:
     ) -> None:
         self.config = config = config or TrainingConfig.paper()
         self.folder = Path(os.path.abspath(folder))
-        self.device = _pick_device(config.device)
+        self.device = pick_device(config.device)
         self.sessions = tuple(train)
+        check_settings(model, config)
+        check_sessions(model, self.sessions, validation, config)
         cuts = config.episodes if model.config.needs_counts else ()
         self.episodes = [e for s in train for e in episodes_of(s, cuts, config.episode_length)]
         self.windows = SpikeWindows([*train, *(episode.ahead for episode in self.episodes)])
-        unknown = set(config.masking.schemes) - set(model.config.schemes)
-        if unknown:
-            raise ValueError(
-                f"Trainer: the model has no prompt for {sorted(unknown)}; it has {model.config.schemes}"
-            )
-        self._check_regions()
-        if self.windows.sessions[0].n_bins > model.config.n_bins:
-            raise ValueError(
-                f"Trainer: windows have {self.windows.sessions[0].n_bins} bins, the model takes up to "
-                f"{model.config.n_bins}; make it with MtMConfig(n_bins=...)"
-            )
         self.sampler = SessionBatchSampler(self.windows, config.batch_size, seed=config.seed)
-        self.total_steps = config.max_steps or config.max_epochs * self.sampler.batches_per_epoch
+        self.ranks = Ranks(self.device, config.timeout)
+        self.plan = Plan(
+            self.sampler,
+            config.batches_per_step,
+            config.micro_batch_size,
+            self.ranks.rank,
+            self.ranks.size,
+            even=config.strategy == "shard",
+        )
+        self.total_steps = config.max_steps or config.max_epochs * self.plan.steps_per_epoch
         self.model = model
         self._add_sessions()
-        model.to(self.device)
         self.mean_counts = {s.session: mean_counts(s) for s in self.windows.sessions}
-        self.unit_weights = {name: self._unit_weights(mean) for name, mean in self.mean_counts.items()}
         self.validation: Validation | None = None
         if validation:
-            for session in validation:
-                if session.session not in {s.session for s in self.sessions}:
-                    raise ValueError(
-                        f"Trainer: validation session {session.session!r} is not among those to train on"
-                    )
             held_out = SpikeWindows(validation)
             self.validation = Validation(held_out, self.mean_counts, config.masking, config.batch_size)
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        self.optimizer, self.scheduler = make_optimizer(model, config, self.total_steps)
-        self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
-        self.progress = Progress()
-        self.history: list[dict[str, float]] = []
+        self._check_agreement()
+        self.state = RunState(model, config, self.ranks, self.total_steps)
+        unit_weights = {name: self._unit_weights(mean) for name, mean in self.mean_counts.items()}
+        self.stepper = Stepper(self.state, self.plan, config, unit_weights)
+        self.stop = StopRequest()
+        self.meter = Meter(self.device)
+        self.log = Log(
+            self.folder,
+            self.total_steps,
+            writes=self.ranks.is_first,
+            shows=config.progress,
+            tensorboard=config.tensorboard,
+        )
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of metrics so far."""
+        return self.log.rows
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run is."""
+        return self.state.progress
 
     def fit(self, resume: bool = False) -> pd.DataFrame:
         """Train to the end and leave the best weights in the model and in the folder ``best``.
@@ -140,145 +154,181 @@ class Trainer:
         -------
         history : DataFrame
             The rows of ``metrics.csv``: step, epoch, training loss per hidden count, learning rate, seconds,
-            validation loss (mean and for each scheme) and bits per spike over each unit's training mean.
+            windows and tokens per second, memory, validation loss (mean and for each scheme) and bits per
+            spike over each unit's training mean.
 
         Raises
         ------
         ValueError
             If the folder holds a run and ``resume`` is False, or the run there has other settings or data.
         NonFiniteLossError
-            If the loss becomes NaN or infinite. The weights before that step are in ``failed``.
+            If the loss becomes NaN or infinite. The weights before that step and its batches are in
+            ``failed``, see :func:`neurokern.training.read_failed_batches`.
+        TrainingMemoryError
+            If a step needs more memory than there is. The state before it is in ``last``.
+        TrainingInterrupted
+            After SIGINT or SIGTERM, at the end of the step, with the state in ``last``.
+        RankLostError
+            If another process of the run ended, or did not answer within ``timeout`` seconds.
         """
-        if not set(self.names) == set(self.model.parameters()):
+        if not set(self.state.names) == set(self.state.network.parameters()):
             raise ValueError("Trainer.fit: a trainer runs once; make a new one to train on")
         self._start(resume)
-        every = self.config.validate_every or self.sampler.batches_per_epoch
         gpus = [self.device] if self.device.type == "cuda" else []
-        quiet = not (self.config.progress and sys.stderr.isatty())
-        bar = tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=quiet)
-        with torch.random.fork_rng(gpus), bar, frozen_but(self.model, self.optimizer) as trained:
-            clock = time.perf_counter()
-            if self.validation is not None and not self.history:
-                self._validate()  # what training has to improve on
-            for batch in self._batches():
-                self._step(batch.to(self.device, non_blocking=True), trained)
-                bar.update()
-                if self.progress.step % every == 0 or self.progress.step == self.total_steps:
-                    bar.set_postfix(loss=self._validate())
-                self.progress.seconds += (now := time.perf_counter()) - clock
-                clock = now
-                if self.progress.step % self.config.checkpoint_every == 0 or self._done():
-                    self._save(self.folder / "last")
-                if self._done():
-                    break
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(gpus))
+            stack.enter_context(self.stop.listening())
+            self.log.open(self.progress.step)
+            stack.callback(self.log.close)
+            network = self.state.network
+            self.stepper.trained = stack.enter_context(frozen_but(network, self.state.optimizer))
+            stack.enter_context(accelerated(network, self.config))
+            self._loop()
         return self._finish()
 
-    def _check_regions(self) -> None:
-        by_region = sorted({"intra-region", "inter-region"} & set(self.config.masking.schemes))
-        for session in self.sessions:
-            if by_region and not any(session.regions):
-                raise ValueError(
-                    f"Trainer: no unit of session {session.session!r} has a region, which {by_region} need; "
-                    f"group its units, or train with Masking(schemes=('neuron', 'causal'))"
+    def _loop(self) -> None:
+        every = self.config.validate_every or self.plan.steps_per_epoch
+        progress = self.progress
+        if self.validation is not None and not self.history:
+            self._validate()  # what training has to improve on
+        loaded = self._loaded_parts()
+        self.meter.lap()
+        while not self._done():
+            parts = [(part, next(loaded)) for part in self.plan.parts(progress.step)]
+            batches = self.plan.batches(progress.step)
+            n_tokens = sum(len(b) * tokens_of(self.model.config, self._session_of(b)) for b in batches)
+            interrupted = self._step(parts)
+            if self.ranks.size == 1:  # several must agree, which they do in the next step
+                interrupted = bool(self.stop.signal)
+            progress.seconds += self.meter.add(sum(map(len, batches)), n_tokens)
+            self.log.advance()
+            if progress.step % every == 0 or progress.step == self.total_steps:
+                self._validate()
+            progress.seconds += self.meter.lap()
+            if progress.step % self.config.checkpoint_every == 0 or self._done() or interrupted:
+                self._save(self.folder / "last")
+            if interrupted and not self._done():
+                raise TrainingInterrupted(
+                    f"Trainer: stopped after step {progress.step} of {self.total_steps}; the state is in "
+                    f"{self.folder / 'last'}, go on with fit(resume=True)",
+                    self.stop.signal or signal.SIGTERM,  # which another process got
                 )
 
-    def _add_sessions(self) -> None:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(self.config.seed)
-            for session in (*self.sessions, *(episode.known for episode in self.episodes)):
-                if session.session not in self.model.sessions:
-                    counts = all_counts(session) if self.model.config.needs_counts else None
-                    self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
-                elif self.model.session_parts(session.session).n_units != session.n_units:
-                    known = self.model.session_parts(session.session).n_units
-                    raise ValueError(
-                        f"Trainer: session {session.session!r} has {session.n_units} units, "
-                        f"the model knows it with {known}"
-                    )
+    def _step(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> bool:
+        """Train on the parts of a step; returns whether some process was asked to stop."""
+        try:
+            return self.stepper.step(parts, bool(self.stop.signal))
+        except NotFinite as problem:
+            self._give_up(problem, self.plan.batches(self.progress.step))
+        except NoMemory as problem:
+            self._give_up_for_memory(problem)
+        raise AssertionError("unreachable")
+
+    def _give_up(self, problem: NotFinite, batches: Sequence[list[int]] = ()) -> None:
+        """Save the weights, and the batches that gave a number that is not finite, and say so."""
+        step = self.progress.step
+        places = range(len(batches)) if problem.place is None else [problem.place]
+        parts = [self._whole_part(place, batches[place]) for place in places]
+
+        def write_batches(folder: Path) -> None:
+            masked = []
+            for part in parts:
+                batch, scheme = self.windows.__getitems__(part.items), scheme_of(part, self.config)
+                masked.append((scheme, batch, mask_part(batch, part, scheme, self.config)[0]))
+            write_failed_batches(folder, step, masked)
+
+        self.state.save(self.folder / "failed", self._identity(), write_batches if parts else None)
+        what = problem.what
+        if problem.place is not None:
+            session = self._session_of(parts[0].items).session
+            what = f"loss of {scheme_of(parts[0], self.config)!r} masks on session {session!r}"
+        windows = ", with its windows (read_failed_batches)" if parts else ""
+        raise NonFiniteLossError(
+            f"Trainer: the {what} is {problem.value} in step {step}; the state before that step is in "
+            f"{self.folder / 'failed'}{windows}. A lower learning_rate or a gradient_clip may help"
+        )
+
+    def _session_of(self, batch: Sequence[int]) -> BinnedSession | WindowedRecording:
+        return self.windows.sessions[int(self.windows.locate(batch[:1])[0][0])]
+
+    def _whole_part(self, place: int, batch: list[int]) -> Part:
+        number = self.progress.step * self.config.batches_per_step + place
+        return Part(number, place, 0, len(batch), batch)
+
+    def _give_up_for_memory(self, problem: NoMemory) -> None:
+        """Save the state before a step that found no memory, if it still is one, and say what to change."""
+        if not problem.updated:
+            self._save(self.folder / "last")
+        advice = memory_advice(self.config, problem.windows, self.device, self.ranks.size)
+        saved = f"the last checkpoint in {self.folder}" if problem.updated else self.folder / "last"
+        raise TrainingMemoryError(
+            f"Trainer: out of memory in step {self.progress.step} on {problem.where}; set "
+            f"{advice}, and go on from {saved} with fit(resume=True)"
+        ) from problem.__cause__
 
     def _unit_weights(self, mean: Tensor) -> Tensor | None:
         """Return a weight for each unit's loss, with which the loss is per expected spike."""
         power = self.config.rate_power
         return None if power is None else (mean**-power / (mean ** (1 - power)).mean()).to(self.device)
 
-    def _batches(self) -> Iterator[SpikeBatch]:
-        """Give the batches from the present step to the last one; one set of workers serves all epochs."""
-        return iter(
-            DataLoader(
-                self.windows,
-                batch_sampler=Plan(self.sampler, self.progress.step, self.total_steps),
-                collate_fn=collate_spikes,
-                num_workers=self.config.n_workers,
-                pin_memory=self.device.type == "cuda",
+    def _check_agreement(self) -> None:
+        """Raise ValueError in all processes if one of them was given something else."""
+        own = json.dumps(self._identity())
+        differs = float(self.ranks.first(lambda: own) != own)
+        if n_others := int(self.ranks.add_up(torch.tensor([differs]))):
+            raise ValueError(
+                f"Trainer: {n_others} of {self.ranks.size} processes have other settings or data than the "
+                f"first; start all with the same"
             )
+
+    def _add_sessions(self) -> None:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.config.seed)
+            for session in (*self.sessions, *(episode.known for episode in self.episodes)):
+                if session.session not in self.model.sessions:
+                    counts = all_counts(session) if self.model.config.uses_counts else None
+                    self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
+
+    def _loaded_parts(self) -> Iterator[SpikeBatch]:
+        """Give the windows of all parts from the present step on; one set of workers serves all epochs."""
+        loader = DataLoader(
+            self.windows,
+            batch_sampler=self.plan.items(self.progress.step, self.total_steps),
+            collate_fn=collate_spikes,
+            num_workers=self.config.n_workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals_to_parent,
         )
+        for batch in loader:
+            yield batch.to(self.device, non_blocking=True)
 
-    def _step(self, batch: SpikeBatch, trained: list[nn.Parameter]) -> None:
-        config, step = self.config, self.progress.step
-        entropy = np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)
-        torch.manual_seed(int(entropy[0]))
-        scheme = draw_scheme(config.masking.schemes, seed=config.seed, step=step)
-        masked = mask_batch(batch, scheme, config.masking, seed=config.seed, offset=step * config.batch_size)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
-            log_rates = self.model.forward_batch(batch, scheme, counts=masked.inputs, hidden=masked.hidden)
-        weights = self.unit_weights[batch.session[0]]
-        loss = poisson_loss(log_rates, batch.counts, masked.target_mask, config.reduction, weights)
-        value = float(loss.detach())
-        self._check_finite(value, f"loss of {scheme!r} masks on session {batch.session[0]!r}")
-        self.optimizer.zero_grad()
-        loss.backward()
-        if config.gradient_clip is not None:
-            norm = nn.utils.clip_grad_norm_(trained, config.gradient_clip)
-            self._check_finite(float(norm), "norm of the gradient")
-        self.optimizer.step()
-        self.scheduler.step()
-        if self.average is not None:
-            self.average.update(step)
-        n_targets = int(masked.target_mask.sum()) if config.reduction == "sum" else 1
-        self.progress.loss_sum += value / max(n_targets, 1)
-        self.progress.loss_count += 1
-        self.progress.step += 1
-
-    def _check_finite(self, value: float, what: str) -> None:
-        if math.isfinite(value):
-            return
-        self._save(self.folder / "failed")
-        raise NonFiniteLossError(
-            f"Trainer: the {what} is {value} in step {self.progress.step}; the state before that step is in "
-            f"{self.folder / 'failed'}. A lower learning_rate or a gradient_clip may help"
-        )
-
-    def _validate(self) -> float:
-        """Add a row to the metrics; keep the weights if they are the best so far. Returns the loss."""
+    def _validate(self) -> None:
+        """Add a row to the metrics; keep the weights if they are the best so far."""
         progress = self.progress
         row: dict[str, float] = {
             "step": progress.step,
-            "epoch": progress.step / self.sampler.batches_per_epoch,
+            "epoch": progress.step / self.plan.steps_per_epoch,
             "train_loss": progress.loss_sum / progress.loss_count if progress.loss_count else math.nan,
-            "learning_rate": float(self.scheduler.get_last_lr()[0]),
+            "learning_rate": float(self.state.scheduler.get_last_lr()[0]),
             "seconds": round(progress.seconds, 3),
+            **self.meter.rates(),
         }
         progress.loss_sum, progress.loss_count = 0.0, 0
         if self.validation is not None:
-            with self.average.in_use() if self.average else nullcontext():
-                scores = self.validation.run(self.model, self.device, self.config.bf16)
-            self._check_finite(scores["loss"], "validation loss")
+            network, average = self.state.network, self.state.average
+            precision = functools.partial(half_precision, self.config, self.device)
+            run = functools.partial(self.validation.run, network, self.device, precision, self.ranks)
+            with average.in_use() if average else nullcontext():
+                scores = call_compiled(network, run)
+            if not math.isfinite(scores["loss"]):
+                self._give_up(NotFinite("validation loss", scores["loss"]))
             row.update({f"validation_{name}": value for name, value in scores.items()})
             progress.worse_in_a_row += 1
             if scores["loss"] < progress.best_loss:
-                progress.best_loss, progress.best_step, progress.worse_in_a_row = (
-                    scores["loss"],
-                    progress.step,
-                    0,
-                )
-                self._save_best()
-        self.history.append(row)
-        self._write_history()
-        loss = row.get("validation_loss", row["train_loss"])
-        logger.info(
-            "step %d of %d: loss %.4f, %.0f s", progress.step, self.total_steps, loss, progress.seconds
-        )
-        return loss
+                progress.best_loss, progress.best_step = scores["loss"], progress.step
+                progress.worse_in_a_row = 0
+                self.state.save_best(self.folder / "best")
+        self.log.add(row)
 
     def _done(self) -> bool:
         patience = self.config.patience
@@ -286,26 +336,30 @@ class Trainer:
         return impatient or self.progress.step >= self.total_steps
 
     def _start(self, resume: bool) -> None:
-        """Begin at step 0, or at the last checkpoint of this run."""
-        try:
-            last = find_checkpoint(self.folder / "last")
-        except FileNotFoundError:
+        """Begin at step 0, or at the last checkpoint of this run, which the first process reads."""
+        tensors: dict[str, Tensor] = {}
+        shapes = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
+
+        def read() -> dict[str, Any] | None:
+            try:
+                last = find_checkpoint(self.folder / "last")
+            except FileNotFoundError:
+                return None
+            if not resume:
+                raise ValueError(
+                    f"Trainer.fit: {self.folder} already holds a run; "
+                    f"continue it with resume=True or choose another folder"
+                )
+            values, stored = read_training_state(last, self._identity(), shapes)
+            tensors.update(stored)
+            return {"values": values, "rows": self.log.read(step_of(values, last))}
+
+        state = self.ranks.first(read)
+        if state is None:
             logger.info("training %d steps from the beginning in %s", self.total_steps, self.folder)
             return
-        if not resume:
-            raise ValueError(
-                f"Trainer.fit: {self.folder} already holds a run; "
-                f"continue it with resume=True or choose another folder"
-            )
-        read_run_values(last, self._identity())  # other settings may mean other weights: they come first
-        weights = self.model.state_dict()
-        saved = read_tensors(last / WEIGHTS, expected={name: t.shape for name, t in weights.items()})
-        self.model.load_state_dict(saved)
-        average = {} if self.average is None else self.average.values
-        self.progress = load_training_state(
-            last, self.names, self.optimizer, self.scheduler, average, self._identity()
-        )
-        self.history = self._read_history()
+        self.state.fill(self.folder / "last", state["values"], self.ranks.share(tensors))
+        self.log.rows = state["rows"]
         logger.info("resuming %s at step %d of %d", self.folder, self.progress.step, self.total_steps)
 
     def _identity(self) -> dict[str, Any]:
@@ -320,57 +374,28 @@ class Trainer:
         }
 
     def _save(self, folder: Path) -> None:
-        """Write model and training state; the earlier checkpoint stays until this one is whole."""
-        average = {} if self.average is None else self.average.values
-        with replace_checkpoint(folder) as temporary:
-            write_model(self.model, temporary)
-            save_training_state(
-                temporary,
-                self.names,
-                self.optimizer,
-                self.scheduler,
-                average,
-                self.progress,
-                self._identity(),
-            )
-
-    def _save_best(self) -> None:
-        with replace_checkpoint(self.folder / "best") as temporary:
-            write_model(self.model, temporary, None if self.average is None else self.average.values)
-
-    def _write_history(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".{METRICS}.writing"
-        pd.DataFrame(self.history).to_csv(unfinished, index=False)
-        unfinished.replace(self.folder / METRICS)
-
-    def _read_history(self) -> list[dict[str, float]]:
-        file = self.folder / METRICS
-        if not file.is_file():
-            return []
-        try:
-            rows = pd.read_csv(file)
-            kept = rows[rows["step"] <= self.progress.step]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"Trainer: {file} is damaged ({error}); delete it to go on without the earlier rows"
-            ) from None
-        return [{str(k): v for k, v in row.items()} for row in kept.to_dict("records")]
+        self.state.save(folder, self._identity())
 
     def _finish(self) -> pd.DataFrame:
         """Leave the best weights in the model, in evaluation mode, and return the metrics."""
         if self.validation is None:
-            self._save_best()
-        best = load_model(self.folder / "best")
-        for model in (self.model, best):
-            for name in {episode.known.session for episode in self.episodes} & set(model.sessions):
-                model.remove_session(name)
-        self.model.load_state_dict(best.state_dict())
-        if self._refit() or self.episodes:
+            self.state.save_best(self.folder / "best")
+        best: dict[str, Tensor] = {}
+        self.ranks.first(lambda: best.update(self._without_episodes(load_model(self.folder / "best"))))
+        self._without_episodes(self.model)
+        self.model.load_state_dict(self.ranks.share(best))
+        if (self._refit() or self.episodes) and self.ranks.is_first:
             with replace_checkpoint(self.folder / "best") as temporary:
                 write_model(self.model, temporary)
         self.model.eval()
+        self.ranks.add_up(torch.zeros(1))  # nobody returns before the files are there
+        self.ranks.leave_at_exit()
         return pd.DataFrame(self.history)
+
+    def _without_episodes(self, model: MtM) -> dict[str, Tensor]:
+        for name in {episode.known.session for episode in self.episodes} & set(model.sessions):
+            model.remove_session(name)
+        return model.state_dict()
 
     def _refit(self) -> bool:
         """Estimate the sessions' parts from training and validation windows; says whether it did."""
@@ -379,26 +404,6 @@ class Trainer:
             return False
         train = {session.session: session for session in self.sessions}
         for held_out in self.validation.windows.sessions:
-            both = (train[held_out.session], held_out)
-            counts = np.concatenate([all_counts(session) for session in both])
-            if all(session.windows is not None for session in both):
-                starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
-                counts = counts[np.argsort(starts, kind="stable")]
+            counts = joined_counts(train[held_out.session], held_out)
             self.model.refit_session(held_out.session, counts)
         return True
-
-
-def _pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"TrainingConfig: device must be 'auto', 'cpu' or 'cuda', got {name!r}") from None
-    if device.type == "meta":
-        raise ValueError("TrainingConfig: device must hold data, got 'meta'; use 'cpu' or 'auto'")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"TrainingConfig: device {name!r} was asked for but torch sees no GPU; use 'cpu' or 'auto'"
-        )
-    return device

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 from neurokern.datasets import SessionBatchSampler, SpikeBatch, SpikeWindows, collate_spikes
 from neurokern.models import MtM, poisson_loss
 from neurokern.models.masking import Masking, mask_batch
+from neurokern.training.distributed import Ranks
 
 MASK_SEED = 20_240_714  # of its own: a training run never sees these draws
 
@@ -46,31 +49,46 @@ class Validation:
         self.batches = SessionBatchSampler(windows, batch_size, shuffle=False).plan(0)
 
     @torch.no_grad()
-    def run(self, model: MtM, device: torch.device, bf16: bool = False) -> dict[str, float]:
+    def run(
+        self,
+        model: MtM,
+        device: torch.device,
+        precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+        ranks: Ranks | None = None,
+    ) -> dict[str, float]:
         """Return the loss and the bits per spike of each scheme, and ``loss``, the mean over schemes.
 
         A loss is the Poisson negative log likelihood per hidden count (nats, without ``log y!``); bits per
-        spike compare it with each unit's mean over the training windows.
+        spike compare it with each unit's mean over the training windows. The masks belong to session, scheme
+        and window, whatever other sessions there are. Several processes take batches in turn; the sums are
+        then added up in the order of the batches, so that their number does not matter.
         """
-        totals = {scheme: torch.zeros(4, dtype=torch.float64) for scheme in self.masking.schemes}
+        rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
+        sums = torch.zeros(len(self.batches), len(self.masking.schemes), 4, dtype=torch.float64)
+        own = list(range(rank, len(self.batches), size))
+        # Every process runs as many batches: weights that are spread are gathered by all at once.
+        extra = [0] * (-(-len(self.batches) // size) - len(own))
         was_training = model.training
         model.eval()
-        loader = DataLoader(self.windows, batch_sampler=self.batches, collate_fn=collate_spikes)
-        offset = 0
-        for batch in loader:
-            batch = batch.to(device)
-            for scheme, total in totals.items():
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    total += self._sums(model, batch, scheme, offset)
-            offset += len(batch)
+        todo = [self.batches[number] for number in own + extra]
+        loader = DataLoader(self.windows, batch_sampler=todo, collate_fn=collate_spikes)
+        for place, batch in enumerate(loader):
+            for number, scheme in enumerate(self.masking.schemes):
+                with precision():
+                    counted = self._sums(model, batch.to(device), scheme)
+                if place < len(own):
+                    sums[own[place], number] = counted
         model.train(was_training)
-        return self._summary(totals)
+        totals = (sums if ranks is None else ranks.add_up(sums)).sum(dim=0)
+        return self._summary(dict(zip(self.masking.schemes, totals, strict=True)))
 
-    def _sums(self, model: MtM, batch: SpikeBatch, scheme: str, offset: int) -> Tensor:
+    def _sums(self, model: MtM, batch: SpikeBatch, scheme: str) -> Tensor:
         """Return loss of the model, loss of the mean, targets and spikes of one batch."""
-        masked = mask_batch(batch, scheme, self.masking, seed=MASK_SEED, offset=offset)
+        session = batch.session[0]
+        seed = MASK_SEED + zlib.crc32(f"{scheme} {session}".encode())
+        masked = mask_batch(batch, scheme, self.masking, seed=seed, offset=int(batch.window[0]))
         log_rates = model.forward_batch(batch, scheme, counts=masked.inputs, hidden=masked.hidden)
-        null = self.mean_counts[batch.session[0]].to(batch.counts.device).log().expand_as(batch.counts)
+        null = self.mean_counts[session].to(batch.counts.device).log().expand_as(batch.counts)
         losses = [poisson_loss(f, batch.counts, masked.target_mask) for f in (log_rates, null)]
         spikes = (batch.counts * masked.target_mask).sum()
         return torch.stack([*losses, masked.target_mask.sum(), spikes]).double().cpu()

@@ -1,9 +1,9 @@
-"""Batches of fMRI windows as a stream: run after run, the same for any number of workers."""
+"""Batches of windows as a stream: run after run, the same for any number of workers and processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,23 +13,33 @@ from torch.utils.data import IterableDataset, get_worker_info
 from neurokern._check import check_integer
 from neurokern.datasets._random import permutation
 
-if TYPE_CHECKING:
-    from neurokern.datasets.fmri_windows import FMRIWindows
-
-__all__ = ["FMRIStream"]
+__all__ = ["FMRIStream", "WindowStream"]
 
 
-class FMRIStream(IterableDataset[dict[str, Any]]):
+class _Windows(Protocol):
+    """What a stream asks of a dataset of windows."""
+
+    offsets: NDArray[np.int64]
+
+    def batch(self, indices: Sequence[int], *, shared: bool = False) -> Any:
+        """Return windows as one batch."""
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+
+
+class WindowStream(IterableDataset[Any]):
     """All windows of a dataset once an epoch, in whole batches, the windows of a run next to each other.
 
     Reading goes through one run after the other, which suits compressed images and disks that are far away;
-    runs come in an order drawn anew for each epoch. Batches depend on ``(seed, epoch)`` alone: with any
-    number of workers a DataLoader gives the same batches in the same order, so that a run of training can be
-    resumed with another number. Windows are read to their place in the batch, in workers in shared memory.
+    runs come in an order drawn anew for each epoch. Batch k of an epoch is a function of ``(seed, epoch, k)``
+    alone: with any number of workers and processes the same batches come in the same order, so that a run of
+    training can be resumed with other numbers. Windows are read to their place in the batch, in workers in
+    shared memory.
 
     Parameters
     ----------
-    windows : FMRIWindows
+    windows : FMRIWindows, MEEGWindows or SpikeWindows
     batch_size : int
         Windows in a batch; the last one may hold fewer.
     seed : int, default 0
@@ -46,12 +56,13 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
     -----
     ``DataLoader(stream, batch_size=None, num_workers=...)``: the stream makes the batches. ``set_epoch``
     chooses the epoch of the next pass, also for persistent workers. To resume in the middle:
-    ``state_dict(consumed=n)`` with the number of batches of this epoch that were trained on, and
-    ``load_state_dict`` in the new process.
+    ``state_dict(consumed=n)`` with the number of batches of this epoch that all processes together were
+    trained on, and ``load_state_dict`` in the new processes, of which there may be more or fewer. Batches
+    that would not give every one of them as many are left out at the end.
 
     Examples
     --------
-    >>> stream = FMRIStream(windows, batch_size=16, seed=1)  # doctest: +SKIP
+    >>> stream = WindowStream(windows, batch_size=16, seed=1)  # doctest: +SKIP
     >>> for epoch in range(10):  # doctest: +SKIP
     ...     stream.set_epoch(epoch)
     ...     for batch in DataLoader(stream, batch_size=None, num_workers=2):
@@ -60,7 +71,7 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self,
-        windows: FMRIWindows,
+        windows: _Windows,
         batch_size: int,
         *,
         seed: int = 0,
@@ -69,15 +80,16 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if check_integer("FMRIStream", "batch_size", batch_size) < 1:
-            raise ValueError(f"FMRIStream: batch_size must be at least 1, got {batch_size}")
+        if check_integer("WindowStream", "batch_size", batch_size) < 1:
+            raise ValueError(f"WindowStream: batch_size must be at least 1, got {batch_size}")
         if shuffle not in ("runs", "windows", False):
-            raise ValueError(f"FMRIStream: shuffle must be 'runs', 'windows' or False, got {shuffle!r}")
+            raise ValueError(f"WindowStream: shuffle must be 'runs', 'windows' or False, got {shuffle!r}")
         if not 0 <= rank < world_size:
-            raise ValueError(f"FMRIStream: rank must be 0 to {world_size - 1}, got {rank}")
+            raise ValueError(f"WindowStream: rank must be 0 to {world_size - 1}, got {rank}")
         self.windows, self.batch_size, self.shuffle = windows, batch_size, shuffle
         self.seed, self.drop_last, self.rank, self.world_size = int(seed), bool(drop_last), rank, world_size
-        # Epoch and first batch: shared, so that workers that live on see what set_epoch says.
+        # Epoch, and its batches that all processes are done with: shared, so that workers that live on see
+        # what set_epoch says.
         self._place = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
@@ -86,15 +98,19 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
         return int(self._place[0])
 
     @property
+    def _n_batches(self) -> int:
+        """Batches of an epoch, for all processes together."""
+        n = len(self.windows)
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    @property
     def batches_per_epoch(self) -> int:
         """Batches that this process gets in a whole epoch."""
-        n = len(self.windows)
-        batches = n // self.batch_size if self.drop_last else -(-n // self.batch_size)
-        return batches // self.world_size
+        return self._n_batches // self.world_size
 
     def __len__(self) -> int:
         """Return the batches of the next pass: fewer than a whole epoch only after resuming."""
-        return self.batches_per_epoch - int(self._place[1])
+        return (self._n_batches - int(self._place[1])) // self.world_size
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return all windows of an epoch in their order, as numbers of the dataset's items."""
@@ -115,14 +131,14 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
         order, size = self.order(epoch), self.batch_size
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number in range(start + first, self.batches_per_epoch, step):
-            at = (number * self.world_size + self.rank) * size
+        for number in range(first, (self._n_batches - start) // self.world_size, step):
+            at = (start + number * self.world_size + self.rank) * size
             yield self.windows.batch(order[at : at + size].tolist(), shared=worker is not None)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; a loaded epoch keeps its place."""
-        if check_integer("FMRIStream.set_epoch", "epoch", epoch) < 0:
-            raise ValueError(f"FMRIStream.set_epoch: epoch must be at least 0, got {epoch}")
+        if check_integer("WindowStream.set_epoch", "epoch", epoch) < 0:
+            raise ValueError(f"WindowStream.set_epoch: epoch must be at least 0, got {epoch}")
         if epoch != self.epoch:
             self._place[0], self._place[1] = epoch, 0
 
@@ -132,12 +148,12 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
         Parameters
         ----------
         consumed : int
-            Batches of this epoch already trained on, those before a resumption included. Workers read ahead,
-            so only the training loop knows.
+            Batches of this epoch already trained on, by all processes together, those before a resumption
+            included. Workers read ahead, so only the training loop knows.
         """
-        if not 0 <= consumed <= self.batches_per_epoch:
+        if not 0 <= consumed <= self._n_batches:
             raise ValueError(
-                f"FMRIStream.state_dict: consumed must be 0 to {self.batches_per_epoch}, got {consumed}"
+                f"WindowStream.state_dict: consumed must be 0 to {self._n_batches}, got {consumed}"
             )
         return {"epoch": self.epoch, "batch": int(consumed), **self._identity()}
 
@@ -149,16 +165,13 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
             if state.get(name) != value
         }
         if different:
-            raise ValueError(f"FMRIStream.load_state_dict: (saved, now) differ: {different}")
+            raise ValueError(f"WindowStream.load_state_dict: (saved, now) differ: {different}")
         epoch, batch = state.get("epoch"), state.get("batch")
         if not (
-            isinstance(epoch, int)
-            and isinstance(batch, int)
-            and epoch >= 0
-            and 0 <= batch <= self.batches_per_epoch
+            isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 and 0 <= batch <= self._n_batches
         ):
-            raise ValueError(f"FMRIStream.load_state_dict: no such place: epoch {epoch!r}, batch {batch!r}")
-        done = batch == self.batches_per_epoch
+            raise ValueError(f"WindowStream.load_state_dict: no such place: epoch {epoch!r}, batch {batch!r}")
+        done = self._n_batches - batch < self.world_size
         self._place[0], self._place[1] = (epoch + 1, 0) if done else (epoch, batch)
 
     def _identity(self) -> dict[str, Any]:
@@ -167,6 +180,8 @@ class FMRIStream(IterableDataset[dict[str, Any]]):
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
-            "world_size": self.world_size,
             "windows": np.diff(self.windows.offsets).tolist(),
         }
+
+
+FMRIStream = WindowStream

@@ -1,0 +1,352 @@
+"""What an adapter makes of a model: it predicts, and is kept as a file of the adapter's own weights."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import neurokern
+from neurokern.adapters.heads import Head
+from neurokern.adapters.low_rank import add_low_rank, low_rank_parameters, merge_low_rank
+from neurokern.adapters.session_encoder import SessionEncoder
+from neurokern.adapters.shared_space import SubjectInput
+from neurokern.adapters.support import Inputs, as_inputs
+from neurokern.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    check_format,
+    read_json,
+    read_tensors,
+    replace_checkpoint,
+    sha256_of,
+    write_json,
+)
+
+__all__ = ["AdaptedModel", "Pipeline"]
+
+FORMAT = "neurokern-adapter"
+FORMAT_VERSION = 1
+_ROWS_AT_ONCE = 256
+
+
+class Pipeline(nn.Module):
+    """An input layer, an encoder and a head, one after the other."""
+
+    def __init__(self, front: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.front, self.encoder, self.head = front, encoder, head
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs ``(samples, ...)`` to outputs ``(samples, ...)``."""
+        for part in (self.front, self.encoder):
+            inputs = part(inputs.to(dtype_of(part, inputs.dtype)))
+        return self.head(inputs.to(dtype_of(self.head, inputs.dtype)))
+
+
+def dtype_of(module: nn.Module, otherwise: torch.dtype) -> torch.dtype:
+    """Return the type of a module's weights, or ``otherwise`` where it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), otherwise)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What has to be built before weights can be loaded; plain values that JSON can hold."""
+
+    head: dict[str, Any] | None = None
+    front: dict[str, Any] | None = None
+    low_rank: dict[str, Any] | None = None
+    session: dict[str, str] | None = None
+
+    def build(self, model: nn.Module, *, copied: bool = True) -> Pipeline:
+        """Return a pipeline around a copy of the model, or around the model itself."""
+        encoder = model
+        if self.session is not None and not isinstance(model, SessionEncoder):
+            encoder = SessionEncoder(model, **self.session)  # type: ignore[arg-type]
+        like = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
+        if copied:
+            encoder = copy.deepcopy(encoder)
+        if self.low_rank is not None:
+            add_low_rank(encoder, **self.low_rank)
+        # Beside an encoder of half precision, what learns stays in single precision.
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        front, head = (part.to(like.device, dtype) for part in self.added())
+        return Pipeline(front, encoder, head)
+
+    def added(self) -> tuple[nn.Module, nn.Module]:
+        """Return a new input layer and a new head."""
+        front = nn.Identity() if self.front is None else SubjectInput(**self.front)
+        return front, nn.Identity() if self.head is None else Head(**self.head)
+
+    def check_sizes(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise a ValueError unless input layer and head have the shapes of the stored ones.
+
+        They are built on the meta device, where absurd sizes take no memory.
+        """
+        with torch.device("meta"):
+            parts = dict(zip(("front", "head"), self.added(), strict=True))
+        for part, module in parts.items():
+            for name, value in module.state_dict().items():
+                stored = tensors.get(f"{part}.{name}")
+                if stored is None or stored.shape != value.shape:
+                    has = "nothing" if stored is None else f"shape {tuple(stored.shape)}"
+                    raise ValueError(
+                        f"{part}.{name} must have shape {tuple(value.shape)}, the file has {has}"
+                    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AdaptedModel:
+    """A model with an adapter on it.
+
+    Attributes
+    ----------
+    pipeline : nn.Module
+        Input layer, encoder and head, in evaluation mode. The encoder is a copy where the adapter changes it.
+    adapter : str
+        Name of the adapter.
+    classes : array or None
+        Labels, where classes are predicted.
+    n_trainable : int
+        Numbers that were fitted.
+    seconds : float
+        Of fitting, with the choice of epochs and learning rate.
+    chosen : dict
+        What was chosen on the support set: epochs, learning rate, held-out loss.
+    fitted_on : nn.Module or str
+        The encoder before adaptation, or the SHA-256 of its weights.
+    """
+
+    pipeline: Pipeline
+    adapter: str
+    structure: Structure
+    own_names: tuple[str, ...]
+    fitted_on: nn.Module | str
+    classes: np.ndarray | None = None
+    n_trainable: int = 0
+    seconds: float = 0.0
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """SHA-256 of the weights of the encoder that the adapter was fitted on."""
+        return self.fitted_on if isinstance(self.fitted_on, str) else fingerprint(self.fitted_on)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The model, adapted."""
+        return self.pipeline.encoder
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits, values or embeddings, with gradients; inputs on the model's device."""
+        return self.pipeline(inputs)
+
+    __call__ = forward
+
+    @torch.inference_mode()
+    def outputs(self, inputs: Inputs) -> Tensor:
+        """Return logits, values or embeddings on the CPU, without a graph for gradients."""
+        values, _ = as_inputs("AdaptedModel", inputs)
+        device = next((p.device for p in self.pipeline.parameters()), torch.device("cpu"))
+        self.pipeline.eval()
+        chunks = [self.pipeline(rows.to(device)).cpu() for rows in values.split(_ROWS_AT_ONCE)]
+        return torch.cat(chunks)
+
+    def predict(self, inputs: Inputs) -> np.ndarray | Tensor:
+        """Return labels as an array of shape (samples,), or values or embeddings as a tensor."""
+        outputs = self.outputs(inputs)
+        return outputs if self.classes is None else self.classes[outputs.argmax(1).numpy()]
+
+    def predict_proba(self, inputs: Inputs) -> Tensor:
+        """Return the softmax of the logits, ``(samples, classes)``; ValueError where values are predicted."""
+        if self.classes is None:
+            raise ValueError("AdaptedModel.predict_proba: this adapter predicts values, not classes")
+        return self.outputs(inputs).softmax(1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the adapter's own weights: those of input layer and head, and all that it changed."""
+        state = self.pipeline.state_dict()
+        return {name: state[name] for name in self.own_names}
+
+    def merge(self) -> nn.Module:
+        """Return a copy of the encoder with low-rank updates added to its weights."""
+        return merge_low_rank(copy.deepcopy(self.encoder))
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the adapter's own weights (safetensors) and what they are (JSON); whole or not at all.
+
+        Raises
+        ------
+        TypeError
+            If the labels are neither text nor numbers.
+        ValueError
+            If ``folder`` exists and holds other things.
+        """
+        description = {
+            "adapter": self.adapter,
+            "structure": {k: v for k, v in vars(self.structure).items() if v is not None},
+            "classes": _plain_classes(self.classes),
+            "n_trainable": self.n_trainable,
+            "seconds": self.seconds,
+            "chosen": dict(self.chosen),
+            "base": self.base,
+        }
+        return write_adapter(folder, description, self.state_dict())
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike[str], model: nn.Module, *, check_base: bool = True
+    ) -> AdaptedModel:
+        """Read an adapter and put it on a copy of the model that it was fitted on.
+
+        Parameters
+        ----------
+        folder : path
+        model : nn.Module
+            The base model; not changed.
+        check_base : bool, default True
+            Refuse a model whose weights are not those that the adapter was fitted on.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder or one of its files is missing.
+        ValueError
+            If a file is cut short, of another format, or does not fit the model.
+        """
+        description, tensors = read_adapter(folder, "")
+        try:
+            structure = Structure(**description["structure"])
+            structure.check_sizes(tensors)
+            classes = description["classes"]
+            names = ("adapter", "n_trainable", "seconds", "chosen")
+            facts = {name: description[name] for name in names} | {"fitted_on": description["base"]}
+            base = fingerprint(Structure(session=structure.session).build(model, copied=False).encoder)
+            pipeline = structure.build(model)
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"AdaptedModel.load: {folder} does not fit the model: {error}") from error
+        if check_base and base != facts["fitted_on"]:
+            raise ValueError(
+                f"AdaptedModel.load: the adapter in {folder} was fitted on a model with other weights; "
+                "load that model, or pass check_base=False"
+            )
+        _check_tensors(tensors, pipeline, str(folder))
+        pipeline.load_state_dict(tensors, strict=False)
+        return cls(
+            pipeline=pipeline.eval(),
+            structure=structure,
+            own_names=tuple(tensors),
+            classes=None if classes is None else np.asarray(classes),
+            **facts,
+        )
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], pipeline: Pipeline, file: str) -> None:
+    """Raise unless every tensor fits the pipeline, and all that the adapter adds is there."""
+    known = pipeline.state_dict()
+    for name, value in tensors.items():
+        if name not in known or known[name].shape != value.shape or known[name].dtype != value.dtype:
+            has = f"{tuple(known[name].shape)}, {known[name].dtype}" if name in known else "nothing"
+            raise ValueError(
+                f"AdaptedModel.load: {name} in {file} is {tuple(value.shape)}, {value.dtype}, where the "
+                f"model has {has}"
+            )
+    updates = {f"encoder.{name}" for name in low_rank_parameters(pipeline.encoder)}
+    added = {name for name in known if name.startswith(("front.", "head."))} | updates
+    if missing := sorted(added - tensors.keys()):
+        raise ValueError(f"AdaptedModel.load: {file} lacks {missing[:4]}")
+
+
+def write_adapter(
+    folder: str | os.PathLike[str], description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Path:
+    """Write the two files of an adapter, whole or not at all."""
+    from safetensors.torch import save_file
+
+    with replace_checkpoint(folder) as temporary:
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(_without_sharing(plain), temporary / WEIGHTS)
+        head = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "versions": {"neurokern": neurokern.__version__, "torch": torch.__version__},
+            "weights_sha256": sha256_of(temporary / WEIGHTS),
+        }
+        write_json(temporary / CONFIG, {**head, **description})
+    return Path(folder)
+
+
+def read_adapter(folder: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the two files of an adapter: of the kind named, or, for "", of one with a structure.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :meth:`AdaptedModel.load`.
+    """
+    path = Path(os.path.abspath(folder))
+    if not path.is_dir():
+        raise FileNotFoundError(f"load: there is no folder {path}")
+    description = read_json(path / CONFIG)
+    check_format(description, path / CONFIG, FORMAT, FORMAT_VERSION)
+    found = description.get("adapter")
+    if (kind and found != kind) or (not kind and "structure" not in description):
+        other = "StitchedModel" if found == "SessionStitch" else "AdaptedModel"
+        raise ValueError(f"load: {path} holds a {found!r} adapter; load it with {other}.load")
+    tensors = read_tensors(path / WEIGHTS)
+    if description.get("weights_sha256") != sha256_of(path / WEIGHTS):
+        raise ValueError(f"load: {path / WEIGHTS} is not the file that {CONFIG} was written with")
+    return description, tensors
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """Return the SHA-256 of a module's weights and their names."""
+    digest = hashlib.sha256()
+    for name, value in encoder.state_dict().items():
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def own_names(pipeline: Pipeline, base: nn.Module) -> tuple[str, ...]:
+    """Names of all weights that the base does not have, or has with other values."""
+    before = base.state_dict()
+    names = []
+    for name, value in pipeline.state_dict().items():
+        plain = name.removeprefix("encoder.")
+        same = name.startswith("encoder.") and plain in before and _same(before[plain], value)
+        if not same:
+            names.append(name)
+    return tuple(names)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.data_ptr() == second.data_ptr() or torch.equal(first, second.to(first.device))
+
+
+def _without_sharing(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor memory of its own; safetensors refuses tied weights, two names of one memory."""
+    seen: set[int] = set()
+    result = {}
+    for name, value in tensors.items():
+        result[name] = value.clone() if value.data_ptr() in seen else value
+        seen.add(value.data_ptr())
+    return result
+
+
+def _plain_classes(classes: np.ndarray | None) -> list[Any] | None:
+    if classes is None:
+        return None
+    values = classes.tolist()
+    if not all(isinstance(value, (str, int, float, bool)) for value in values):
+        raise TypeError(f"AdaptedModel.save: labels must be text or numbers, got {values[:3]}")
+    return values

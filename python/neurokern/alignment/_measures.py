@@ -1,0 +1,66 @@
+"""Similarities of layers and regions in two steps, so that each layer and region is prepared once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neurokern.alignment.cka import cka
+from neurokern.alignment.geo_topological import geo_topological
+from neurokern.alignment.rdm import compute_rdm
+from neurokern.alignment.rdm_comparison import compare_rdms
+from neurokern.alignment.shape import canonical_correlations, procrustes_distance
+
+Named = Mapping[str, Any] | Iterable[tuple[str, Any]]
+Similarity = Callable[[Tensor, Tensor], float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A similarity in two steps, so that each layer and region is prepared once."""
+
+    prepare: Callable[[Tensor], Any]
+    compare: Callable[[Any, Any], Tensor]  # layer (samples, p) with region (times, samples, q): (times,)
+
+
+def by_name(function: str, what: str, values: Named) -> dict[str, Any]:
+    pairs = list(values.items() if isinstance(values, Mapping) else values)
+    names = [str(name) for name, _ in pairs]
+    if not names:
+        raise ValueError(f"{function}: {what} must hold at least one array, got none")
+    if len(set(names)) < len(names):
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{function}: {what} must have different names, got {again!r} twice")
+    return dict(zip(names, (value for _, value in pairs), strict=True))
+
+
+def measure_of(method: str | Similarity, metric: str, comparison: str) -> Measure:
+    if callable(method):
+        function = method
+        return Measure(lambda X: X, lambda X, Y: torch.tensor([float(function(X, y)) for y in Y]).double())
+    if method == "rsa":
+        return Measure(lambda X: compute_rdm(X, metric), lambda a, b: compare_rdms(a, b, comparison))
+    if method == "trsa":
+        return Measure(
+            lambda X: _transformed(compute_rdm(X, metric)), lambda a, b: compare_rdms(a, b, comparison)
+        )
+    if method in ("cka", "debiased-cka"):
+        return Measure(lambda X: X, lambda X, Y: cka(X, Y, debiased=method == "debiased-cka"))
+    if method == "procrustes":
+        return Measure(lambda X: X, lambda X, Y: 1 - procrustes_distance(X, Y).square() / 2)
+    return Measure(lambda X: X, lambda X, Y: torch.stack([_mean_correlation(X, y) for y in Y]))
+
+
+def _transformed(rdms: Tensor) -> Tensor:
+    """Geo-topological RDMs; those with NaN stay NaN."""
+    bad = rdms.isnan().any(-1, keepdim=True)
+    return geo_topological(rdms.masked_fill(bad, 0.0)).masked_fill(bad, math.nan)
+
+
+def _mean_correlation(X: Tensor, Y: Tensor) -> Tensor:
+    return canonical_correlations(X, Y).mean()  # NaN of none

@@ -1,0 +1,176 @@
+"""Batches of M/EEG windows: what is known of their channels, padded; items on demand; packed channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from neurokern.datasets.channels import Channels
+
+__all__ = ["ChannelNames", "ChannelTables", "LazyItems", "PackedChannels", "pack_channels"]
+
+_PADDING = -1
+
+
+class ChannelNames:
+    """Names of a window's channels: a tuple, but one that PyTorch leaves whole when it makes a batch."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._names[i]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __eq__(self, other: object) -> bool:
+        return self._names == (other._names if isinstance(other, ChannelNames) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._names)
+
+    def __repr__(self) -> str:
+        return repr(self._names)
+
+
+def _listed(batch: list[ChannelNames], **_: Any) -> list[ChannelNames]:
+    return batch
+
+
+_collators: dict[Any, Callable[..., Any]] = default_collate_fn_map
+_collators[ChannelNames] = _listed
+
+
+class ChannelTables:
+    """What batches say of channels, for all recordings, padded to the widest."""
+
+    def __init__(self, of: Sequence[Channels]) -> None:
+        self.of = tuple(of)
+        self._sizes = np.array([len(channels) for channels in of])
+        widest = int(self._sizes.max())
+        known = {name for channels in of for name in channels.regions if name}
+        self.region_names = tuple(sorted(known))
+        number = {name: code for code, name in enumerate(self.region_names)}
+        shape = (len(self.of), widest)
+        self._tensors = {
+            "channel_mask": torch.zeros(shape, dtype=torch.bool),
+            "channel_bad": torch.zeros(shape, dtype=torch.bool),
+            "channel_types": torch.full(shape, _PADDING),
+            "positions": torch.full((*shape, 3), torch.nan),
+            "orientations": torch.full((*shape, 3), torch.nan),
+            "regions": torch.full(shape, _PADDING),
+        }
+        for row, channels in enumerate(of):
+            n = len(channels)
+            values: dict[str, Any] = {
+                "channel_mask": np.ones(n, bool),
+                "channel_bad": channels.bad,
+                "channel_types": channels.type_codes,
+                "positions": channels.positions,
+                "orientations": channels.orientations,
+                "regions": np.array([number.get(name, _PADDING) for name in channels.regions], np.int64),
+            }
+            for name, value in values.items():
+                self._tensors[name][row, :n] = torch.from_numpy(np.asarray(value))
+        self._names = [ChannelNames(channels.names) for channels in of]
+
+    def widest(self, recordings: NDArray[np.int64]) -> int:
+        """Return the channels of the widest of these recordings."""
+        return int(self._sizes[recordings].max())
+
+    def of_batch(self, recordings: NDArray[np.int64]) -> dict[str, Any]:
+        """Return what a batch says of its channels."""
+        index, widest = torch.from_numpy(recordings), self.widest(recordings)
+        facts: dict[str, Any] = {
+            name: values[:, :widest].index_select(0, index) for name, values in self._tensors.items()
+        }
+        rows = recordings.tolist()
+        facts["channel_names"] = [self._names[row] for row in rows]
+        facts["frame"] = [self.of[row].frame for row in rows]
+        return facts
+
+
+class LazyItems(Sequence[dict[str, Any]]):
+    """The items of a batch that was read at once; ``collate_windows`` takes the batch as it is."""
+
+    def __init__(self, batch: dict[str, Any]) -> None:
+        self.batch = batch
+        self._items: list[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.batch["signal"])
+
+    def _all(self) -> list[dict[str, Any]]:
+        if self._items is None:
+            columns = {name: _rows(values) for name, values in self.batch.items()}
+            self._items = [
+                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+            ]
+        return self._items
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._all()[i]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._all())
+
+
+def _rows(values: Any) -> list[Any]:
+    if isinstance(values, torch.Tensor):
+        return list(values.tolist()) if values.ndim == 1 else list(values)
+    return list(values)
+
+
+class PackedChannels(NamedTuple):
+    """Channels of all windows of a batch behind each other, without padding.
+
+    Parameters
+    ----------
+    signal : Tensor of shape (total channels, time)
+    cu_seqlens : int32 Tensor of shape (batch + 1,)
+        First channel of each window, and their number, as variable-length attention takes it.
+    window, channel : int64 Tensors of shape (total channels,)
+        Where each comes from in the batch.
+    """
+
+    signal: torch.Tensor
+    cu_seqlens: torch.Tensor
+    window: torch.Tensor
+    channel: torch.Tensor
+
+
+def pack_channels(batch: dict[str, Any], *, by_region: bool = False) -> PackedChannels:
+    """Return a batch's channels without padding; ``batch["positions"][packed.window, packed.channel]`` fits.
+
+    Parameters
+    ----------
+    batch : dict
+        Of :class:`~neurokern.datasets.MEEGWindows`.
+    by_region : bool, default False
+        Channels of one region behind each other within each window, regions in the order of their numbers,
+        those of unknown region last.
+    """
+    mask = batch["channel_mask"]
+    window, channel = mask.nonzero(as_tuple=True)
+    if by_region:
+        regions = batch["regions"][window, channel]
+        regions = torch.where(regions < 0, int(batch["regions"].max()) + 1, regions)
+        order = torch.argsort(window * (int(regions.max()) + 1) + regions, stable=True)
+        window, channel = window[order], channel[order]
+    counts = mask.sum(dim=1)
+    cu_seqlens = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)
+    return PackedChannels(batch["signal"].transpose(1, 2)[window, channel], cu_seqlens, window, channel)

@@ -1,0 +1,463 @@
+"""Windows of EEG, MEG and intracranial recordings, with their channels and what happened in them."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from neurokern._check import check_integer, check_memory, check_number, check_positive
+from neurokern.datasets.bids_run import MEEGRun
+from neurokern.datasets.channels import Channels
+from neurokern.datasets.meeg_batch import ChannelTables, LazyItems
+from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
+from neurokern.ops import _library
+
+if TYPE_CHECKING:
+    from neurokern.extractors.meeg import MEEGExtractor
+
+__all__ = ["MEEGWindows", "as_run"]
+
+NO_CONDITION = -1
+_NAMES = ("subject", "session", "task", "run")
+# What recorders and MNE write beside events: stretches to leave out, and joints.
+_BAD = re.compile(r"(Comment/)?BAD($|[ _])")
+_JOINT = re.compile(r"EDGE |New Segment/")
+
+
+class MEEGWindows(Dataset[dict[str, Any]]):
+    """Windows of recordings as a map-style dataset, for any DataLoader and number of workers.
+
+    Without ``duration`` and ``tmax`` an item is a whole recording. Recordings with other channels, rates or
+    lengths are padded in a batch, with ``channel_mask`` and ``valid`` False where nothing was recorded.
+    ``collate_fn=collate_windows`` takes a batch as it lies in memory, where PyTorch's own copies it.
+
+    Parameters
+    ----------
+    runs : sequence of MEEGRun, path, mne.io.Raw or mne.Epochs; or one of them
+        Recordings: rows of a :class:`~neurokern.datasets.BIDSDataset`, any file that MNE reads, or its
+        objects. Each epoch of :class:`mne.Epochs` is a window.
+    extractor : MEEGExtractor
+    duration : float, optional
+        Seconds of a window.
+    stride : float, optional
+        Seconds from one window to the next; default ``duration``, so that windows touch.
+    events : bool, str or sequence of str, default False
+        Windows at events: all (True), or those of these ``trial_type``. What marks bad stretches (``BAD``,
+        ``BAD_...``, ``Comment/BAD_...``) or joints of files is no event.
+    tmin, tmax : float, optional
+        Seconds from the event to the window's start (default 0) and end; ``tmax`` instead of ``duration``.
+        The sample at ``tmax`` itself is not in it.
+    pad : bool, default False
+        Keep windows that reach beyond their recording: those at events, and a last one. What lies beyond is 0
+        in ``signal`` and False in ``valid``. By default such windows are left out.
+    skip_bad : bool, default True
+        Leave out windows that touch a stretch that an annotation or ``trial_type`` marks as ``BAD`` or
+        ``BAD_...``.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per window: ``recording`` (its number), ``start`` (s), ``condition`` (name or None).
+    offsets : int64 array of shape (n_recordings + 1,)
+        First window of each recording, and the number of windows.
+    conditions : tuple of str
+        Names of ``trial_type``, in the order of their codes.
+    region_names : tuple of str
+        Regions of all channels, sorted; a batch's ``regions`` are numbers into it.
+
+    Raises
+    ------
+    ValueError
+        If options contradict each other, no window fits, or there are no events where they are asked for.
+
+    Warns
+    -----
+    UserWarning
+        If windows at events, or in bad stretches, are left out.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Any] | Any,
+        extractor: MEEGExtractor,
+        *,
+        duration: float | None = None,
+        stride: float | None = None,
+        events: bool | str | Sequence[str] = False,
+        tmin: float = 0.0,
+        tmax: float | None = None,
+        pad: bool = False,
+        skip_bad: bool = True,
+    ) -> None:
+        if isinstance(extractor, type) or not hasattr(extractor, "values"):
+            kind = extractor.__name__ if isinstance(extractor, type) else type(extractor).__name__
+            raise TypeError(f"MEEGWindows: extractor must be an object such as MEEGExtractor(), got {kind}")
+        several = isinstance(runs, Sequence) and not isinstance(runs, str)
+        self.runs = [as_run(run) for run in (runs if several else [runs])]
+        if not self.runs:
+            raise ValueError("MEEGWindows: there are no recordings")
+        self.extractor, self.pad = extractor, bool(pad)
+        self.tmin = check_number("MEEGWindows", "tmin", tmin)
+        self.duration = self._duration(duration, tmax, events, stride)
+        self.stride = None if stride is None else check_positive("MEEGWindows", "stride", stride)
+        self.sfreqs = np.array([extractor.sfreq(run) for run in self.runs])
+        self._n_samples = np.array([extractor.n_samples(run) for run in self.runs])
+        self._events = [_checked_events(run, extractor.events(run)) for run in self.runs]
+        names = {name for table in self._events for name in table["trial_type"] if _is_event(name)}
+        self.conditions = tuple(sorted(names))
+        self._lengths = np.array([self._length(i) for i in range(len(self.runs))])
+        found = [self._places(i, events) for i in range(len(self.runs))]
+        kept = [self._without_bad(i, places) if skip_bad else places for i, (places, _) in enumerate(found)]
+        self.offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+        self._check_count(sum(lost for _, lost in found), sum(len(p) for p, _ in found))
+        self._recording = np.repeat(np.arange(len(self.runs)), [len(table) for table in kept])
+        rows = pd.concat(kept)
+        self._start = rows["start"].to_numpy(np.int64)
+        self._onset = rows["onset"].to_numpy(np.float64)
+        self._condition = rows["condition"].to_numpy(np.int64)
+        self._channels = ChannelTables([extractor.channels(run) for run in self.runs])
+        self.region_names = self._channels.region_names
+        self._names = [{name: run.entities.get(name, "") for name in _NAMES} for run in self.runs]
+
+    @classmethod
+    def from_epochs(cls, epochs: Any, extractor: MEEGExtractor | None = None) -> MEEGWindows:
+        """Return epochs of MNE as windows; without an extractor all their channels, bad ones marked."""
+        from neurokern.extractors.meeg import MEEGExtractor
+
+        return cls([epochs], extractor or MEEGExtractor("all", bads="keep", rename=False))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per window: number of the recording, seconds of its start, name of the condition."""
+        names = np.array([*self.conditions, None], dtype=object)
+        seconds = self._start / self.sfreqs[self._recording]
+        columns = {"recording": self._recording, "start": seconds, "condition": names[self._condition]}
+        return pd.DataFrame(columns)
+
+    def channels(self, recording: int) -> Channels:
+        """Return the channels of a recording, by its number."""
+        return self._channels.of[recording]
+
+    def _duration(
+        self, duration: float | None, tmax: float | None, events: Any, stride: float | None
+    ) -> float | None:
+        if duration is not None and tmax is not None:
+            raise ValueError(f"MEEGWindows: give duration or tmax, not both, got {duration} and {tmax}")
+        if events is False and (tmax is not None or self.tmin):
+            raise ValueError("MEEGWindows: tmin and tmax count from events; give events=True, or duration")
+        if events is not False and stride is not None:
+            raise ValueError(
+                f"MEEGWindows: stride must be left out where windows lie at events, got {stride}"
+            )
+        if tmax is not None:
+            duration = check_number("MEEGWindows", "tmax", tmax) - self.tmin
+            if not duration > 0:
+                raise ValueError(f"MEEGWindows: tmax must lie above tmin, got {tmax} and {self.tmin}")
+        if duration is None and (events is not False or stride is not None):
+            raise ValueError("MEEGWindows: events and stride need duration or tmax, in seconds")
+        return None if duration is None else check_positive("MEEGWindows", "duration", duration)
+
+    def _length(self, i: int) -> int:
+        if _epoch_length(self.runs[i]) is not None:
+            if self.duration is not None:
+                raise ValueError(
+                    "MEEGWindows: each of mne.Epochs is a window; leave duration, tmax and events out"
+                )
+            return int(_epoch_length(self.runs[i]) or 0)
+        if self.duration is None:
+            return int(self._n_samples[i])
+        # 0.3 s at 100 Hz are 30 samples, though 0.3 * 100 is a little less in binary.
+        return max(int(np.floor(self.duration * self.sfreqs[i] + 1e-6)), 1)
+
+    def _places(self, i: int, events: bool | str | Sequence[str]) -> tuple[pd.DataFrame, int]:
+        """Return start, onset and condition of the windows of a recording, and how many reach beyond it."""
+        n, length, sfreq = int(self._n_samples[i]), int(self._lengths[i]), float(self.sfreqs[i])
+        codes = {name: code for code, name in enumerate(self.conditions)}
+        if _epoch_length(self.runs[i]) is not None:
+            starts = np.arange(0, n, length, dtype=np.int64)
+            kinds = [codes.get(name, NO_CONDITION) for name in self._events[i]["trial_type"]]
+            onset = np.full(len(starts), float(self.runs[i].data.times[0]))
+            return pd.DataFrame({"start": starts, "onset": onset, "condition": kinds}), 0
+        if events is False:
+            step = length if self.stride is None else max(round(self.stride * sfreq), 1)
+            starts = at_stride(n, length, step, pad=self.pad)
+            return pd.DataFrame({"start": starts, "onset": 0.0, "condition": NO_CONDITION}), 0
+        chosen = self._chosen(events)
+        table = self._events[i]
+        wanted = np.array([name in chosen for name in table["trial_type"]], dtype=bool)
+        table = table[wanted & np.isfinite(table["onset"].to_numpy())]
+        onsets = table["onset"].to_numpy(np.float64)
+        starts, keep = at_events(onsets, 1 / sfreq, self.tmin, length, n, pad=self.pad)
+        places = pd.DataFrame(
+            {
+                "start": starts,
+                "onset": starts / sfreq - onsets,
+                "condition": [codes[name] for name in table["trial_type"]],
+            }
+        )
+        return places[keep], int((~keep).sum())
+
+    def _chosen(self, events: bool | str | Sequence[str]) -> set[str]:
+        if not self.conditions:
+            raise ValueError("MEEGWindows: events are asked for, no recording has events or annotations")
+        names = self.conditions if events is True else (events,) if isinstance(events, str) else events
+        assert not isinstance(names, bool)
+        unknown = sorted(set(names) - set(self.conditions))
+        if unknown:
+            raise ValueError(
+                f"MEEGWindows: events must be of {', '.join(self.conditions)}, got {', '.join(unknown)}"
+            )
+        return set(names)
+
+    def _without_bad(self, i: int, places: pd.DataFrame) -> pd.DataFrame:
+        table = self._events[i]
+        table = table[np.array([_is_bad(name) for name in table["trial_type"]], dtype=bool)]
+        if not len(table) or _epoch_length(self.runs[i]) is not None:
+            return places
+        begin = places["start"].to_numpy() / self.sfreqs[i]
+        end = begin + self._lengths[i] / self.sfreqs[i]
+        bad_begin, bad_end = (
+            table["onset"].to_numpy(float),
+            (table["onset"] + table["duration"]).to_numpy(float),
+        )
+        touches = ((begin[:, None] < bad_end) & (end[:, None] > bad_begin)).any(axis=1)
+        return places[~touches]
+
+    def _check_count(self, outside: int, inside: int) -> None:
+        skipped = inside - int(self.offsets[-1])
+        lost = [f"{outside} that reach beyond their recording"] if outside else []
+        lost += [f"{skipped} in stretches marked BAD"] if skipped else []
+        if not self.offsets[-1]:
+            seconds = (self._n_samples / self.sfreqs).max()
+            raise ValueError(
+                f"MEEGWindows: no window of {self.duration} s fits into recordings of up to {seconds:g} s"
+                + (f"; left out {' and '.join(lost)}" if lost else "")
+            )
+        if lost:
+            warnings.warn(f"MEEGWindows: left out windows: {' and '.join(lost)}", stacklevel=3)
+
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the recording of each window, and the seconds that it begins and ends at."""
+        recording = self._recording.astype(np.int64)
+        stop = self._start + self._lengths[recording]
+        return recording, self._start / self.sfreqs[recording], stop / self.sfreqs[recording]
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> MEEGWindows:
+        """Return the dataset of some of the windows, in this dataset's order.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Numbers of windows, each at most once.
+        """
+        chosen = sorted_indices("MEEGWindows.select", indices, len(self))
+        part = copy.copy(self)
+        for name in ("_recording", "_start", "_onset", "_condition"):
+            setattr(part, name, getattr(self, name)[chosen])
+        part.offsets = np.searchsorted(part._recording, np.arange(len(self.runs) + 1)).astype(np.int64)
+        return part
+
+    def prepare(self, threads: int = 1) -> MEEGWindows:
+        """Filter and keep all recordings ahead of the first epoch, several at once; return the dataset."""
+        if check_integer("MEEGWindows.prepare", "threads", threads) < 1:
+            raise ValueError(f"MEEGWindows.prepare: threads must be at least 1, got {threads}")
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(self.extractor.prepare, [self.runs[i] for i in np.unique(self._recording)]):
+                pass
+        return self
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return int(self.offsets[-1])
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Return a window.
+
+        Returns
+        -------
+        item : dict
+            ``signal`` (time, channels) float32, SI units; ``valid`` (time,) bool.
+
+            Of each channel: ``channel_mask`` bool (False for padding), ``channel_bad`` bool,
+            ``channel_types`` int64 (places in ``CHANNEL_TYPES``, -1 for padding), ``channel_names`` str,
+            ``positions`` and ``orientations`` (channels, 3) in meters and unit vectors, NaN where unknown,
+            ``regions`` int64, -1 where unknown.
+
+            Of the window: ``frame`` of the positions, ``sfreq`` in Hz, ``condition`` code of the event or -1,
+            ``onset`` seconds from that event to the first sample, ``start`` seconds of the first sample,
+            ``recording`` number, ``subject``, ``session``, ``task``, ``run`` str.
+        """
+        return LazyItems(self.batch([i]))[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> LazyItems:
+        """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
+        return LazyItems(self.batch(indices))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
+        """Return windows as one batch, each read to its place in it: ``signal`` (batch, time, channels), ...
+
+        Parameters
+        ----------
+        indices : sequence of int
+        shared : bool, default False
+            In memory that a worker can hand over without copying.
+        """
+        items = np.asarray(indices, dtype=np.int64)
+        items = np.where(items < 0, items + len(self), items)
+        if not items.size or items.min() < 0 or items.max() >= len(self):
+            raise IndexError(f"MEEGWindows: items must be 0 to {len(self) - 1}, got {list(indices)}")
+        recording, start = self._recording[items], self._start[items]
+        signal, valid = self._read(recording, start, shared)
+        facts = self._channels.of_batch(recording)
+        batch: dict[str, Any] = {"signal": signal, "valid": valid, **facts}
+        sfreq = self.sfreqs[recording]
+        batch["sfreq"] = torch.from_numpy(sfreq)
+        batch["condition"] = torch.from_numpy(self._condition[items])
+        batch["onset"] = torch.from_numpy(self._onset[items])
+        batch["start"] = torch.from_numpy(start / sfreq)
+        batch["recording"] = torch.from_numpy(recording)
+        for name in _NAMES:
+            batch[name] = [self._names[i][name] for i in recording.tolist()]
+        return batch
+
+    def _read(
+        self, recording: NDArray[np.int64], start: NDArray[np.int64], shared: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths, totals = self._lengths[recording], self._n_samples[recording]
+        widest, longest = self._channels.widest(recording), int(lengths.max())
+        shape = (len(recording), longest, widest)
+        first, last = np.maximum(start, 0), np.minimum(start + lengths, totals)
+        before, after = first - start, last - start
+        signal = _empty(shape, shared)
+        out = signal.numpy()
+        values = {i: self.extractor.values(self.runs[i]) for i in np.unique(recording).tolist()}
+        whole = all(v.shape[1] == widest for v in values.values())
+        whole = whole and not before.any() and bool((after == longest).all())
+        if not whole:
+            out[...] = 0
+        rows = zip(
+            recording.tolist(), first.tolist(), last.tolist(), before.tolist(), after.tolist(), strict=True
+        )
+        for place, (i, a, b, x, y) in zip(out, rows, strict=True):
+            source = values[i]
+            if whole:
+                place[...] = source[a:b]
+            else:
+                place[x:y, : source.shape[1]] = source[a:b]
+        for i in values:
+            self.extractor.check_unchanged(self.runs[i])
+        time = np.arange(longest)
+        valid = (time >= before[:, None]) & (time < after[:, None])
+        return signal, torch.from_numpy(valid)
+
+    def to_epochs(self, indices: Sequence[int] | None = None) -> Any:
+        """Return windows as :class:`mne.EpochsArray`: names, types, places and conditions are kept.
+
+        Parameters
+        ----------
+        indices : sequence of int, optional
+            Windows to take; all without. They must be whole, and of the same channels and rate.
+        """
+        from neurokern.datasets.meeg_epochs import epochs_of
+
+        return epochs_of(self, np.arange(len(self)) if indices is None else np.asarray(indices))
+
+
+def as_run(source: Any) -> MEEGRun:
+    """Return a recording of a BIDS folder, a file, or MNE's objects as a run.
+
+    A file in a BIDS folder has its tables; others have what lies in them.
+    """
+    if isinstance(source, MEEGRun):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return _run_of_file(Path(source).absolute())
+    if hasattr(source, "info") and hasattr(source, "ch_names"):
+        # A name of its own: extractors tell recordings apart by their paths.
+        name = Path(f"memory-{uuid.uuid4().hex}")
+        return MEEGRun(path=name, entities={}, metadata={}, events=None, data=source)
+    raise TypeError(
+        "MEEGWindows: a recording must be a run, a path, mne.io.Raw or mne.Epochs, got "
+        f"{type(source).__name__}"
+    )
+
+
+def _run_of_file(path: Path) -> MEEGRun:
+    from neurokern.datasets.bids import BIDSDataset
+    from neurokern.datasets.bids_file import bids_root
+
+    root = bids_root(path)
+    if root is not None and path.parent.name in ("eeg", "meg", "ieeg") and path.exists():
+        runs = BIDSDataset(root, modality=path.parent.name, derivatives="derivatives" in path.parts)
+        for i, other in enumerate(runs.table["path"]):
+            if other == path:
+                run = runs.run(i)
+                assert isinstance(run, MEEGRun)
+                return run
+    return MEEGRun(path=path, entities={}, metadata={}, events=None)
+
+
+def _checked_events(run: MEEGRun, events: pd.DataFrame) -> pd.DataFrame:
+    """Return onset, duration (0 where unknown) and trial_type, or else ``value``, of the events."""
+    missing = {"onset", "duration"} - set(events)
+    if missing:
+        raise ValueError(
+            f"{run.path}: its events must have columns onset and duration, there is no {', '.join(missing)}"
+        )
+    try:
+        onset = events["onset"].to_numpy(dtype=np.float64)
+        duration = np.nan_to_num(events["duration"].to_numpy(dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{run.path}: onset and duration of its events must be seconds or n/a: {error}"
+        ) from None
+    column = next((name for name in ("trial_type", "value") if name in events), None)
+    kinds = ["event"] * len(events) if column is None else [_text(kind) for kind in events[column]]
+    return pd.DataFrame({"onset": onset, "duration": duration, "trial_type": kinds}, dtype=object).astype(
+        {"onset": float, "duration": float}
+    )
+
+
+def _text(kind: object) -> str | None:
+    if pd.isna(kind):  # type: ignore[call-overload]
+        return None
+    return str(int(kind)) if isinstance(kind, float) and kind.is_integer() else str(kind)
+
+
+def _is_event(name: str | None) -> bool:
+    return name is not None and not _BAD.match(name) and not _JOINT.match(name)
+
+
+def _is_bad(name: str | None) -> bool:
+    return name is not None and _BAD.match(name) is not None
+
+
+def _epoch_length(run: MEEGRun) -> int | None:
+    return len(run.data.times) if hasattr(run.data, "event_id") else None
+
+
+def _empty(shape: tuple[int, int, int], shared: bool) -> torch.Tensor:
+    n_values = shape[0] * shape[1] * shape[2]
+    check_memory("MEEGWindows", "a batch", 4 * n_values, "take fewer or shorter windows")
+    if shared and n_values:
+        storage = torch.UntypedStorage._new_shared(4 * n_values)
+        return torch.empty(0, dtype=torch.float32).set_(storage).view(shape)
+    signal = torch.empty(shape, dtype=torch.float32)
+    _library.core.advise_huge_pages(signal.data_ptr(), signal.nbytes)
+    return signal

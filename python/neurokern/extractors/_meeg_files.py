@@ -1,0 +1,325 @@
+"""Recordings as MNE reads them, with the tables of BIDS applied; sizes are checked before MNE looks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neurokern.datasets.channels import DATA_TYPES, Channels, channel_name
+
+if TYPE_CHECKING:
+    from neurokern.datasets.bids_run import MEEGRun
+
+QUIET = "ERROR"  # what MNE logs is said by us where it matters
+_BIDS_TYPES = {
+    "EEG": "eeg", "EOG": "eog", "VEOG": "eog", "HEOG": "eog", "ECG": "ecg", "EMG": "emg", "SEEG": "seeg",
+    "ECOG": "ecog", "DBS": "dbs", "RESP": "resp", "TRIG": "stim", "STIM": "stim", "GSR": "gsr",
+    "TEMP": "temperature", "PUPIL": "pupil", "EYEGAZE": "eyegaze", "MISC": "misc", "AUDIO": "misc",
+    "REF": "misc", "PD": "misc", "ADC": "misc", "DAC": "misc", "OTHER": "misc", "SYSCLOCK": "syst",
+}  # fmt: skip
+_METERS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
+_ENDS = 1 << 16
+_DEVICE, _HEAD = 1, 4  # FIFF codes of coordinate frames
+
+
+def import_mne() -> Any:
+    """Return MNE, or raise with the extra that brings it."""
+    try:
+        import mne
+    except ImportError as error:
+        raise ImportError(
+            f"EEG and MEG are read through MNE-Python, which is not here ({error}); "
+            "install it with `pip install 'neurokern[eeg]'`"
+        ) from None
+    return mne
+
+
+def open_raw(run: MEEGRun) -> Any:
+    """Return the recording as MNE opens it, signals left in the file, tables applied.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there, or a link to nowhere.
+    ValueError
+        If it is cut short, or MNE cannot read it.
+    """
+    mne = import_mne()
+    if run.data is not None:
+        raw = run.data.copy()
+    else:
+        _check_there(run.path)
+        check_size(run.path)
+        try:
+            raw = mne.io.read_raw(run.path, preload=False, verbose=QUIET)
+        except MemoryError:
+            raise
+        except Exception as error:  # its readers raise a dozen kinds, struct.error and UnboundLocalError too
+            raise ValueError(
+                f"{run.path}: cannot be read as a recording: {type(error).__name__}: {error}"
+            ) from error
+    _check_rate(run, raw)
+    if run.channels is not None:
+        _apply_channels(run, raw, run.channels)
+    return raw
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        if path.is_symlink():
+            raise FileNotFoundError(
+                f"{path} is a link to nowhere; fetch it first, with `datalad get` for instance"
+            )
+        raise FileNotFoundError(f"no such recording: {path}")
+
+
+def check_size(path: Path) -> None:
+    """Raise if an EDF, BDF or BrainVision file holds less than its header tells."""
+    ending = path.suffix.lower()
+    if ending in (".edf", ".bdf"):
+        _check_edf(path, 3 if ending == ".bdf" else 2)
+
+
+def _check_edf(path: Path, sample_bytes: int) -> None:
+    """Compare the size with the records of the header; -1 of them: it was never closed, and is believed."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        fixed = file.read(256)
+        try:
+            n_header, n_records, n_signals = int(fixed[184:192]), int(fixed[236:244]), int(fixed[252:256])
+        except ValueError:
+            raise ValueError(
+                f"{path}: header must be that of EDF or BDF; its numbers cannot be read"
+            ) from None
+        if n_signals < 1 or n_header != 256 * (n_signals + 1):
+            raise ValueError(
+                f"{path}: header must have 256 bytes and 256 for each signal, got {n_header} bytes"
+            )
+        if n_header > size:
+            raise ValueError(f"{path}: is cut short in its header: {size} of {n_header} bytes")
+        file.seek(256 + n_signals * 216)
+        try:
+            per_record = [int(file.read(8)) for _ in range(n_signals)]
+        except ValueError:
+            raise ValueError(f"{path}: samples per record cannot be read in its header") from None
+    record = sum(per_record) * sample_bytes
+    if min(per_record) < 0 or record <= 0:
+        raise ValueError(f"{path}: samples per record must be positive, got {min(per_record)}")
+    if n_records >= 0 and size < n_header + n_records * record:
+        whole = (size - n_header) // record
+        raise ValueError(f"{path}: is cut short: {whole} of {n_records} records of {record} bytes are there")
+
+
+def _check_rate(run: MEEGRun, raw: Any) -> None:
+    told = run.metadata.get("SamplingFrequency")
+    if isinstance(told, (int, float)) and not math.isclose(told, raw.info["sfreq"], rel_tol=1e-3):
+        warnings.warn(
+            f"{run.path.name}: SamplingFrequency of its sidecar is {told} Hz, of the file "
+            f"{raw.info['sfreq']:g} Hz; the file is believed",
+            stacklevel=3,
+        )
+
+
+def _apply_channels(run: MEEGRun, raw: Any, table: pd.DataFrame) -> None:
+    """Take types and bad channels from the table, matched by name."""
+    rows = _rows_by_name(list(raw.ch_names), [str(name) for name in table["name"]])
+    if not rows:
+        raise ValueError(
+            f"{run.path}: no name of its _channels.tsv ({', '.join(table['name'][:4])}, ...) is one of the "
+            f"file's ({', '.join(raw.ch_names[:4])}, ...)"
+        )
+    missing = len(raw.ch_names) - len(rows)
+    if missing or len(rows) < len(table):
+        warnings.warn(
+            f"{run.path.name}: {missing} channels of the file are not in its _channels.tsv, and "
+            f"{len(table) - len(rows)} of the table not in the file; those keep the file's type",
+            stacklevel=4,
+        )
+    kinds = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    types = {}
+    for name, row in rows.items():
+        wanted = _BIDS_TYPES.get(str(table["type"][row]).upper()) if "type" in table else None
+        if wanted is not None and wanted != kinds[name]:
+            types[name] = wanted
+    if types:
+        raw.set_channel_types(types, on_unit_change="ignore", verbose=QUIET)
+    if "status" in table:
+        bad = [name for name, row in rows.items() if table["status"][row].lower() == "bad"]
+        raw.info["bads"] = [name for name in raw.ch_names if name in {*raw.info["bads"], *bad}]
+
+
+def _rows_by_name(names: list[str], listed: list[str]) -> dict[str, int]:
+    """Return the table's row of each channel, by its name, or else by its name in the 10-05 system."""
+    exact = {name: row for row, name in reversed(list(enumerate(listed)))}
+    alike = {channel_name(name): row for row, name in reversed(list(enumerate(listed)))}
+    found = {name: exact.get(name, alike.get(channel_name(name))) for name in names}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def describe_channels(run: MEEGRun, raw: Any, *, rename: bool, regions: str | None) -> Channels:
+    """Return what file and tables say of all channels; positions of a table go before the file's."""
+    info = raw.info
+    types = tuple(raw.get_channel_types())
+    names = tuple(raw.ch_names)
+    positions, orientations, frame = _from_info(info)
+    if run.electrodes is not None and not {"mag", "grad"} & set(types):
+        positions, frame = _from_table(run, names, types)
+    given = names
+    if rename:
+        changed = [channel_name(n) if kind == "eeg" else n for n, kind in zip(names, types, strict=True)]
+        given = tuple(
+            new if changed.count(new) == 1 else old for old, new in zip(names, changed, strict=True)
+        )
+    return Channels(
+        names=given,
+        types=types,
+        positions=positions.astype(np.float32),
+        orientations=orientations.astype(np.float32),
+        frame=frame if np.isfinite(positions).any() else "",
+        bad=np.array([name in info["bads"] for name in names], dtype=bool),
+        regions=_regions(run, names, regions),
+    )
+
+
+def _from_info(info: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    n = len(info["chs"])
+    positions, orientations = np.full((n, 3), np.nan), np.full((n, 3), np.nan)
+    turn = info["dev_head_t"]
+    frames = {int(ch["coord_frame"]) for ch in info["chs"]}
+    for row, channel in enumerate(info["chs"]):
+        place, normal = np.array(channel["loc"][:3], float), np.array(channel["loc"][9:12], float)
+        if not place.any() or not np.isfinite(place).all():
+            continue  # MNE's word for unknown
+        in_device = int(channel["coord_frame"]) == _DEVICE
+        if in_device and turn is not None:
+            place = turn["trans"][:3, :3] @ place + turn["trans"][:3, 3]
+            normal = turn["trans"][:3, :3] @ normal
+        positions[row] = place
+        if in_device and np.isclose(np.linalg.norm(normal), 1, atol=1e-2):
+            orientations[row] = normal
+    known = _HEAD in frames or (_DEVICE in frames and turn is not None)
+    return positions, orientations, "head" if known else "device" if _DEVICE in frames else "unknown"
+
+
+def _from_table(
+    run: MEEGRun, names: tuple[str, ...], types: tuple[str, ...]
+) -> tuple[NDArray[np.float64], str]:
+    """Return the positions of electrodes in meters, NaN without one, and their coordinate system."""
+    assert run.electrodes is not None
+    table, positions = run.electrodes, np.full((len(names), 3), np.nan)
+    rows = _rows_by_name(list(names), [str(name) for name in table["name"]])
+    missing = [axis for axis in "xyz" if axis not in table]
+    if missing:
+        raise ValueError(
+            f"{run.path}: its _electrodes.tsv must have columns x, y and z; {missing} are missing"
+        )
+    values = table[["x", "y", "z"]].replace("", "nan").apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    system, unit = _coordinates(run)
+    for at, name in enumerate(names):
+        if name in rows:
+            positions[at] = values[rows[name]] * unit
+    return positions, system
+
+
+def _coordinates(run: MEEGRun) -> tuple[str, float]:
+    """Return the name of the coordinate system, and the meters of its unit."""
+    fields = run.coordinates
+    kinds = ("EEG", "iEEG", "MEG")
+    system = next(
+        (fields[f"{k}CoordinateSystem"] for k in kinds if f"{k}CoordinateSystem" in fields), "unknown"
+    )
+    unit = next((fields[f"{k}CoordinateUnits"] for k in kinds if f"{k}CoordinateUnits" in fields), None)
+    if unit in _METERS:
+        return str(system), _METERS[unit]
+    warnings.warn(
+        f"{run.path.name}: the unit of its electrodes' positions must be m, cm or mm in a _coordsystem.json, "
+        f"got {unit!r}; positions are left unknown",
+        stacklevel=4,
+    )
+    return str(system), math.nan
+
+
+def _regions(run: MEEGRun, names: tuple[str, ...], column: str | None) -> tuple[str, ...]:
+    if column is None:
+        return ("",) * len(names)
+    for table in (run.channels, run.electrodes):
+        if table is not None and column in table:
+            rows = _rows_by_name(list(names), [str(name) for name in table["name"]])
+            return tuple(str(table[column][rows[name]]) if name in rows else "" for name in names)
+    raise ValueError(
+        f"{run.path}: regions must be a column of its _channels.tsv or _electrodes.tsv, got {column!r}"
+    )
+
+
+def annotated_events(raw: Any) -> pd.DataFrame:
+    """Return the file's annotations as ``onset`` from the first sample, ``duration`` and ``trial_type``."""
+    notes = raw.annotations
+    onset = np.asarray(notes.onset, dtype=np.float64)
+    if notes.orig_time is not None:
+        onset = onset - raw.first_time
+    columns = {"onset": onset, "duration": notes.duration, "trial_type": [str(d) for d in notes.description]}
+    return pd.DataFrame(columns)
+
+
+def files_of(run: MEEGRun, raw: Any) -> tuple[Path, ...]:
+    """Return the files that hold the recording: header, signals, and what else MNE names."""
+    found = {run.path, *(Path(name) for name in raw.filenames if name is not None)}
+    return tuple(sorted(found))
+
+
+def signature(files: tuple[Path, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Return what changes when a file is written again."""
+    states = [file.stat() for file in files]
+    return tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
+
+
+def content_of(files: tuple[Path, ...]) -> str:
+    """Return what tells these files' content from others': size, time of writing and both ends of each."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        state = file.stat()
+        digest.update(f"{state.st_size} {state.st_mtime_ns}".encode())
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest.update(os.pread(stream.fileno(), _ENDS, 0))
+                digest.update(os.pread(stream.fileno(), _ENDS, max(state.st_size - _ENDS, 0)))
+    return digest.hexdigest()
+
+
+def pick_rows(run: MEEGRun, channels: Channels, original: list[str], picks: Any) -> list[int]:
+    """Return the rows of the channels to take, in the file's order for types, as given for names."""
+    if isinstance(picks, str) and picks in ("data", "all"):
+        rows = [i for i, kind in enumerate(channels.types) if picks == "all" or kind in DATA_TYPES]
+    else:
+        wanted = [picks] if isinstance(picks, str) else [str(name) for name in picks]
+        by_name = {name: i for names in (original, channels.names) for i, name in enumerate(names)}
+        if all(name in channels.types or name in _ALL_TYPES for name in wanted):
+            rows = [i for i, kind in enumerate(channels.types) if kind in _with_meg(wanted)]
+        else:
+            places = [by_name.get(name, by_name.get(channel_name(name))) for name in wanted]
+            gone = [name for name, row in zip(wanted, places, strict=True) if row is None]
+            if gone:
+                raise ValueError(
+                    f"{run.path}: picks must be names or types of its channels, there is no "
+                    f"{', '.join(gone[:5])}; there are {', '.join(channels.names[:8])}, ..."
+                )
+            rows = [row for row in places if row is not None]
+    if not rows:
+        counts = {kind: channels.types.count(kind) for kind in dict.fromkeys(channels.types)}
+        raise ValueError(f"{run.path}: picks={picks!r} leaves no channel; there are {counts}")
+    return rows
+
+
+_ALL_TYPES = frozenset(_BIDS_TYPES.values()) | frozenset(DATA_TYPES) | {"meg", "ref_meg"}
+
+
+def _with_meg(wanted: list[str]) -> set[str]:
+    return {*wanted, "mag", "grad"} if "meg" in wanted else set(wanted)
