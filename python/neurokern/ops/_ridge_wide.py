@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,13 @@ _CHUNK_BYTES = 1 << 27  # of a chunk of targets
 _KEPT_BYTES = 1 << 28  # of eigenvectors that are kept between chunks of targets
 
 
+class Predictor(Protocol):
+    """What gives sums of predictions, or of residuals, of some samples."""
+
+    def add_constant(self, ones: Any) -> None: ...
+    def add_sums(self, total: Any, Z: Any, truth: Any | None = None, **options: Any) -> None: ...
+
+
 class TestSums:
     """Sums over test samples, of predictions or of residuals, that the scores of a fold are made of."""
 
@@ -37,7 +44,7 @@ class TestSums:
         self._total: Any = None
         self._n_targets = n_targets
 
-    def add(self, operator: Operator, Z: Any, truth: Any, ones: Any, *, residuals: bool = False) -> None:
+    def add(self, operator: Predictor, Z: Any, truth: Any, ones: Any, *, residuals: bool = False) -> None:
         """Add the samples of an operator; with ``residuals`` it gives predictions less the truth."""
         self._residuals = residuals
         if self._skeleton.complete:
