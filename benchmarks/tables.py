@@ -251,6 +251,24 @@ def decode_nifti_memory_table(results: dict[str, list[Line]]) -> str:
     return markdown("MB of private memory | output | ours, beyond it | peers, with their output", rows)
 
 
+def training_step_table(results: dict[str, list[Line]]) -> str:
+    """Return the share of each phase in a step; a phase's ratio is that share."""
+    rows = []
+    for workload, candidates in by_workload(results["training_step"]).items():
+        whole, *phases = candidates
+        shares = {line["candidate"]: line["ratio"] for line in phases}
+        rows.append(
+            [
+                workload,
+                f"{whole['timing']['median'] * 1e3:.0f}",
+                *(f"{share:.1%}" for share in shares.values()),
+                f"{shares['read'] + shares['mask']:.1%}",
+            ]
+        )
+    header = "workload | ms a step | read | mask | forward | loss | backward | optimizer | read and mask"
+    return markdown(header, rows) + "\n\n" + machine(results["training_step"])
+
+
 def reached(goal: Goal, results: dict[str, list[Line]]) -> Line | None:
     """Return the peer's line, on the largest input that has one; of several peers, the fastest."""
     shorter = re.compile(re.escape(goal.workload) + r", [\d.]+ million spikes")
@@ -291,6 +309,7 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "bids_windows": functools.partial(times_table, "bids_windows"),
     "meeg_windows": functools.partial(times_table, "meeg_windows"),
     "solve_ridge": solve_ridge_table,
+    "training_step": training_step_table,
 }
 
 
@@ -304,6 +323,7 @@ MEASURED = (
     "bids_windows",
     "meeg_windows",
     "solve_ridge",
+    "training_step",
 )
 
 

@@ -219,6 +219,21 @@ def test_every_step_masks_windows_by_numbers_of_its_own(
 # ---- one seed, one result ----
 
 
+def test_windows_with_schemes_of_their_own_train_alike_in_whole_batches_and_parts(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    model = MtMConfig.modern(**TINY, dropout=0.0, input_dropout=0.0)
+    masking = Masking(scheme_choice="window", region_choice="sample")
+    config = dataclasses.replace(SHORT, masking=masking, reduction="mean", max_steps=4, validate_every=2)
+    whole = trainer_of(sessions, tmp_path / "whole", config, model)
+    in_parts = trainer_of(
+        sessions, tmp_path / "parts", dataclasses.replace(config, micro_batch_size=3), model
+    )
+    losses = [trainer.fit()["validation_loss"].to_numpy() for trainer in (whole, in_parts)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert losses[0][-1] != losses[0][0]
+
+
 def test_one_seed_gives_one_result_bit_for_bit_and_another_seed_another(
     sessions: Sessions, tmp_path: Path
 ) -> None:

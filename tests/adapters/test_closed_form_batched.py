@@ -221,10 +221,25 @@ def test_gradients_through_the_head_are_those_of_finite_differences(shape, fit_i
 
 def test_the_head_answers_as_the_probe_of_its_penalty():
     features, labels = episodes(3, 4, 25, 3)
+    centered = features - features.mean(1, keepdims=True)
+    features = features / np.square(centered).sum(2).mean(1)[:, None, None] ** 0.5
     head = RidgeHead(0.3).double()
     outputs = head(torch.from_numpy(features), torch.from_numpy(labels), torch.from_numpy(features))
     wanted = RidgeProbe(0.3).fit_batched(features, labels).decision_function_batched(features)
     np.testing.assert_allclose(outputs.detach(), wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_half_precision_features_are_solved_in_float32(dtype):
+    torch.manual_seed(0)
+    support, query = torch.randn(2, 6, 4).to(dtype), torch.randn(2, 3, 4).to(dtype)
+    support.requires_grad_()
+    labels = torch.arange(6).remainder(2).expand(2, -1)
+    outputs = RidgeHead()(support, labels, query)
+    assert outputs.dtype == torch.float32
+    outputs.sum().backward()
+    assert support.grad.dtype == dtype
+    assert torch.isfinite(support.grad).all()
 
 
 def test_features_learn_to_be_read_out_from_few_samples():

@@ -260,6 +260,24 @@ def test_batch_statistics_stay_where_the_normalization_is_frozen_and_move_where_
     assert "encoder.batch_norm.running_mean" in learned.state_dict()
 
 
+def test_new_weights_learn_faster_than_pretrained_ones():
+    support = Support.of(*samples())
+    slow = replace(QUICK, encoder_factor=1e-6)
+    reset = ResetTuning(reset=["read_in"], alone=3, options=slow).fit(encoder(), support).encoder
+    with torch.random.fork_rng([]):
+        torch.manual_seed(slow.seed)
+        start = ResetTuning(reset=["read_in"], options=replace(slow, blind_epochs=0))
+        drawn = start.fit(encoder(), support).encoder
+    moved = [
+        float((after - before).abs().max().detach())
+        for after, before in (
+            (reset.read_in.weight, drawn.read_in.weight),
+            (reset.layers[0].up.weight, encoder().layers[0].up.weight),
+        )
+    ]
+    assert moved[0] > 1e-3 > 1e-5 > moved[1]
+
+
 def test_gradual_unfreezing_thaws_from_the_last_layer_and_only_in_time():
     support = Support.of(*samples())
     short = replace(QUICK, blind_epochs=5)

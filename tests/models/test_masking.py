@@ -207,6 +207,8 @@ def test_region_schemes_without_regions_are_an_error(batch: SpikeBatch) -> None:
         ({"causal_targets": "future"}, "causal_targets must be one of"),
         ({"region_choice": "trial"}, "region_choice must be one of"),
         ({"patch_size": 0}, "patch_size must be at least 1"),
+        ({"scheme_choice": "trial"}, "scheme_choice must be one of"),
+        ({"scheme_choice": "window", "schemes": ("neuron", "random-token")}, "has no 'random-token'"),
     ],
 )
 def test_wrong_options_name_the_field(wrong: dict[str, object], message: str) -> None:

@@ -45,7 +45,7 @@ class FineTuneOptions:
         Of what the adapter adds. Of several, the one with the lowest loss on held-out support samples is
         taken.
     encoder_factor : float, default 0.1
-        The encoder's own weights learn at ``encoder_factor * learning_rate``.
+        The encoder's pretrained weights learn at ``encoder_factor * learning_rate``.
     weight_decay : float, default 0.01
         AdamW's, on matrices only.
     max_epochs : int, default 100

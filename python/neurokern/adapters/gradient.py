@@ -158,6 +158,10 @@ class GradientAdapter:
         """When which of the encoder's own parameters begin to learn: (epoch, names)."""
         return []
 
+    def _starts_anew(self, stage: int) -> bool:
+        """Whether a stage's parameters are drawn anew, and learn as fast as the head does."""
+        return False
+
     def _prepare(self, pipeline: Pipeline) -> None:
         """Change the pipeline before it is trained, under the seed of the options."""
 
@@ -246,9 +250,9 @@ class GradientAdapter:
         added += low_rank_parameters(pipeline.encoder).values()
         stages = [Stage(0, tuple(added))] if added else []
         own = dict(pipeline.encoder.named_parameters())
-        for epoch, chosen in names:
-            found = tuple(own[name] for name in chosen)
-            stages.append(Stage(epoch, found, self.options.encoder_factor))
+        for number, (epoch, chosen) in enumerate(names):
+            factor = 1.0 if self._starts_anew(number) else self.options.encoder_factor
+            stages.append(Stage(epoch, tuple(own[name] for name in chosen), factor))
         return stages
 
     def _start_head(

@@ -201,6 +201,9 @@ class ResetTuning(GradientAdapter):
         joining = match_names("ResetTuning", names, self.then) if self.then else []
         return [(0, first), (self.alone, [name for name in joining if name not in first])]
 
+    def _starts_anew(self, stage: int) -> bool:
+        return stage == 0
+
     def _prepare(self, pipeline: Pipeline) -> None:
         for name, module in modules_by_name("ResetTuning", pipeline.encoder, self._reset_patterns()).items():
             reset_module(module, name)
@@ -240,6 +243,9 @@ class FromScratch(GradientAdapter):
 
     def _stages(self, encoder: nn.Module) -> Stages:
         return [(0, [name for name, _ in encoder.named_parameters()])]
+
+    def _starts_anew(self, stage: int) -> bool:
+        return True
 
     def _prepare(self, pipeline: Pipeline) -> None:
         make_model = self.make_model

@@ -32,7 +32,9 @@ class Masking:
     Parameters
     ----------
     schemes : tuple of str
-        One is drawn for each batch, all equally likely.
+        One is drawn for each batch or window, all equally likely.
+    scheme_choice : {"batch", "window"}
+        Whether a batch has one scheme (published) or each of its windows its own.
     ratio : float or (float, float)
         Share of units ("neuron", "intra-region"), bins ("temporal"), entries ("random") or patches of a bin
         ("random-token", published for NDT2) to hide. A pair is a range from which each batch draws.
@@ -52,6 +54,7 @@ class Masking:
     """
 
     schemes: tuple[str, ...] = SCHEMES
+    scheme_choice: Literal["batch", "window"] = "batch"
     ratio: float | tuple[float, float] = 0.3
     causal_ratio: float = 0.6
     causal_targets: Literal["bins", "random-cut", "last-bins"] = "bins"
@@ -76,6 +79,9 @@ class Masking:
         if check_integer("Masking", "patch_size", self.patch_size) < 1:
             raise ValueError(f"Masking: patch_size must be at least 1, got {self.patch_size}")
         check_choice("Masking", "causal_targets", self.causal_targets, ("bins", "random-cut", "last-bins"))
+        check_choice("Masking", "scheme_choice", self.scheme_choice, ("batch", "window"))
+        if self.scheme_choice == "window" and "random-token" in self.schemes:
+            raise ValueError("Masking: scheme_choice 'window' has no 'random-token'; leave that scheme out")
         check_choice("Masking", "region_choice", self.region_choice, ("batch", "sample"))
 
     @classmethod

@@ -27,7 +27,9 @@ class FailedBatch:
 
     Attributes
     ----------
-    session, scheme : str
+    session : str
+    scheme : str or tuple of str
+        One for the batch, or one for each window.
     step : int
         Number of the step, counted from 0.
     windows : tuple of int
@@ -41,7 +43,7 @@ class FailedBatch:
     """
 
     session: str
-    scheme: str
+    scheme: str | tuple[str, ...]
     step: int
     windows: tuple[int, ...]
     counts: Tensor
@@ -50,7 +52,7 @@ class FailedBatch:
 
 
 def write_failed_batches(
-    folder: Path, step: int, batches: Sequence[tuple[str, SpikeBatch, MaskedWindows]]
+    folder: Path, step: int, batches: Sequence[tuple[str | list[str], SpikeBatch, MaskedWindows]]
 ) -> None:
     """Write the batches of a step, each with its scheme and its masks, into an existing folder."""
     tensors, values = {}, []
@@ -89,7 +91,7 @@ def read_failed_batches(folder: str | os.PathLike[str]) -> list[FailedBatch]:
         return [
             FailedBatch(
                 session=str(batch["session"]),
-                scheme=str(batch["scheme"]),
+                scheme=_scheme(batch["scheme"]),
                 step=int(values["step"]),
                 windows=tuple(int(number) for number in batch["windows"]),
                 counts=tensors[f"{place}/counts"],
@@ -102,3 +104,7 @@ def read_failed_batches(folder: str | os.PathLike[str]) -> list[FailedBatch]:
         raise ValueError(
             f"read_failed_batches: {path / VALUES} does not describe batches: {error}"
         ) from error
+
+
+def _scheme(stored: object) -> str | tuple[str, ...]:
+    return tuple(map(str, stored)) if isinstance(stored, list) else str(stored)

@@ -70,6 +70,15 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
+def leave_signals_to_parent(_: int) -> None:
+    """Let a process that reads batches live on: Ctrl-C and schedulers signal it, too, but the step needs it.
+
+    It ends with the process that started it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def is_memory_error(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on a GPU or for a tensor of the CPU."""
     kinds: tuple[type[BaseException], ...] = (MemoryError, torch.cuda.OutOfMemoryError)

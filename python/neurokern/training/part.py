@@ -7,18 +7,22 @@ import torch
 from torch import Tensor
 
 from neurokern.datasets import SpikeBatch
-from neurokern.models.masking import MaskedWindows, draw_scheme, mask_batch
+from neurokern.models.masking import MaskedWindows, draw_scheme, draw_schemes, mask_batch
 from neurokern.training.batches import Part
 from neurokern.training.config import TrainingConfig
 
 
-def scheme_of(part: Part, config: TrainingConfig) -> str:
-    """Return the masking scheme of a part's batch."""
-    return draw_scheme(config.masking.schemes, seed=config.seed, step=part.number)
+def scheme_of(part: Part, config: TrainingConfig) -> str | list[str]:
+    """Return the masking scheme of a part's batch, or of each of the part's windows."""
+    schemes, seed = config.masking.schemes, config.seed
+    if config.masking.scheme_choice == "batch":
+        return draw_scheme(schemes, seed=seed, step=part.number)
+    offset = part.number * config.batch_size + part.first
+    return draw_schemes(schemes, len(part.items), seed=seed, offset=offset)
 
 
 def mask_part(
-    batch: SpikeBatch, part: Part, scheme: str, config: TrainingConfig
+    batch: SpikeBatch, part: Part, scheme: str | list[str], config: TrainingConfig
 ) -> tuple[MaskedWindows, Tensor]:
     """Mask a part; returns the masked windows and the number of targets in the part's whole batch.
 
@@ -29,6 +33,8 @@ def mask_part(
     if part.is_whole:
         masked = mask_batch(batch, scheme, config.masking, seed=config.seed, offset=offset)
         return masked, masked.target_mask.sum()
+    if not isinstance(scheme, str):
+        scheme = draw_schemes(config.masking.schemes, part.n_rows, seed=config.seed, offset=offset)
     masked = mask_batch(_whole(batch, part.n_rows), scheme, config.masking, seed=config.seed, offset=offset)
     rows = slice(part.first, part.first + len(batch))
     hidden = masked.hidden[rows]

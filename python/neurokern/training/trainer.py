@@ -40,6 +40,7 @@ from neurokern.training.interruption import (
     StopRequest,
     TrainingInterrupted,
     TrainingMemoryError,
+    leave_signals_to_parent,
 )
 from neurokern.training.log import Log, Meter
 from neurokern.training.optimizer import frozen_but
@@ -209,6 +210,8 @@ class Trainer:
             parts = [(part, next(loaded)) for part in self.plan.parts(progress.step)]
             n_windows = sum(map(len, self.plan.batches(progress.step)))
             interrupted = self._step(parts)
+            if self.ranks.size == 1:  # several must agree, which they do in the next step
+                interrupted = bool(self.stop.signal)
             progress.seconds += self.meter.add(n_windows, n_windows * self.windows.sessions[0].n_bins)
             self.log.advance()
             if progress.step % every == 0 or progress.step == self.total_steps:
@@ -300,6 +303,7 @@ class Trainer:
             collate_fn=collate_spikes,
             num_workers=self.config.n_workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals_to_parent,
         )
         for batch in loader:
             yield batch.to(self.device, non_blocking=True)
