@@ -92,6 +92,9 @@ GOALS = [
     ),
     Goal("bids_windows", "batches, no workers", "float32 .npy, mapped, Dataset", 2),
     Goal("bids_windows", "five lines, later", "nilearn NiftiMasker + Dataset", 40),
+    Goal("meeg_windows", "epoch of batches", "braindecode windows, lazy", 3),
+    Goal("meeg_windows", "epoch of batches", "np.memmap of the .eeg + transpose", 1),
+    Goal("meeg_windows", "index of a folder", "pybids", 50),
 ]
 
 
@@ -248,6 +251,24 @@ def decode_nifti_memory_table(results: dict[str, list[Line]]) -> str:
     return markdown("MB of private memory | output | ours, beyond it | peers, with their output", rows)
 
 
+def training_step_table(results: dict[str, list[Line]]) -> str:
+    """Return the share of each phase in a step; a phase's ratio is that share."""
+    rows = []
+    for workload, candidates in by_workload(results["training_step"]).items():
+        whole, *phases = candidates
+        shares = {line["candidate"]: line["ratio"] for line in phases}
+        rows.append(
+            [
+                workload,
+                f"{whole['timing']['median'] * 1e3:.0f}",
+                *(f"{share:.1%}" for share in shares.values()),
+                f"{shares['read'] + shares['mask']:.1%}",
+            ]
+        )
+    header = "workload | ms a step | read | mask | forward | loss | backward | optimizer | read and mask"
+    return markdown(header, rows) + "\n\n" + machine(results["training_step"])
+
+
 def reached(goal: Goal, results: dict[str, list[Line]]) -> Line | None:
     """Return the peer's line, on the largest input that has one; of several peers, the fastest."""
     shorter = re.compile(re.escape(goal.workload) + r", [\d.]+ million spikes")
@@ -286,7 +307,9 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "decode_nifti": decode_nifti_table,
     "decode_nifti memory": decode_nifti_memory_table,
     "bids_windows": functools.partial(times_table, "bids_windows"),
+    "meeg_windows": functools.partial(times_table, "meeg_windows"),
     "solve_ridge": solve_ridge_table,
+    "training_step": training_step_table,
 }
 
 
@@ -298,7 +321,9 @@ MEASURED = (
     "decode_nifti",
     "decode_nifti_memory",
     "bids_windows",
+    "meeg_windows",
     "solve_ridge",
+    "training_step",
 )
 
 

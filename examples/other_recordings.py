@@ -39,6 +39,7 @@ from neurokern.evaluation import (
     paired_differences,
     summarize,
 )
+from neurokern.evaluation.tasks import sample_units
 from neurokern.models import Masking, MtM, MtMConfig
 from neurokern.training import Trainer, TrainingConfig
 
@@ -150,9 +151,10 @@ def train(parts: Splits[BinnedSession], steps: int) -> MtM:
 
 def masked_prediction(model: MtM, parts: Splits[BinnedSession], max_units: int | None) -> str:
     """Return bits per spike of model and baselines on the test windows, and what the model adds to each."""
+    scored = sample_units(parts.test.region_index[0], max_units, 0)
     baselines = [
         RidgePredictor.fit(parts.train, parts.validation, TASKS),
-        GLMPredictor.fit(parts.train, parts.validation, TASKS),
+        GLMPredictor.fit(parts.train, parts.validation, TASKS, units=scored),
         UnitMeanPredictor.fit(parts.train),
     ]
     predictors = [MtMPredictor(model, parts.test.session), *baselines]

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SHOWN = {"spikes_to_scores.py": "co-smoothing", "few_shot_on_your_trials.py": "raw counts, ridge"}
+SHOWN = {
+    "spikes_to_scores.py": "co-smoothing",
+    "few_shot_on_your_trials.py": "raw counts, ridge",
+    "align_layers_with_areas.py": "sessions of the shared model: ('session-1',)",
+}
 
 
 def test_every_example_is_run_here():
@@ -18,9 +22,13 @@ def test_every_example_is_run_here():
         "other_recordings.py",
     }  # evaluation/test_masking_ablation.py; below
     tested_elsewhere |= {"task_activation.py", "decode_blocks.py"}  # test_fmri_results.py
+    tested_elsewhere |= {"object_geometry.py", "category_geometry.py"}  # test_alignment_results.py
+    tested_elsewhere |= {"predict_areas.py", "design_from_events.py"}  # test_encoding_results.py
+    tested_elsewhere |= {"few_shot_across_subjects.py", "few_shot_objects.py"}  # test_few_shot_results.py
     # test_encoding_results.py
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py", "responses_to_objects.py"}
     tested_elsewhere |= {"tokens_for_other_models.py"}
+    tested_elsewhere |= {"eeg_to_batches.py"}  # datasets/test_eeg_example.py
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 
 

@@ -17,7 +17,7 @@ from neurokern.adapters import (
     RidgeProbe,
     RidgeReadout,
 )
-from neurokern.adapters.closed_form import _probe
+from neurokern.adapters.closed_form import _episodes, _probe
 from neurokern.ops import solve_ridge
 
 MAKERS = {
@@ -68,6 +68,29 @@ def test_episodes_of_single_and_of_several_samples_of_a_class_mix():
     assert stack.alpha_.tolist() == pytest.approx([probe.alpha_ for probe in alone])
     assert alone[0].alpha_ == 1.0
     np.testing.assert_allclose(stack.weights_, torch.stack([probe.weights_ for probe in alone]), atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4, 30), (8, 5), (1, 12)])
+def test_large_problems_are_solved_alike(shape, monkeypatch):
+    features, labels = episodes(n_per_class=shape[0], n_features=shape[1])
+    targets = np.random.default_rng(1).normal(size=(*labels.shape, 2)) + features[..., :2]
+    small = [RidgeProbe().fit_batched(features, labels), RidgeReadout().fit_batched(features, targets)]
+    monkeypatch.setattr(_episodes, "_LARGEST_SIDE", 1)
+    large = [RidgeProbe().fit_batched(features, labels), RidgeReadout().fit_batched(features, targets)]
+    for one, other in zip(small, large, strict=True):
+        np.testing.assert_allclose(other.weights_, one.weights_, atol=1e-9)
+        np.testing.assert_allclose(other.bias_, one.bias_, atol=1e-9)
+    np.testing.assert_array_equal(large[0].alpha_, small[0].alpha_)
+    np.testing.assert_array_equal(large[1].alphas_, small[1].alphas_)
+
+
+def test_features_of_the_caller_are_left_alone():
+    features, labels = episodes(1)
+    for values in (features[0].copy(), torch.from_numpy(features[0].copy())):
+        for maker in MAKERS.values():
+            maker().fit(values, labels[0])
+        RidgeReadout().fit(values, values[:, :2])
+        np.testing.assert_array_equal(values, features[0])
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 4)])
@@ -221,10 +244,25 @@ def test_gradients_through_the_head_are_those_of_finite_differences(shape, fit_i
 
 def test_the_head_answers_as_the_probe_of_its_penalty():
     features, labels = episodes(3, 4, 25, 3)
+    centered = features - features.mean(1, keepdims=True)
+    features = features / np.square(centered).sum(2).mean(1)[:, None, None] ** 0.5
     head = RidgeHead(0.3).double()
     outputs = head(torch.from_numpy(features), torch.from_numpy(labels), torch.from_numpy(features))
     wanted = RidgeProbe(0.3).fit_batched(features, labels).decision_function_batched(features)
     np.testing.assert_allclose(outputs.detach(), wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_half_precision_features_are_solved_in_float32(dtype):
+    torch.manual_seed(0)
+    support, query = torch.randn(2, 6, 4).to(dtype), torch.randn(2, 3, 4).to(dtype)
+    support.requires_grad_()
+    labels = torch.arange(6).remainder(2).expand(2, -1)
+    outputs = RidgeHead()(support, labels, query)
+    assert outputs.dtype == torch.float32
+    outputs.sum().backward()
+    assert support.grad.dtype == dtype
+    assert torch.isfinite(support.grad).all()
 
 
 def test_features_learn_to_be_read_out_from_few_samples():

@@ -250,6 +250,10 @@ def test_whole_trials_are_drawn_and_none_is_on_both_sides():
         drawn = trials[features[:, 0].long().numpy()]
         assert len(drawn) == 2 * 2 * 3
         assert (np.unique(drawn, return_counts=True)[1] == 3).all()
+    draw = draw_support(task, 0, 0)
+    shuffled, drawn = draw.shuffled_labels(4, task.labels), trials[draw.support(4)]
+    assert sorted(shuffled) == sorted(labels[draw.support(4)])
+    assert all(len(set(shuffled[drawn == trial])) == 1 for trial in drawn)
     pool, query = np.arange(30), np.arange(30, 60)
     with pytest.raises(ValueError, match="keep each whole"):
         FewShotTask(

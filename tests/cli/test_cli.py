@@ -75,7 +75,7 @@ def test_the_package_runs_as_a_module():
 
 
 @pytest.mark.parametrize(
-    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot"]
+    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "hub"]
 )
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -219,14 +219,14 @@ def test_evaluate_writes_scores_of_model_and_baselines(trained, capsys):
     assert "MtM minus each baseline" in said
     assert "decoding contrast_left>contrast_right" in said
     scores = pd.read_csv(trained / "scores_per_unit.csv")
-    assert set(scores["predictor"]) == {"MtM", "ridge", "GLM", "PSTH", "unit mean"}
+    assert set(scores["predictor"]) == {"MtM", "ridge", "reduced rank", "GLM", "PSTH", "unit mean"}
     assert set(scores["task"]) == {"co-smoothing", "forward-prediction", "intra-region", "inter-region"}
     assert "subject" not in scores
     summary = pd.read_csv(trained / "scores.csv")
-    assert len(summary) == 4 * 5
+    assert len(summary) == 4 * 5 + 2
     assert np.isfinite(summary["mean"]).all()
     differences = pd.read_csv(trained / "differences.csv")
-    assert set(differences["baseline"]) == {"ridge", "GLM", "PSTH", "unit mean"}
+    assert set(differences["baseline"]) == {"ridge", "reduced rank", "GLM", "PSTH", "unit mean"}
     assert differences["n_sessions"].eq(1).all()
     assert set(pd.read_csv(trained / "decoding.csv")["features"]) > {"raw counts", "MtM rates"}
     page = (trained / "report.html").read_text(encoding="utf-8")
@@ -245,7 +245,7 @@ def test_evaluate_takes_a_choice_of_baselines_and_conditions(trained, capsys):
     assert len(units.iloc[0]) == 4
     with pytest.raises(SystemExit):
         run("evaluate", trained, "--baselines", "forest")
-    assert "unknown forest; known are ridge, glm, psth, unit-mean" in capsys.readouterr().err
+    assert "unknown forest; known are ridge, reduced-rank, glm, psth, unit-mean" in capsys.readouterr().err
     assert "conditions must be columns" in fails(capsys, "evaluate", trained, "--conditions", "mood")
 
 

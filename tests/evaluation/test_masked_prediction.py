@@ -8,7 +8,15 @@ import pytest
 import torch
 from synthetic_sessions import make_session, poisson_session
 
-from neurokern.evaluation import TASKS, MtMPredictor, UnitMeanPredictor, evaluate_masked_prediction
+from neurokern.evaluation import (
+    TASKS,
+    GLMPredictor,
+    MtMPredictor,
+    ReducedRankPredictor,
+    RidgePredictor,
+    UnitMeanPredictor,
+    evaluate_masked_prediction,
+)
 from neurokern.metrics import bits_per_spike, psth_r2, r2
 from neurokern.models import MtM, MtMConfig
 
@@ -234,3 +242,53 @@ def test_a_model_is_scored_on_every_task_and_unit():
     assert np.isfinite(table.loc[table["n_spikes"] > 0, "bits_per_spike"]).all()
     again = evaluate_masked_prediction(MtMPredictor(model, "monday"), session)
     np.testing.assert_allclose(again["bits_per_spike"], table["bits_per_spike"], atol=1e-4)
+
+
+BASELINES = {
+    "ridge": (RidgePredictor, TASKS),
+    "GLM": (GLMPredictor, TASKS),
+    "reduced rank": (ReducedRankPredictor, ("forward-prediction", "inter-region")),
+}
+SESSIONS = {
+    "silent": lambda counts: make_session(np.zeros_like(counts)),
+    "one-unit regions": lambda counts: make_session(counts, list("ABCDEF")),
+    "one region": lambda counts: make_session(counts, ["A"] * 6),
+    "two bins": lambda counts: make_session(counts[:, :2]),
+    "one unit that fires": lambda counts: make_session(counts * (np.arange(6) == 2)),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("kind", SESSIONS)
+def test_odd_sessions_are_fitted_and_scored(name, kind):
+    baseline, tasks = BASELINES[name]
+    session = SESSIONS[kind](poisson_session(30, 20, 6)[0].counts)
+    predictor = baseline.fit(session.select(slice(0, 20)), session.select(slice(20, 24)), tasks)
+    table = evaluate_masked_prediction(predictor, session.select(slice(24, 30)), tasks)
+    fired = table["n_spikes"] > 0
+    assert np.isfinite(table.loc[fired, "bits_per_spike"]).all()
+    assert table.loc[~fired, "bits_per_spike"].isna().all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_sessions_without_regions_have_the_other_tasks(name):
+    baseline, tasks = BASELINES[name]
+    session = make_session(poisson_session(30, 20, 4)[0].counts, [""] * 4)
+    kept = [task for task in tasks if "region" not in task]
+    predictor = baseline.fit(session.select(slice(0, 20)), session.select(slice(20, 24)), kept)
+    table = evaluate_masked_prediction(predictor, session.select(slice(24, 30)), kept)
+    assert np.isfinite(table["bits_per_spike"]).all()
+    with pytest.raises(ValueError, match="names no region"):
+        evaluate_masked_prediction(predictor, session, ["inter-region"])
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_units_unseen_in_fitting_and_windows_shorter_than_the_horizon_are_refused(name):
+    baseline, tasks = BASELINES[name]
+    session, _ = poisson_session(20, 10, 4)
+    predictor = baseline.fit(session, session, tasks[:1])
+    with pytest.raises(ValueError, match="as in training"):
+        evaluate_masked_prediction(predictor, poisson_session(4, 10, 5)[0], tasks[:1])
+    short = make_session(session.counts[:, :1])
+    with pytest.raises(ValueError, match="at least 2 bins"):
+        baseline.fit(short, short, ["forward-prediction"])

@@ -13,6 +13,7 @@ from neurokern.evaluation import (
     psth_rates,
     score_rates,
     training_mean,
+    tuned_psth_rates,
 )
 from neurokern.metrics import bits_per_spike
 
@@ -41,6 +42,31 @@ def test_a_condition_with_one_window_is_drawn_to_the_mean_of_all():
     rates = psth_rates(train, train, ["side"])[0]
     overall = psth_rates(train, train)[0]
     np.testing.assert_allclose(rates, (train.counts[0] + 2 * overall) / 3, rtol=1e-5)
+
+
+def test_smoothing_spreads_over_bins_and_strong_priors_give_the_mean():
+    counts = np.zeros((4, 9, 1))
+    counts[:, 4] = 8
+    train = make_session(counts)
+    sharp, smooth = (psth_rates(train, train, smoothing=s)[0, :, 0] for s in (0.0, 0.02))
+    assert sharp[4] > 5 > smooth[4] > smooth[3] > sharp[3]
+    flat = psth_rates(train, train, prior_windows=1e9)
+    np.testing.assert_allclose(flat, 8 / 9, rtol=1e-5)
+
+
+def test_options_are_chosen_on_validation_windows():
+    steady = sided_session(60, ["left", "right"] * 30)
+    parts = steady.select(slice(0, 30)), steady.select(slice(30, 50)), steady.select(slice(50, 60))
+    tuned = tuned_psth_rates(*parts, ["side"])
+    scores = {
+        name: score_rates(rates, parts[2], ["co-smoothing"])["bits_per_spike"].mean()
+        for name, rates in (("tuned", tuned), ("one bin each", psth_rates(parts[0], parts[2], ["side"])))
+    }
+    assert scores["tuned"] > scores["one bin each"]
+    with pytest.raises(ValueError, match="validation must have"):
+        tuned_psth_rates(steady, steady.select(slice(0, 0)), steady)
+    with pytest.raises(ValueError, match="smoothing"):
+        psth_rates(steady, steady, smoothing=-1.0)
 
 
 def test_sessions_and_columns_that_do_not_fit_are_refused():

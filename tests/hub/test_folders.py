@@ -111,7 +111,7 @@ def test_tables_that_name_subjects_are_refused_and_nothing_is_written(model: MtM
         with pytest.raises(ValueError, match="must not say who the subjects were"):
             save_pretrained(model, tmp_path / "shared", metrics={"scores": table})
     assert list(tmp_path.iterdir()) == []
-    counted = pd.DataFrame({"n_sessions": [2], "mean": [0.1]})
+    counted = pd.DataFrame({"n_sessions": [2], "session_low": [0.0], "mean": [0.1]})
     save_pretrained(model, tmp_path / "shared", metrics={"scores": counted})
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -35,6 +37,7 @@ from neurokern.training import (
     TrainingMemoryError,
     read_failed_batches,
 )
+from neurokern.training.log import tokens_of
 
 SHORT = TrainingConfig.paper(
     batch_size=8, max_steps=6, learning_rate=1e-3, validate_every=3, checkpoint_every=100, progress=False
@@ -89,6 +92,23 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
     assert_resumes(sessions, tmp_path, whole)
 
 
+def test_workers_outlive_a_signal_to_the_whole_group(
+    sessions: Sessions, tmp_path: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    """As Ctrl-C in a terminal and many schedulers send it."""
+    trainer = trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, n_workers=1))
+
+    def signal_all() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before_step(trainer, 2, signal_all)
+    with pytest.raises(TrainingInterrupted, match="stopped after step 3 of 6"):
+        trainer.fit()
+    assert_resumes(sessions, tmp_path, whole)
+
+
 def test_a_second_ctrl_c_ends_the_run_at_once(sessions: Sessions, tmp_path: Path) -> None:
     trainer = trainer_of(sessions, tmp_path, SHORT)
 
@@ -110,6 +130,47 @@ def test_training_in_another_thread_leaves_signals_alone(
     thread.start()
     thread.join()
     assert largest_difference(weights_of(trainer.model), whole) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"WORLD_SIZE": "2"},
+            "RANK and MASTER_ADDR and MASTER_PORT are not set; start the processes with",
+        ),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE, which torchrun sets, must be at least 1, got 'two'"),
+    ],
+)
+def test_an_environment_of_half_a_launcher_is_named(
+    sessions: Sessions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        trainer_of(sessions, tmp_path, SHORT)
+
+
+def test_a_state_from_before_a_setting_existed_resumes(
+    sessions: Sessions, tmp_path: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    trainer = trainer_of(sessions, tmp_path, SHORT)
+    before_step(trainer, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(TrainingInterrupted):
+        trainer.fit()
+    file = tmp_path / "last" / "trainer.json"
+    values = json.loads(file.read_text())
+    for name in ("batches_per_step", "rate_scaling", "fp16"):
+        del values["identity"][name]
+    del values["identity"]["model"]["position"], values["sha256"], values["loss_scale"]
+    file.write_text(json.dumps(values))
+    assert_resumes(sessions, tmp_path, whole)
 
 
 # ---- memory ----
@@ -203,6 +264,15 @@ def test_a_gradient_that_is_not_finite_leaves_all_batches_of_the_step(
     assert [failed.step for failed in read_failed_batches(tmp_path / "failed")] == [0, 0, 0]
     saved = load_model(tmp_path / "failed").state_dict()
     assert largest_difference(saved, before) == 0.0
+
+
+def test_a_validation_loss_that_is_not_finite_leaves_the_weights(sessions: Sessions, tmp_path: Path) -> None:
+    trainer = trainer_of(sessions, tmp_path, SHORT)
+    trainer.model.positions.data[0, 0] = torch.inf
+    with pytest.raises(NonFiniteLossError, match="validation loss is nan in step 0"):
+        trainer.fit()
+    assert (tmp_path / "failed" / "model.safetensors").is_file()
+    assert not (tmp_path / "best").exists()
 
 
 def test_damaged_batches_of_a_failed_run_are_errors_that_name_the_file(
@@ -342,6 +412,8 @@ def test_rates_and_memory_are_in_the_table(sessions: Sessions, tmp_path: Path) -
         history["tokens_per_second"], N_BINS * history["windows_per_second"], rtol=0.01
     )
     assert (history["memory_gb"] > 0.01).all()
+    assert tokens_of(MtMConfig.ndt2(), sessions[0][0]) == N_BINS
+    assert tokens_of(MtMConfig.ndt2(patch_size=5), sessions[0][0]) == 4 * N_BINS  # 18 units
 
 
 def test_validation_masks_belong_to_session_scheme_and_window(sessions: Sessions, tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def _support_sets(task: FewShotTask, draws: Sequence[Draw], k: int, control_epis
     windows = [draw.support(k) for draw in draws]
     labels = [task.labels[rows] for rows in windows]
     controls = range(min(control_episodes, len(draws)))
-    shuffled = [draws[at].control.permutation(labels[at]) for at in controls]
+    shuffled = [draws[at].shuffled_labels(k, task.labels) for at in controls]
     return SupportSets(
         k,
         windows + [windows[at] for at in controls],

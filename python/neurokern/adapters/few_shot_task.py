@@ -209,7 +209,16 @@ class Draw:
 
     def support(self, k: int) -> np.ndarray:
         """Windows of the first k groups of each class: the draws for several k are nested."""
-        return np.concatenate([group for groups in self.order.values() for group in groups[:k]])
+        return np.concatenate(self._groups(k))
+
+    def shuffled_labels(self, k: int, labels: np.ndarray) -> np.ndarray:
+        """Labels of that support set, dealt out anew: whole groups get the label of another one."""
+        groups = self._groups(k)
+        first = labels[[group[0] for group in groups]]
+        return np.repeat(self.control.permutation(first), [len(group) for group in groups], axis=0)
+
+    def _groups(self, k: int) -> list[np.ndarray]:
+        return [group for groups in self.order.values() for group in groups[:k]]
 
 
 def draw_support(task: FewShotTask, seed: int, episode: int) -> Draw:

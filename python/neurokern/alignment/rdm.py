@@ -100,7 +100,9 @@ def cross_validated_rdm(partitions: Array, *, noise: Array | None = None) -> Arr
     partitions : array or tensor of shape (..., partitions, conditions, features)
         Mean patterns of at least two independent parts of the data, such as runs or halves of the trials.
     noise : array or tensor of shape (features, features), optional
-        :math:`\Sigma`, from residuals about the means: see :func:`noise_covariance`.
+        :math:`\Sigma`, of :func:`noise_covariance`. Its residuals must be of single trials or volumes about
+        the mean of their own partition and condition: with residuals of the partitions' means about their
+        common mean the noise that is to average out is shrunk by itself, and any result looks reliable.
 
     Returns
     -------

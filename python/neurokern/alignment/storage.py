@@ -28,7 +28,7 @@ def write_tables(file: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """
     stored = []
     for name, table in tables.items():
-        if personal := [c for c in table.columns if _PERSONAL & set(str(c).lower().split("_"))]:
+        if personal := [c for c in table.columns if _is_personal(str(c))]:
             raise ValueError(
                 f"table {name!r} must not say who the subjects were, got the columns {personal}; "
                 "average over them, or number them in a column of another name"
@@ -63,6 +63,12 @@ def read_tables(file: Path) -> dict[str, pd.DataFrame]:
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"{file} does not hold tables: {error}") from error
     return tables
+
+
+def _is_personal(column: str) -> bool:
+    """Whether a column names people or recordings: "subject" and "session_id" do, "session_low" does not."""
+    words = set(column.lower().split("_")) - {"id", "name", "label", "code", "key"}
+    return bool(words) and words <= _PERSONAL
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -20,6 +20,7 @@ from neurokern.cli import (
     env,
     evaluate,
     few_shot_command,
+    hub,
     info,
     report,
     train,
@@ -27,7 +28,7 @@ from neurokern.cli import (
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, train, evaluate, adapt, few_shot_command, encode, info, doctor, report, cache, env)
+_COMMANDS = (demo, train, evaluate, adapt, few_shot_command, encode, info, doctor, report, hub, cache, env)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
 _KILLED_BY = 128  # plus the number of the signal, as shells have it: 130 after Ctrl-C
 
@@ -41,6 +42,7 @@ examples:
   neurokern info ds000001/                what a recording, an image or a BIDS folder holds
   neurokern doctor ds000001/              what is wrong with it
   neurokern report ds000001/              a page of figures about its fMRI runs
+  neurokern hub save runs/a --out shared/ the model as a folder to share, with a card
 """
 
 

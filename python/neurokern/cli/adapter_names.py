@@ -46,6 +46,8 @@ def make_adapter(name: str, options: FineTuneOptions) -> Any:
 
     if name in READ_OUT_NAMES:
         return adapters.FrozenReadout(readout=_read_outs()[name])
+    # All is new there, so it gets more time.
+    long = replace(options, max_epochs=3 * options.max_epochs, blind_epochs=3 * options.blind_epochs)
     made: Mapping[str, Any] = {
         "probe": adapters.HeadProbe(options=options),
         "mlp": adapters.HeadProbe(head="mlp", options=options),
@@ -56,7 +58,7 @@ def make_adapter(name: str, options: FineTuneOptions) -> Any:
         "units": adapters.UnitIdentification(options=options),
         "gradual": adapters.GradualUnfreezing(options=options),
         "full": adapters.FullFineTune(options=options),
-        "scratch": adapters.FromScratch(options=replace(options, encoder_factor=1.0)),
+        "scratch": adapters.FromScratch(options=long),
     }
     return made[name]
 

@@ -8,22 +8,21 @@ import pathlib
 from neurokern.cli._common import new_parser, require_torch, say
 from neurokern.cli._flags import positive_int
 
-BASELINES = ("ridge", "GLM", "PSTH", "unit mean")
+BASELINES = ("ridge", "reduced rank", "GLM", "PSTH", "unit mean")
 
 _EXAMPLES = """\
   neurokern evaluate runs/a                     the test windows of the run's own recordings
   neurokern evaluate runs/a --report            with figures
   neurokern evaluate runs/a other/copy.npz      only these; the model must know the sessions
   neurokern evaluate runs/a --max-units 100     score 100 units of each session (faster)
-
   neurokern evaluate runs/a --conditions choice,feedback --label choice    PSTHs and decoding
 
 Tasks: co-smoothing (each unit from all others), forward-prediction (the last tenth of a window),
 intra-region (each unit from its own region), inter-region (a region from all others). Baselines,
-fitted on the same training windows: ridge regression and a Poisson GLM, both tuned on the
-validation windows, the mean training window of the trial's condition (PSTH), and the unit's mean
-rate. The GLM takes most of the time; --baselines leaves some out. A label of the trials is
-decoded from the model and from raw counts.
+fitted on the same training windows: ridge regression, reduced-rank ridge (where a task asks for
+many units at once) and a Poisson GLM, tuned on the validation windows; the mean training window
+of the trial's condition (PSTH); and the unit's mean rate. The GLM takes most of the time;
+--baselines leaves some out. A label of the trials is decoded from the model and from raw counts.
 """
 
 
@@ -48,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=_baselines,
         default=BASELINES,
         metavar="NAMES",
-        help="some of ridge,glm,psth,unit-mean; by default all",
+        help="some of ridge,reduced-rank,glm,psth,unit-mean; by default all",
     )
     parser.add_argument(
         "--conditions",

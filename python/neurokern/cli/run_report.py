@@ -189,6 +189,7 @@ def _score_text(results: RunResults) -> tuple[str, ...]:
 
 
 _BASELINES = {
+    "reduced rank": " Reduced rank is ridge regression of many units through few dimensions that they share.",
     "GLM": " GLM is log-linear Poisson regression on what the task leaves visible, tuned likewise.",
     "PSTH": " PSTH is the mean training window of the test window's condition; it sees no test spike.",
 }

@@ -14,18 +14,19 @@ from neurokern.evaluation import (
     TASKS,
     GLMPredictor,
     MtMPredictor,
+    ReducedRankPredictor,
     RidgePredictor,
     UnitMeanPredictor,
     evaluate_masked_prediction,
     paired_differences,
-    psth_rates,
     score_rates,
     summarize,
     training_mean,
+    tuned_psth_rates,
 )
 from neurokern.evaluation.tasks import sample_units
 from neurokern.report.sections import MIN_SPIKES
-from neurokern.report.summary import difference_rows, score_rows
+from neurokern.report.summary import difference_rows, score_table
 
 if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, Splits
@@ -61,6 +62,9 @@ def predictors_of(
     predictors: list[Predictor] = [MtMPredictor(model, train.session)]
     if "ridge" in baselines:
         predictors.append(RidgePredictor.fit(train, validation, tasks))
+    if "reduced rank" in baselines:
+        shared = [task for task in tasks if task in ("forward-prediction", "inter-region")]
+        predictors.append(ReducedRankPredictor.fit(train, validation, shared))
     if "GLM" in baselines:
         units = sample_units(train.region_index[0], max_units, 0)
         predictors.append(GLMPredictor.fit(train, validation, tasks, units=units))
@@ -88,7 +92,7 @@ def score_sessions(
             table = evaluate_masked_prediction(
                 predictor,
                 parts.test,
-                tasks,
+                getattr(predictor, "tasks", tasks),
                 conditions=conditions or None,
                 train_mean=training_mean(parts.train),
                 max_units=max_units,
@@ -96,7 +100,7 @@ def score_sessions(
             )
             tables.append(table.drop(columns="subject"))
         if conditions is not None and parts.test.trials is not None:
-            rates = psth_rates(parts.train, parts.test, conditions)
+            rates = tuned_psth_rates(parts.train, parts.validation, parts.test, conditions)
             given = score_rates(
                 rates,
                 parts.test,
@@ -119,7 +123,7 @@ def possible_tasks(session: BinnedSession) -> tuple[str, ...]:
 
 def scores_text(scores: pd.DataFrame) -> str:
     """Return bits per spike as a text table: one row per task, mean over units and interval per predictor."""
-    header, rows, _ = score_rows(scores, MIN_SPIKES)
+    header, rows, _ = score_table(scores, MIN_SPIKES)
     return text_table(header, rows)
 
 

@@ -29,6 +29,7 @@ _HOME_OF = {
     "Clock": "clock",
     "PairedWindows": "paired_windows",
     "SampledSeries": "paired_windows",
+    "StimulusBatchSampler": "stimulus_sampler",
     "WindowStream": "window_stream",
     "channel_name": "channels",
     "pack_channels": "meeg_batch",
@@ -82,6 +83,7 @@ __all__ = [
     "SpikeRecording",
     "SpikeWindows",
     "Splits",
+    "StimulusBatchSampler",
     "TimeSeries",
     "WindowSplits",
     "WindowStream",
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.sampler import SessionBatchSampler
     from neurokern.datasets.series import TimeSeries
     from neurokern.datasets.splits import Splits, split_session
+    from neurokern.datasets.stimulus_sampler import StimulusBatchSampler
     from neurokern.datasets.torch_dataset import SpikeWindows
     from neurokern.datasets.variables import load_variables
     from neurokern.datasets.window_splits import (

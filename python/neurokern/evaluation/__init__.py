@@ -8,7 +8,8 @@ from neurokern.evaluation.masked_prediction import evaluate_masked_prediction, s
 from neurokern.evaluation.mtm_predictor import MtMPredictor
 from neurokern.evaluation.poisson_glm import PoissonGLM, fit_poisson_glm
 from neurokern.evaluation.predictors import Predictor, TimeCoursePredictor, UnitMeanPredictor
-from neurokern.evaluation.psth import psth_rates
+from neurokern.evaluation.psth import psth_rates, tuned_psth_rates
+from neurokern.evaluation.reduced_rank_predictor import ReducedRankPredictor
 from neurokern.evaluation.ridge_predictor import RidgePredictor
 from neurokern.evaluation.summary import paired_differences, summarize
 from neurokern.evaluation.synthetic import SyntheticSession, score_true_rates, simulate_sessions
@@ -21,6 +22,7 @@ __all__ = [
     "MtMPredictor",
     "PoissonGLM",
     "Predictor",
+    "ReducedRankPredictor",
     "RidgePredictor",
     "SyntheticSession",
     "TimeCoursePredictor",
@@ -39,4 +41,5 @@ __all__ = [
     "simulate_sessions",
     "summarize",
     "training_mean",
+    "tuned_psth_rates",
 ]

@@ -101,9 +101,9 @@ def decode_labels(
     truth = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     tables = {name: check_features("decode_labels", values) for name, values in features.items()}
     _check_trials("decode_labels", {name: len(values) for name, values in tables.items()}, len(truth))
-    if truth.ndim != 1 or (truth.dtype.kind == "f" and np.isnan(truth).any()):
+    if truth.ndim != 1 or pd.isna(truth).any():
         raise ValueError(
-            "decode_labels: labels must be one per trial and not NaN; leave out trials without one"
+            "decode_labels: labels must be one per trial and not NaN or None; leave out trials without one"
         )
     classes = np.unique(truth)
     if len(classes) < 2:
@@ -436,6 +436,8 @@ def _fold_residuals(
     asked = np.flatnonzero(usable & np.isin(runs, test))
     if not len(rows):
         raise ValueError("decode_behavior: the training windows of a fold must have a bin to fit, got none")
+    if not len(asked):
+        return  # the signal is missing in all its bins
     inner = []
     for kept, held_out in inner_folds(train, *apart, 4):
         sides = (np.flatnonzero(np.isin(runs[rows], train[side])) for side in (kept, held_out))

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from neurokern._check import check_choice, check_positive
 from neurokern.datasets import BinnedSession
+from neurokern.evaluation._features import PastFeatures, UnitFeatures
 from neurokern.evaluation.poisson_glm import PoissonGLM, capped_rates, fit_poisson_glm
 from neurokern.evaluation.predictors import check_units, recent_rates
 from neurokern.evaluation.tasks import TASKS, n_forward_bins
 from neurokern.metrics import bits_per_spike
 
-_MIN_SPREAD = 0.05  # of smoothed roots: a nearly silent unit is not blown up to an outlier
-_SHORT_MEMORY = 0.08  # seconds
-_N_CUTS = 4  # forward prediction: samples that each window gives
 _OWN = 5.0  # forward prediction: a unit's own past is penalized 1 / own ** 2 times as much as others'
 _MIN_SPIKES = 10  # units with fewer validation spikes say too little to choose a penalty by
 
@@ -101,10 +99,10 @@ class GLMPredictor:
             train, counts=np.concatenate([train.counts, validation.counts]), windows=None, trials=None
         )
         for task in tasks:
-            model = _features_of(task, train, smoothing, wanted)
+            model = _model_of(task, train, smoothing, wanted)
             chosen, glm = _choose(task, model, train, validation, alphas, half_lives, max_iter)
             if refit:
-                model = _features_of(task, everything, smoothing, wanted)
+                model = _model_of(task, everything, smoothing, wanted)
                 glm = model.fit(chosen.alpha, glm, max_iter)
             fitted[task] = _Fitted(model, glm, _Means.of(everything if refit else train, chosen.half_life))
             settings[task] = chosen
@@ -118,84 +116,48 @@ class GLMPredictor:
         return fitted.means.around(fitted.model, fitted.glm, counts)
 
 
-class _UnitFeatures:
-    """Smoothed roots of the units in a bin, and the bin's number; targets are the counts of the bin."""
+class _BinModel:
+    """The three tasks that hide units: targets are the counts of a bin."""
 
     def __init__(self, task: str, train: BinnedSession, smoothing: float, wanted: Tensor) -> None:
-        n_bins, n_units = train.n_bins, train.n_units
-        self.wanted = wanted
+        self.wanted, self._counts = wanted, train.counts
+        self._features = UnitFeatures(train.counts, train.bin_size, smoothing)
         regions = torch.from_numpy(train.region_index[0])
         same = (regions[:, None] == regions) & (regions >= 0)
-        itself = torch.eye(n_units, dtype=torch.bool)
+        itself = torch.eye(train.n_units, dtype=torch.bool)
         visible = {"co-smoothing": ~itself, "intra-region": same & ~itself, "inter-region": ~(same | itself)}
-        every_bin = torch.ones(n_bins, n_units, dtype=torch.bool)
-        self.allowed = torch.cat([visible[task], every_bin])[:, wanted]
-        lag = torch.arange(n_bins, dtype=torch.float32)
-        weights = torch.exp(-0.5 * ((lag[:, None] - lag) * train.bin_size / smoothing) ** 2)
-        self._smoother = weights / weights.sum(1, keepdim=True)
-        self._time = 0.3 * n_bins**0.5 * (torch.eye(n_bins) - 1 / n_bins)  # learned about as easily as a unit
-        self._center = torch.zeros(n_units)
-        self._scale = torch.ones(n_units)
-        self.counts = train.counts
-        smooth = self._smooth(torch.from_numpy(train.counts)).flatten(0, 1)
-        self._center = smooth.mean(0)
-        self._scale = smooth.std(0, correction=0).clamp_min(_MIN_SPREAD) ** -0.5
+        every_bin = torch.ones(train.n_bins, train.n_units, dtype=torch.bool)
+        self._allowed = torch.cat([visible[task], every_bin])[:, wanted]
 
     def fit(self, alpha: float, start: PoissonGLM | None, max_iter: int) -> PoissonGLM:
-        y = torch.from_numpy(self.counts[:, :, self.wanted.numpy()].astype(np.float32)).flatten(0, 1)
-        features = self.features(torch.from_numpy(self.counts))
-        return fit_poisson_glm(features, y, alpha, allowed=self.allowed, start=start, max_iter=max_iter)
-
-    def features(self, counts: Tensor) -> Tensor:
-        """Return ``(windows * bins, units + bins)``."""
-        units = (self._smooth(counts) - self._center) * self._scale
-        return torch.cat([units, self._time.expand(len(counts), -1, -1)], dim=2).flatten(0, 1)
+        y = torch.from_numpy(self._counts[:, :, self.wanted.numpy()].astype(np.float32)).flatten(0, 1)
+        features = self._features(torch.from_numpy(self._counts))
+        return fit_poisson_glm(features, y, alpha, allowed=self._allowed, start=start, max_iter=max_iter)
 
     def log_rates(self, counts: Tensor, glm: PoissonGLM) -> Tensor:
         """Return those of the wanted units, ``(windows, bins, wanted)``."""
-        return glm.log_rates(self.features(counts)).unflatten(0, counts.shape[:2])
-
-    def _smooth(self, counts: Tensor) -> Tensor:
-        return self._smoother @ counts.float().sqrt()
+        return glm.log_rates(self._features(counts)).unflatten(0, counts.shape[:2])
 
 
-class _PastFeatures:
-    """Means of all units' roots over the bins before a cut; targets are mean counts over the bins after
-    it."""
+class _ForwardModel:
+    """Forward prediction: targets are mean counts over the hidden bins, which share their rate."""
 
     def __init__(self, train: BinnedSession, wanted: Tensor) -> None:
         self.wanted = wanted
-        self._horizon = n_forward_bins(train.n_bins)
-        self._first = train.n_bins - self._horizon
-        self._memory = _SHORT_MEMORY / train.bin_size
-        cuts = [self._first - step * self._horizon for step in range(_N_CUTS)]
-        self.cuts = [cut for cut in cuts if cut >= max(1, self._first // 2)] or [self._first]
-        counts = torch.from_numpy(train.counts)
-        past = torch.cat([self._means(counts[:, :cut]) for cut in self.cuts])
-        self._center = past.mean(0)
-        self._scale = past.std(0, correction=0).clamp_min(_MIN_SPREAD) ** -0.5
-        self._past = (past - self._center) * self._scale
-        after = [counts[:, cut : cut + self._horizon].float().mean(1) for cut in self.cuts]
-        self._after = torch.cat(after)[:, wanted]
+        self._features = PastFeatures(train.counts, train.bin_size)
         own = torch.eye(train.n_units, dtype=torch.bool)[:, wanted].repeat(2, 1)
         self._relative_penalty = torch.where(own, _OWN**-2, 1.0)
 
     def fit(self, alpha: float, start: PoissonGLM | None, max_iter: int) -> PoissonGLM:
         # A mean over the horizon weighs as much as its bins did: its penalty is divided by their number.
-        penalty = self._relative_penalty * (alpha / self._horizon)
-        return fit_poisson_glm(self._past, self._after, penalty, start=start, max_iter=max_iter)
+        penalty = self._relative_penalty * (alpha / self._features.horizon)
+        after = self._features.after[:, self.wanted]
+        return fit_poisson_glm(self._features.past, after, penalty, start=start, max_iter=max_iter)
 
     def log_rates(self, counts: Tensor, glm: PoissonGLM) -> Tensor:
         """Return those of the wanted units, ``(windows, bins, wanted)``; all bins have the same."""
-        past = (self._means(counts[:, : self._first]) - self._center) * self._scale
-        return glm.log_rates(past)[:, None, :].expand(-1, counts.shape[1], -1)
-
-    def _means(self, counts: Tensor) -> Tensor:
-        """Return means of roots with a short and an endless memory, ``(windows, 2 * units)``."""
-        n_bins = counts.shape[1]
-        recent = torch.exp(-torch.arange(n_bins - 1, -1, -1) / self._memory)
-        kernels = torch.stack([recent / recent.sum(), torch.full((n_bins,), 1 / n_bins)])
-        return (kernels @ counts.float().sqrt()).flatten(1)
+        log_rates = glm.log_rates(self._features(counts))
+        return log_rates[:, None, :].expand(-1, counts.shape[1], -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +174,7 @@ class _Means:
         values = (recent, np.log(recent / mean), source.counts.max(axis=(0, 1)))
         return cls(*(torch.from_numpy(value.astype(np.float32)) for value in values))
 
-    def around(self, model: _UnitFeatures | _PastFeatures, glm: PoissonGLM, counts: Tensor) -> Tensor:
+    def around(self, model: _BinModel | _ForwardModel, glm: PoissonGLM, counts: Tensor) -> Tensor:
         """Return the rates of all units: of the wanted ones by the model, of the others the recent mean."""
         rates = self.rates.expand(counts.shape).clone()
         log_rates = model.log_rates(counts, glm) + self.log_shift[model.wanted]
@@ -224,22 +186,22 @@ class _Means:
 class _Fitted:
     """Features, weights and means of one task."""
 
-    model: _UnitFeatures | _PastFeatures
+    model: _BinModel | _ForwardModel
     glm: PoissonGLM
     means: _Means
 
 
-def _features_of(
+def _model_of(
     task: str, source: BinnedSession, smoothing: float, wanted: Tensor
-) -> _UnitFeatures | _PastFeatures:
+) -> _BinModel | _ForwardModel:
     if task == "forward-prediction":
-        return _PastFeatures(source, wanted)
-    return _UnitFeatures(task, source, smoothing, wanted)
+        return _ForwardModel(source, wanted)
+    return _BinModel(task, source, smoothing, wanted)
 
 
 def _choose(
     task: str,
-    model: _UnitFeatures | _PastFeatures,
+    model: _BinModel | _ForwardModel,
     train: BinnedSession,
     validation: BinnedSession,
     alphas: Sequence[float],

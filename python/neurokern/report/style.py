@@ -21,6 +21,7 @@ GRID = "#e4e7ea"
 COLORS = {
     "MtM": "#0072B2",
     "ridge": "#D55E00",
+    "reduced rank": "#CC79A7",
     "GLM": "#009E73",
     "PSTH": "#E69F00",
     "unit mean": "#8c959f",

@@ -21,6 +21,8 @@ from neurokern.training.sharding import is_sharded
 
 _BUCKET = 2**23  # gradients that go in one message: few enough for the next to be packed meanwhile
 
+_ENVIRONMENT = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # which torchrun sets
+
 T = TypeVar("T")
 
 
@@ -46,6 +48,12 @@ class Ranks:
             return
         wait = timedelta(seconds=timeout)
         if not dist.is_initialized():
+            missing = [name for name in _ENVIRONMENT if name not in os.environ]
+            if missing:
+                raise ValueError(
+                    f"Trainer: WORLD_SIZE is {world_size()}, but {' and '.join(missing)} are not set; start "
+                    f"the processes with torchrun, or unset WORLD_SIZE to train in one"
+                )
             backend = "nccl" if device.type == "cuda" else "gloo"
             with self._reaching():
                 dist.init_process_group(backend, timeout=wait)
@@ -164,12 +172,10 @@ class Ranks:
 
 def world_size() -> int:
     """Return how many processes ``torchrun`` started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the one that talks and writes; known before any trainer is made."""
-    return world_size() == 1 or os.environ.get("RANK", "0") == "0"
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not (text.isdecimal() and int(text) > 0):
+        raise ValueError(f"Trainer: WORLD_SIZE, which torchrun sets, must be at least 1, got {text!r}")
+    return int(text)
 
 
 def pick_device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ class RidgeHead(nn.Module):
     Parameters
     ----------
     alpha : float, default 1.0
-        Penalty to start from, relative to the mean squared norm of the centered support samples.
+        Penalty to start from. It is not relative to the size of features, which are learned, too.
     scale : float, default 1.0
         To start from. A softmax of regression scores in [0, 1] is flat: for classes take 10, say.
     fit_intercept : bool, default True
@@ -71,6 +71,7 @@ class RidgeHead(nn.Module):
         Returns
         -------
         outputs : tensor of shape (episodes, queries, classes or targets)
+            In float64 if the support demands it, else in float32.
 
         Raises
         ------
@@ -94,14 +95,9 @@ class RidgeHead(nn.Module):
                     f"{targets.dtype}; add an axis to regress on them"
                 )
             targets = nn.functional.one_hot(targets.long())
-        centered = support - support.mean(1, keepdim=True)
-        unit = centered.square().sum(2).mean(1).clamp_min(torch.finfo(support.dtype).tiny).sqrt()
-        unit = unit[:, None, None]
-        fit = solve_ridge_batched(
-            support / unit,
-            targets.to(support),
-            self.log_alpha.exp().reshape(1),
-            fit_intercept=self.fit_intercept,
-        )
-        outputs = query / unit @ fit.weights + fit.intercept[:, None]
-        return (self.log_scale.exp() * outputs + self.bias).to(outputs.dtype)
+        alpha = self.log_alpha.exp().reshape(1)
+        fit = solve_ridge_batched(support, targets.to(support), alpha, fit_intercept=self.fit_intercept)
+        # Scale and bias go into the few weights, not into the many outputs.
+        scale = self.log_scale.exp().to(fit.weights)
+        intercept = scale * fit.intercept + self.bias.to(fit.weights)
+        return torch.baddbmm(intercept[:, None], query.to(fit.weights), scale * fit.weights)

@@ -25,7 +25,8 @@ class PrototypeProbe(ClosedFormProbe):
     ----------
     metric : {"euclidean", "cosine"}, default "euclidean"
         With "cosine" samples and prototypes are brought to unit length, before features are centered; scores
-        are then :math:`2 \cos(z, \mu_c) / t`.
+        are then :math:`2 \cos(z, \mu_c) / t`. Features far from the origin all point the same way: center
+        those before.
     pseudo_counts : float, default 0
         k: how many samples the prior mean is worth.
     prior_means : mapping of label to array (features,), or array (features,), optional
