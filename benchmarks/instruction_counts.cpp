@@ -450,6 +450,32 @@ struct Episodes {
   RidgeBatch batch{};
 };
 
+// 30 parts of the predictions of 16 targets for 200 samples, and 10 penalties.
+template <typename Add>
+void count_ridge_sums(const std::string& isa, Add add) {
+  Generator random;
+  Array<float> parts(16 * 30 * 200), mix(30 * 10), truth(16 * 200);
+  for (std::int64_t i = 0; i < parts.size; ++i)
+    parts[i] = static_cast<float>(random.below(2001) - 1000) / 500;
+  for (std::int64_t i = 0; i < mix.size; ++i) mix[i] = parts[i];
+  for (std::int64_t i = 0; i < truth.size; ++i) truth[i] = parts[i + mix.size];
+  Array<double> sums(16 * 66);
+  RidgeSums p{};
+  p.parts = parts.data;
+  p.mix = mix.data;
+  p.truth = truth.data;
+  p.sums = sums.data;
+  p.n_targets = 16;
+  p.n_parts = 30;
+  p.n_samples = 200;
+  p.n_penalties = 10;
+  Array<float> scratch(sums_room(p));
+  p.scratch = scratch.data;
+  count_instructions(isa + " solve_ridge sums, errors", [&] { add(p, 1, 1); });
+  p.pairs = true;
+  count_instructions(isa + " solve_ridge sums, pairs", [&] { add(p, 1, 1); });
+}
+
 template <typename Solve, typename Differentiate>
 void count_ridge(const std::string& isa, Solve solve, Differentiate differentiate) {
   for (const std::int64_t n_samples : {5, 16, 64}) {
@@ -480,5 +506,7 @@ int main() {
   count_packed("v3", isa_v3::scale_rows_cpu, isa_v3::fit_columns_cpu, image);
   count_ridge("v2", isa_v2::solve_ridge_cpu, isa_v2::solve_ridge_backward_cpu);
   count_ridge("v3", isa_v3::solve_ridge_cpu, isa_v3::solve_ridge_backward_cpu);
+  count_ridge_sums("v2", isa_v2::ridge_sums_cpu);
+  count_ridge_sums("v3", isa_v3::ridge_sums_cpu);
   return 0;
 }

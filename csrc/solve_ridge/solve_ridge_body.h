@@ -142,7 +142,6 @@ constexpr int kSixteen = 16, kTile = 128;
 
 template <class Real>
 NK_HD Real add_sixteen(Real* sums) {
-  NK_UNROLL
   for (int step = kSixteen / 2; step > 0; step /= 2)
     for (int i = 0; i < step; ++i) sums[i] += sums[i + step];
   return sums[0];

@@ -24,6 +24,8 @@ from neurokern.ops._ridge_score_op import ridge_combinations, ridge_sums
 from neurokern.ops._ridge_scores import FoldSums, Scores
 from neurokern.ops._ridge_wide import KernelSolver, TestSums
 
+_KEPT_BYTES = 1 << 27  # of inverses that are kept between chunks of targets
+
 
 class _LiftedSolver(KernelSolver):
     def _lifted_share(self, alpha: Any) -> Any:
@@ -44,11 +46,23 @@ class BlockSolver(_LiftedSolver):
             origin = (U @ ones) / float(ones @ ones - self._ones @ self._ones)
             U = U - origin[:, None] * ones[None, :]
         sums = TestSums(algebra, self.skeleton, len(U), products=scores.needs_products)
-        sums.add(_Residuals(self, fold, len(U)), self._rotated, U, ones, residuals=True)
+        sums.add(_Residuals(self, number, len(U)), self._rotated, U, ones, residuals=True)
         return sums.result(U, ones, origin)
 
-    def inverses(self, fold: Fold) -> list[Any]:
+    _kept: dict[int, list[Any]] | None = None  # inverses of folds, kept between chunks of targets
+
+    def inverses(self, number: int, fold: Fold) -> list[Any]:
         """``-(I - H_bb)^-1`` for each skeleton penalty: (samples of the fold, samples of the fold)."""
+        if self._kept is None:
+            elements = len(self.skeleton) * sum(one.n_test**2 for one in self._folds)
+            self._kept = {} if 8 * elements <= _KEPT_BYTES else None
+        if self._kept is None:
+            return self._inverted(fold)
+        if number not in self._kept:
+            self._kept[number] = self._inverted(fold)
+        return self._kept[number]
+
+    def _inverted(self, fold: Fold) -> list[Any]:
         algebra, vectors, ones = self._algebra, self._vectors[fold.test], self._ones[fold.test]
         found = []
         for alpha in self.skeleton.alphas.tolist():
@@ -77,8 +91,9 @@ class BlockSolver(_LiftedSolver):
 class _Residuals:
     """Of samples left out together, less in number than a tile of predictions: as an operator."""
 
-    def __init__(self, solver: BlockSolver, fold: Fold, n_targets: int) -> None:
-        self._operator, self._inverses = solver.operator(fold, n_targets), solver.inverses(fold)
+    def __init__(self, solver: BlockSolver, number: int, n_targets: int) -> None:
+        fold = solver._folds[number]
+        self._operator, self._inverses = solver.operator(fold, n_targets), solver.inverses(number, fold)
         self._algebra, self._dtype = solver._algebra, solver.dtype
         self._ones: Any = None
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 ROUTES = ("tall", "wide", "blocks")
 _EIGH = 12.0  # operations of a symmetric eigendecomposition, in units of n^3 at the rate of float64 products
 _WIDE_TYPE = 2.0  # time of a float64 operation in units of one in float32
-_BLOCKS_BYTES = 1 << 29  # of the matrices that give the residuals of a block
+_BLOCKS_BYTES = 1 << 29  # of the inverses that give the residuals of a block
+_PARTS = 4.0  # products that stand for those of all penalties
 _SKELETON = 12  # penalties that a long grid comes down to, before the spectrum is known
 
 
@@ -44,7 +45,7 @@ def choose_route(
     """Estimate every route and take the cheapest."""
     operations = {"tall": _tall(shape, n_tests, n_alphas), "wide": _wide(shape, n_tests, n_alphas)}
     few = min(n_alphas, _SKELETON)
-    if not any_aside and 4 * few * max(n_tests, default=0) * shape[0] <= _BLOCKS_BYTES:
+    if not any_aside and 4 * few * max(n_tests, default=0) ** 2 <= _BLOCKS_BYTES:
         operations["blocks"] = _blocks(shape, n_tests, n_alphas)
     if float64:  # the products with targets, too
         operations = {name: _WIDE_TYPE * count for name, count in operations.items()}
@@ -53,26 +54,29 @@ def choose_route(
 
 def _tall(shape: tuple[int, int, int], n_tests: list[int], n_alphas: int) -> float:
     n, p, v = shape
-    few = min(n_alphas, _SKELETON)
     ranks = [min(test, p) for test in n_tests]
     small = n * p**2 + (len(n_tests) * (_EIGH + 5) + _EIGH) * p**3
-    return _WIDE_TYPE * small + v * (
-        2.0 * n * p + 4 * p**2 + sum(4 * p**2 + few * (rank * (2 * p - rank)) for rank in ranks)
-    )
+    scores = sum(4 * p**2 + _PARTS * rank * (2 * p - rank) + _mixed(rank, n_alphas) for rank in ranks)
+    return _WIDE_TYPE * small + v * (2.0 * n * p + 4 * p**2 + scores)
 
 
 def _wide(shape: tuple[int, int, int], n_tests: list[int], n_alphas: int) -> float:
     n, p, v = shape
-    few = min(n_alphas, _SKELETON)
     small = _EIGH * n**3 + sum(_EIGH * (n - test) ** 3 + 2 * test * n**2 for test in n_tests)
-    operators = sum(2.0 * min(v, few * test) * (n - test) ** 2 for test in n_tests)
-    scores = sum(2.0 * few * test * (n - test) for test in n_tests)
-    return n**2 * p + _WIDE_TYPE * small + operators + v * (scores + 4.0 * n**2 + 2.0 * n * p)
+    scores = sum(
+        2.0 * (n - test) ** 2 + 2 * _PARTS * test * (n - test) + _mixed(test, n_alphas) for test in n_tests
+    )
+    return n**2 * p + _WIDE_TYPE * small + v * (scores + 2.0 * n**2 + 2.0 * n * p)
 
 
 def _blocks(shape: tuple[int, int, int], n_tests: list[int], n_alphas: int) -> float:
     n, p, v = shape
     few = min(n_alphas, _SKELETON)
-    small = _EIGH * n**3 + few * sum(4.0 * test**2 * n + test**3 for test in n_tests)
-    scores = sum(2.0 * few * test * n for test in n_tests)
-    return n**2 * p + _WIDE_TYPE * small + v * (scores + 6.0 * n**2 + 2.0 * n * p)
+    small = _EIGH * n**3 + few * sum(2.0 * test**2 * n + 2.0 * test**3 for test in n_tests)
+    scores = sum(2.0 * _PARTS * test * n + 2.0 * few * test**2 + _mixed(test, n_alphas) for test in n_tests)
+    return n**2 * p + _WIDE_TYPE * small + v * (scores + 2.0 * n**2 + 2.0 * n * p)
+
+
+def _mixed(n_test: int, n_alphas: int) -> float:
+    """Work of combinations of parts, of which eight blocks of eigenvalues have four each."""
+    return 96.0 * min(n_alphas, _SKELETON) * n_test
