@@ -188,7 +188,7 @@ def _clear_run(folder: pathlib.Path) -> None:
         if any(folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no earlier run; choose another --out")
         return
-    for name in ("last", "best", "failed"):
+    for name in ("last", "best", "failed", "tensorboard"):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
     for name in ("metrics.csv", "environment.json", "run.yaml"):
