@@ -17,7 +17,7 @@ from neurokern.adapters import (
     RidgeProbe,
     RidgeReadout,
 )
-from neurokern.adapters.closed_form import _probe
+from neurokern.adapters.closed_form import _episodes, _probe
 from neurokern.ops import solve_ridge
 
 MAKERS = {
@@ -68,6 +68,29 @@ def test_episodes_of_single_and_of_several_samples_of_a_class_mix():
     assert stack.alpha_.tolist() == pytest.approx([probe.alpha_ for probe in alone])
     assert alone[0].alpha_ == 1.0
     np.testing.assert_allclose(stack.weights_, torch.stack([probe.weights_ for probe in alone]), atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4, 30), (8, 5), (1, 12)])
+def test_large_problems_are_solved_alike(shape, monkeypatch):
+    features, labels = episodes(n_per_class=shape[0], n_features=shape[1])
+    targets = np.random.default_rng(1).normal(size=(*labels.shape, 2)) + features[..., :2]
+    small = [RidgeProbe().fit_batched(features, labels), RidgeReadout().fit_batched(features, targets)]
+    monkeypatch.setattr(_episodes, "_LARGEST_SIDE", 1)
+    large = [RidgeProbe().fit_batched(features, labels), RidgeReadout().fit_batched(features, targets)]
+    for one, other in zip(small, large, strict=True):
+        np.testing.assert_allclose(other.weights_, one.weights_, atol=1e-9)
+        np.testing.assert_allclose(other.bias_, one.bias_, atol=1e-9)
+    np.testing.assert_array_equal(large[0].alpha_, small[0].alpha_)
+    np.testing.assert_array_equal(large[1].alphas_, small[1].alphas_)
+
+
+def test_features_of_the_caller_are_left_alone():
+    features, labels = episodes(1)
+    for values in (features[0].copy(), torch.from_numpy(features[0].copy())):
+        for maker in MAKERS.values():
+            maker().fit(values, labels[0])
+        RidgeReadout().fit(values, values[:, :2])
+        np.testing.assert_array_equal(values, features[0])
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 4)])
@@ -176,6 +199,23 @@ def test_one_sample_of_a_class_suffices_with_a_prior_that_knows_it():
     two = labels[0] != 1
     fewer = RidgeProbe(1e9, priors=source).fit(features[0][two], labels[0][two])
     np.testing.assert_allclose(fewer.coefficients()[0], source.coefficients()[0][:, [0, 2]], atol=1e-6)
+
+
+@pytest.mark.parametrize("targets", ["one-hot", "signed"])
+def test_priors_of_other_targets_calibrated_or_saved_are_the_same_prior(targets):
+    features, labels = episodes(1, 20, 10, 3)
+    source = RidgeProbe(0.1).fit(features[0], labels[0])
+    wanted = RidgeProbe(1.0, priors=source).fit(features[0][:9], labels[0][:9])
+    for other in (
+        RidgeProbe(0.1, targets="signed").fit(features[0], labels[0]),
+        RidgeProbe(0.1, calibrate=True).fit(features[0], labels[0]),
+        RidgeProbe(0.1, targets="signed", calibrate=True).fit(features[0], labels[0]),
+    ):
+        for prior in (other, RidgeProbe.from_state(other.state_dict())):
+            fitted = RidgeProbe(1.0, priors=prior, targets=targets).fit(features[0][:9], labels[0][:9])
+            found = fitted.decision_function(features[0])
+            found = (found + 1) / 2 if targets == "signed" else found
+            np.testing.assert_allclose(found, wanted.decision_function(features[0]), atol=1e-8)
 
 
 def test_wrong_priors_are_named():

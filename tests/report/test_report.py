@@ -18,9 +18,11 @@ from neurokern.report.sections import prediction_section, score_section
 from neurokern.report.summary import (
     decoding_rows,
     difference_rows,
+    other_score_rows,
     pair_scores,
     paired_differences,
     score_rows,
+    score_table,
     verdict,
 )
 
@@ -174,6 +176,20 @@ def test_rows_mark_the_best_predictor_and_give_the_difference():
     assert strong == {(0, 1)}
 
 
+def test_many_predictors_have_a_row_each_and_tasks_not_done_stay_empty():
+    table = scores(MtM=[0.3, 0.5], ridge=[0.1, 0.2], GLM=[0.6, 0.7])
+    assert score_table(table, 1)[0] == score_rows(table, 1)[0]
+    other = scores(MtM=[0.1, 0.1], ridge=[0.2, 0.2]).assign(task="intra-region")
+    table = pd.concat([table, scores(PSTH=[-0.1, 0.0]), other])
+    header, rows, strong = score_table(table, 1)
+    assert header == ["", "co-smoothing", "intra-region"]
+    assert [row[0] for row in rows] == ["MtM", "ridge", "GLM", "PSTH", "units"]
+    assert rows[2][1].startswith("0.650 [")
+    assert (rows[2][2], rows[4][1:]) == ("", ["2", "2"])
+    assert strong == {(2, 1), (1, 2)}
+    assert "MtM − ridge is" not in score_section(table).parts[0].caption
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "said"),
     [
@@ -244,3 +260,11 @@ def test_differences_name_every_baseline_and_say_when_there_is_one_session():
     both = pd.concat([table, table.assign(session="b", bits_per_spike=table["bits_per_spike"] * 2)])
     assert re.fullmatch(r"\[\+0.\d+, \+0.\d+\]", difference_rows(both, 1)[1][0][4])
     assert difference_rows(scores(ridge=[0.1, 0.2]), 1)[1] == []
+
+
+def test_other_scores_are_means_over_the_units_with_enough_spikes():
+    table = scores(MtM=[0.3, 0.5], ridge=[0.1, 0.2]).assign(r2=[0.2, 0.4, -0.1, 0.1], psth_r2=np.nan)
+    header, rows = other_score_rows(table, 1)
+    assert header == ["task", "predictor", "R² of single bins"]
+    assert rows == [["co-smoothing", "MtM", "0.300"], ["co-smoothing", "ridge", "0.000"]]
+    assert other_score_rows(scores(MtM=[0.3]), 1)[1] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -10,8 +12,19 @@ from neurokern import evaluation
 from neurokern.evaluation import summarize
 from neurokern.metrics import bootstrap_interval
 
-__all__ = ["decoding_rows", "difference_rows", "pair_scores", "paired_differences", "score_rows", "verdict"]
+__all__ = [
+    "OTHER_SCORES",
+    "decoding_rows",
+    "difference_rows",
+    "pair_scores",
+    "paired_differences",
+    "score_rows",
+    "score_table",
+    "verdict",
+]
 
+OTHER_SCORES = ["bits_per_spike_over_training_mean", "r2", "psth_r2", "poisson_d2"]
+_MOST_COLUMNS = 3  # predictors beside each other; more make a table too wide for a page
 _KEYS = ["session", "task", "unit"]
 
 
@@ -127,6 +140,57 @@ def decoding_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]], froz
         rows.append([str(name), cells[0], area, cells[1], str(len(group))])
         means.append(float(group["balanced_accuracy"].mean()))
     return header, rows, frozenset({(int(np.argmax(means)), 1)} if means else ())
+
+
+def score_table(
+    scores: pd.DataFrame, min_spikes: int, *, model: str = "MtM", rival: str = "ridge"
+) -> tuple[list[str], list[list[str]], frozenset[tuple[int, int]]]:
+    """Return :func:`score_rows`, or with more than three predictors one row for each of them.
+
+    The difference of model and rival then has its place in :func:`difference_rows` alone. A task that a
+    predictor does not do has an empty cell; the last row gives the number of units.
+    """
+    predictors = list(dict.fromkeys(scores["predictor"]))
+    if len(predictors) <= _MOST_COLUMNS:
+        return score_rows(scores, min_spikes, model=model, rival=rival)
+    summary = summarize(scores, min_spikes=min_spikes).set_index(["predictor", "task"])
+    tasks = list(dict.fromkeys(scores["task"]))
+    rows = []
+    for name in predictors:
+        known = [(name, task) in summary.index for task in tasks]
+        found = [summary.loc[(name, task)] if here else None for task, here in zip(tasks, known, strict=True)]
+        rows.append([name, *("" if f is None else _cell(f["mean"], f["low"], f["high"]) for f in found)])
+    n_units = summary["n_units"].groupby("task").max()
+    rows.append(["units", *(f"{int(n_units[task]):,}" for task in tasks)])
+    means = summary["mean"].unstack("task").reindex(index=predictors, columns=tasks).to_numpy(float)
+    best = {
+        (int(np.nanargmax(column)), at + 1) for at, column in enumerate(means.T) if np.isfinite(column).any()
+    }
+    return ["", *tasks], rows, frozenset(best)
+
+
+def other_score_rows(scores: pd.DataFrame, min_spikes: int) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the means over units of the other scores: one row per task and predictor."""
+    known = [name for name in OTHER_SCORES if name in scores and scores[name].notna().any()]
+    header = ["task", "predictor", *(_SHORT_NAMES[name] for name in known)]
+    kept = scores[scores["n_spikes"] >= min_spikes]
+    tasks, predictors = (list(dict.fromkeys(scores[name])) for name in ("task", "predictor"))
+    means = kept.groupby(["task", "predictor"])[known].mean()
+    in_order = [pair for pair in itertools.product(tasks, predictors) if pair in means.index]
+    means = means.reindex(in_order)
+    rows = [
+        [str(task), str(predictor), *("" if np.isnan(x) else f"{x:.3f}".replace("-", "−") for x in values)]
+        for (task, predictor), values in zip(means.index, means.to_numpy(float), strict=True)
+    ]
+    return header, rows if known else []
+
+
+_SHORT_NAMES = {
+    "bits_per_spike_over_training_mean": "over the training mean",
+    "r2": "R² of single bins",
+    "psth_r2": "R² of the PSTH",
+    "poisson_d2": "Poisson D²",
+}
 
 
 def verdict(scores: pd.DataFrame, *, min_spikes: int, model: str = "MtM", rival: str = "ridge") -> str:
