@@ -132,6 +132,7 @@ class Stepper:
                 raise
             if self.state.is_sharded:
                 raise NoMemory(str(self.device), self._most_windows(parts), updated=True) from error
+            error.__traceback__ = None  # it holds what the step has computed so far
             return error, torch.zeros(self.config.batches_per_step, dtype=torch.float64)
 
     def _backward_all(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> Tensor:
