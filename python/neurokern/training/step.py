@@ -164,11 +164,10 @@ class Stepper:
         config, state = self.config, self.state
         if config.fp16:
             state.scaler.unscale_(state.optimizer)
-        if config.gradient_clip is not None:
-            norm = float(clip_gradient(self.trained, config.gradient_clip))
-            # In float16, an overflow skips the step and lowers the loss scale.
-            if not (config.fp16 or math.isfinite(norm)):
-                raise NotFinite("norm of the gradient", norm)
+        norm = float(clip_gradient(self.trained, config.gradient_clip))
+        # In float16, an overflow skips the step and lowers the loss scale.
+        if not (config.fp16 or math.isfinite(norm)):
+            raise NotFinite("norm of the gradient", norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if config.fp16 and state.scaler.get_scale() < SMALLEST_SCALE:
