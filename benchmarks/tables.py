@@ -92,6 +92,9 @@ GOALS = [
     ),
     Goal("bids_windows", "batches, no workers", "float32 .npy, mapped, Dataset", 2),
     Goal("bids_windows", "five lines, later", "nilearn NiftiMasker + Dataset", 40),
+    Goal("meeg_windows", "epoch of batches", "braindecode windows, lazy", 3),
+    Goal("meeg_windows", "epoch of batches", "np.memmap of the .eeg + transpose", 1),
+    Goal("meeg_windows", "index of a folder", "pybids", 50),
 ]
 
 
@@ -304,6 +307,7 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "decode_nifti": decode_nifti_table,
     "decode_nifti memory": decode_nifti_memory_table,
     "bids_windows": functools.partial(times_table, "bids_windows"),
+    "meeg_windows": functools.partial(times_table, "meeg_windows"),
     "solve_ridge": solve_ridge_table,
     "training_step": training_step_table,
 }
@@ -317,6 +321,7 @@ MEASURED = (
     "decode_nifti",
     "decode_nifti_memory",
     "bids_windows",
+    "meeg_windows",
     "solve_ridge",
     "training_step",
 )

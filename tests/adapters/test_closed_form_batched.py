@@ -17,7 +17,7 @@ from neurokern.adapters import (
     RidgeProbe,
     RidgeReadout,
 )
-from neurokern.adapters.closed_form import _probe
+from neurokern.adapters.closed_form import _episodes, _probe
 from neurokern.ops import solve_ridge
 
 MAKERS = {
@@ -68,6 +68,29 @@ def test_episodes_of_single_and_of_several_samples_of_a_class_mix():
     assert stack.alpha_.tolist() == pytest.approx([probe.alpha_ for probe in alone])
     assert alone[0].alpha_ == 1.0
     np.testing.assert_allclose(stack.weights_, torch.stack([probe.weights_ for probe in alone]), atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4, 30), (8, 5), (1, 12)])
+def test_large_problems_are_solved_alike(shape, monkeypatch):
+    features, labels = episodes(n_per_class=shape[0], n_features=shape[1])
+    targets = np.random.default_rng(1).normal(size=(*labels.shape, 2)) + features[..., :2]
+    small = [RidgeProbe().fit_batched(features, labels), RidgeReadout().fit_batched(features, targets)]
+    monkeypatch.setattr(_episodes, "_LARGEST_SIDE", 1)
+    large = [RidgeProbe().fit_batched(features, labels), RidgeReadout().fit_batched(features, targets)]
+    for one, other in zip(small, large, strict=True):
+        np.testing.assert_allclose(other.weights_, one.weights_, atol=1e-9)
+        np.testing.assert_allclose(other.bias_, one.bias_, atol=1e-9)
+    np.testing.assert_array_equal(large[0].alpha_, small[0].alpha_)
+    np.testing.assert_array_equal(large[1].alphas_, small[1].alphas_)
+
+
+def test_features_of_the_caller_are_left_alone():
+    features, labels = episodes(1)
+    for values in (features[0].copy(), torch.from_numpy(features[0].copy())):
+        for maker in MAKERS.values():
+            maker().fit(values, labels[0])
+        RidgeReadout().fit(values, values[:, :2])
+        np.testing.assert_array_equal(values, features[0])
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 4)])

@@ -226,6 +226,25 @@ def test_an_encoder_that_ends_in_logits_needs_no_head():
         FullFineTune(head="none").fit(model, Support.of(inputs[:2], ["a", "b"]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_other_precisions_are_adapted(dtype):
+    inputs, labels = samples()
+    model, speed = encoder().to(dtype), inputs[:, :, 0].mean(1).numpy()
+    for adapter in (LoRA(rank=2, options=QUICK), HeadProbe(head="mlp", options=QUICK), FrozenReadout()):
+        for targets in (labels, speed) if not isinstance(adapter, FrozenReadout) else (labels,):
+            adapted = adapter.fit(model, Support.of(inputs, targets))
+            assert adapted.pipeline.head.out.weight.dtype == torch.promote_types(dtype, torch.float32)
+            assert len(adapted.predict(inputs)) == 24
+    front = SharedSpace(size=6, options=QUICK).fit(model, Support.of(samples(n_channels=9)[0], labels))
+    assert len(front.predict(samples(n_channels=9)[0])) == 24
+
+
+def test_few_pairs_of_embeddings_are_not_held_out():
+    inputs, _ = samples(6)
+    adapted = Contrastive().fit(encoder(), Support.of(inputs, torch.randn(6, 3)))
+    assert "held_out_loss" not in adapted.chosen
+
+
 def test_one_sample_per_class_is_trained_blind():
     inputs, labels = samples(3)
     adapted = FullFineTune(options=QUICK).fit(encoder(), Support.of(inputs, labels))
@@ -559,7 +578,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         config.write_text(json.dumps(description))
 
     for change, message in [
-        ({"head.out.weight": torch.zeros(2, 2)}, r"head\.out\.weight in .* where the model has \(3, 8\)"),
+        ({"head.out.weight": torch.zeros(2, 2)}, r"must have shape \(3, 8\), the file has shape \(2, 2\)"),
         ({"head.more": torch.zeros(1)}, "where the model has nothing"),
     ]:
         rewrite({**tensors, **change})
@@ -576,7 +595,14 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cut short"):
         AdaptedModel.load(folder, encoder())
     save_file(tensors, weights)
-    for key, value in [("structure", {"heads": 1}), ("structure", 3), ("format", "pickle"), ("classes", ...)]:
+    huge = {"head": {**json.loads(text)["structure"]["head"], "n_features": 10**12}}
+    for key, value in [
+        ("structure", huge),
+        ("structure", {"heads": 1}),
+        ("structure", 3),
+        ("format", "pickle"),
+        ("classes", ...),
+    ]:
         description = json.loads(text)
         description.pop(key) if value is ... else description.update({key: value})
         config.write_text(json.dumps(description))

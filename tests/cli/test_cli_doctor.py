@@ -166,7 +166,6 @@ def test_text_names_errors_first(capsys, tmp_path):
 def eeg_folder(tmp_path):
     """One recording: a flat, a clipped and a sound channel; an event after the end, and one twice."""
     mne = pytest.importorskip("mne")
-    pytest.importorskip("edfio")
     rng = np.random.default_rng(0)
     values = rng.normal(0, 20e-6, (3, 2000))
     values[0] = 5e-6
@@ -175,7 +174,7 @@ def eeg_folder(tmp_path):
     eeg = tmp_path / "sub-01/eeg"
     eeg.mkdir(parents=True)
     raw = mne.io.RawArray(values, mne.create_info(["Fz", "Cz", "Pz"], 100.0, "eeg"), verbose="ERROR")
-    mne.export.export_raw(eeg / "sub-01_task-rest_eeg.edf", raw, verbose="ERROR")
+    raw.save(eeg / "sub-01_task-rest_eeg.fif", verbose="ERROR")
     events = pd.DataFrame({"onset": [1.0, 1.0, 30.0], "duration": 0.0, "trial_type": "tone"})
     events.to_csv(eeg / "sub-01_task-rest_events.tsv", sep="\t", index=False)
     return tmp_path

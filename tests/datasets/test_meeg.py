@@ -310,6 +310,10 @@ def test_a_recording_that_is_cut_short_is_an_error(tmp_path):
     (tmp_path / "a.edf").write_bytes(whole[:184] + b"garbage " + whole[192:])
     with pytest.raises(ValueError, match="numbers cannot be read"):
         MEEGWindows(tmp_path / "a.edf", MEEGExtractor())
+    write_brainvision(tmp_path / "c.vhdr")
+    (tmp_path / "c.eeg").write_bytes((tmp_path / "c.eeg").read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"c\.eeg is cut short: its 7997 bytes end within a sample"):
+        MEEGWindows(tmp_path / "c.vhdr", MEEGExtractor())
     (tmp_path / "b.vhdr").write_text("nothing")
     with pytest.raises(ValueError, match="cannot be read as a recording"):
         MEEGWindows(tmp_path / "b.vhdr", MEEGExtractor())
@@ -342,6 +346,9 @@ def test_tables_that_contradict_the_file_warn_or_raise(root):
     table.unlink()
     (root / "sub-01/eeg/sub-01_task-a_eeg.json").write_text('{"SamplingFrequency": 500}')
     with pytest.warns(UserWarning, match="SamplingFrequency of its sidecar is 500 Hz"):
+        MEEGExtractor().channels(run(0))
+    (root / "sub-01/eeg/sub-01_task-a_eeg.json").write_text('{"RecordingDuration": 60}')
+    with pytest.warns(UserWarning, match="RecordingDuration of its sidecar is 60 s, the file has 10 s"):
         MEEGExtractor().channels(run(0))
 
 

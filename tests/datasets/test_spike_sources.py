@@ -1,8 +1,14 @@
 """Spikes from NWB, Kilosort, Matlab and HDF5: what is read, and what hostile files get."""
 
+import contextlib
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neurokern.datasets import (
     SpikeRecording,
@@ -13,6 +19,7 @@ from neurokern.datasets import (
     load_recording,
     load_variables,
 )
+from neurokern.datasets._mat5 import Mat5File
 
 h5py = pytest.importorskip("h5py")
 
@@ -303,3 +310,46 @@ def test_series_survive_saving_and_choosing_units(tmp_path, random_recording):
 def test_a_table_of_trials_stays_optional(sorted_folder):
     trials = pd.DataFrame({"go_times": [0.1]})
     assert isinstance(load_kilosort(sorted_folder, trials=trials), SpikeRecording)
+
+
+def test_matlabs_version_5_is_read_as_scipy_reads_it(tmp_path):
+    io = pytest.importorskip("scipy.io")
+    cells = np.empty((1, 3), object)
+    cells[0] = [np.arange(6.0).reshape(2, 3), "word", np.zeros((0, 0))]
+    data = {
+        "whole": np.arange(12, dtype=np.int16).reshape(3, 4),
+        "flag": np.array([[True, False]]),
+        "one": 3.5,
+        "deep": {"a": {"b": np.array([[7, 8]], np.uint8)}, "text": "zwei"},
+        "cells": cells,
+    }
+    for packed in (False, True):
+        io.savemat(tmp_path / "a.mat", data, do_compression=packed)
+        file = Mat5File("test", tmp_path / "a.mat")
+        assert file.names == sorted(data)
+        np.testing.assert_array_equal(file.read("whole"), data["whole"])
+        assert file.read("whole").dtype == np.int16
+        assert file.read("one").item() == 3.5
+        assert file.read("flag").tolist() == [[1, 0]]
+        assert file.read("deep")["a"]["b"].tolist() == [[7, 8]]
+        assert file.read("deep")["text"].tolist() == ["zwei"]
+        matrix, word, empty = file.read("cells")
+        np.testing.assert_array_equal(matrix, cells[0, 0])
+        assert word.tolist() == ["word"]
+        assert empty.size == 0
+
+
+@given(st.binary(max_size=60), st.integers(0, 10**6), st.booleans())
+def test_a_damaged_matlab_file_is_an_error_or_other_values_but_nothing_worse(matlab_file, junk, at, cut):
+    at %= len(matlab_file)
+    damaged = matlab_file[:at] + junk + (b"" if cut else matlab_file[at + len(junk) :])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.mat"
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            assert load_variables(path, times="data.trains").n_spikes < 100
+
+
+@pytest.fixture(scope="module")
+def matlab_file(tmp_path_factory):
+    return matlab(tmp_path_factory.mktemp("matlab"), "v5").read_bytes()

@@ -290,6 +290,19 @@ def test_rows_with_nan_are_counted(kind):
         solve_ridge(kind(X), kind(Y), 1.0)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+@pytest.mark.parametrize("name", ["X", "Y"])
+def test_numbers_that_cannot_be_squared_are_named(kind, name):
+    given = {"X": np.eye(4)[:, :2], "Y": np.eye(4)}
+    given[name] = given[name] * 1e200
+    given = {key: kind(values) for key, values in given.items()}
+    with pytest.raises(ValueError, match=rf"{name} must be below 1e\+150 in size.*got 1e\+200; give it in"):
+        solve_ridge(**given, alpha=1.0)
+    given["Y"][0, 0] = np.nan
+    with pytest.raises(ValueError, match=rf"{name} must be below 1e\+150 in size"):
+        solve_ridge(**given, alpha=1.0, nan_policy="mask")
+
+
 def test_sums_that_overflow_are_not_taken_for_nan():
     X, Y = data(4000, 3, 2)
     found = solve_ridge((X * 1e35).astype(np.float32), Y, 1.0)

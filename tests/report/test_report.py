@@ -21,6 +21,7 @@ from neurokern.report.summary import (
     pair_scores,
     paired_differences,
     score_rows,
+    score_table,
     verdict,
 )
 
@@ -172,6 +173,20 @@ def test_rows_mark_the_best_predictor_and_give_the_difference():
     assert rows[0][3].startswith("+0.250 [")
     assert rows[0][4] == "2"
     assert strong == {(0, 1)}
+
+
+def test_many_predictors_have_a_row_each_and_tasks_not_done_stay_empty():
+    table = scores(MtM=[0.3, 0.5], ridge=[0.1, 0.2], GLM=[0.6, 0.7])
+    assert score_table(table, 1)[0] == score_rows(table, 1)[0]
+    other = scores(MtM=[0.1, 0.1], ridge=[0.2, 0.2]).assign(task="intra-region")
+    table = pd.concat([table, scores(PSTH=[-0.1, 0.0]), other])
+    header, rows, strong = score_table(table, 1)
+    assert header == ["", "co-smoothing", "intra-region"]
+    assert [row[0] for row in rows] == ["MtM", "ridge", "GLM", "PSTH", "units"]
+    assert rows[2][1].startswith("0.650 [")
+    assert (rows[2][2], rows[4][1:]) == ("", ["2", "2"])
+    assert strong == {(2, 1), (1, 2)}
+    assert "MtM − ridge is" not in score_section(table).parts[0].caption
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,17 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(alone: Run, tmp_p
     assert_close(train(tmp_path), alone)
 
 
+def disagree(folder: Path) -> None:
+    seed = int(os.environ["RANK"])
+    trainer_of(two_sessions(), folder, dataclasses.replace(CONFIG, seed=seed), STILL)
+
+
+def test_processes_with_other_settings_end_before_they_train(tmp_path: Path) -> None:
+    errors = run_ranks(3, disagree, tmp_path)
+    assert [type(error) for error in errors] == [ValueError] * 3
+    assert all("2 of 3 processes have other settings or data than the first" in str(e) for e in errors)
+
+
 def bad_input(folder: Path) -> None:
     trainer_of(two_sessions(), folder, CONFIG, STILL).fit()  # without resume
 

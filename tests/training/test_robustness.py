@@ -37,6 +37,7 @@ from neurokern.training import (
     TrainingMemoryError,
     read_failed_batches,
 )
+from neurokern.training.log import tokens_of
 
 SHORT = TrainingConfig.paper(
     batch_size=8, max_steps=6, learning_rate=1e-3, validate_every=3, checkpoint_every=100, progress=False
@@ -265,6 +266,15 @@ def test_a_gradient_that_is_not_finite_leaves_all_batches_of_the_step(
     assert largest_difference(saved, before) == 0.0
 
 
+def test_a_validation_loss_that_is_not_finite_leaves_the_weights(sessions: Sessions, tmp_path: Path) -> None:
+    trainer = trainer_of(sessions, tmp_path, SHORT)
+    trainer.model.positions.data[0, 0] = torch.inf
+    with pytest.raises(NonFiniteLossError, match="validation loss is nan in step 0"):
+        trainer.fit()
+    assert (tmp_path / "failed" / "model.safetensors").is_file()
+    assert not (tmp_path / "best").exists()
+
+
 def test_damaged_batches_of_a_failed_run_are_errors_that_name_the_file(
     sessions: Sessions, tmp_path: Path
 ) -> None:
@@ -402,6 +412,8 @@ def test_rates_and_memory_are_in_the_table(sessions: Sessions, tmp_path: Path) -
         history["tokens_per_second"], N_BINS * history["windows_per_second"], rtol=0.01
     )
     assert (history["memory_gb"] > 0.01).all()
+    assert tokens_of(MtMConfig.ndt2(), sessions[0][0]) == N_BINS
+    assert tokens_of(MtMConfig.ndt2(patch_size=5), sessions[0][0]) == 4 * N_BINS  # 18 units
 
 
 def test_validation_masks_belong_to_session_scheme_and_window(sessions: Sessions, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Scaler:
         return cls(mean, torch.where(varies, spread, torch.ones_like(spread)))
 
     def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean[..., None, :]) / self.scale[..., None, :]
+        return (features - self.mean[..., None, :]).div_(self.scale[..., None, :])
 
 
 def check_support(function: str, features: Features, labels: Labels) -> tuple[Tensor, np.ndarray, Tensor]:

@@ -47,7 +47,14 @@ class Pipeline(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs ``(samples, ...)`` to outputs ``(samples, ...)``."""
-        return self.head(self.encoder(self.front(inputs)))
+        for part in (self.front, self.encoder):
+            inputs = part(inputs.to(dtype_of(part, inputs.dtype)))
+        return self.head(inputs.to(dtype_of(self.head, inputs.dtype)))
+
+
+def dtype_of(module: nn.Module, otherwise: torch.dtype) -> torch.dtype:
+    """Return the type of a module's weights, or ``otherwise`` where it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), otherwise)
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,36 @@ class Structure:
         encoder = model
         if self.session is not None and not isinstance(model, SessionEncoder):
             encoder = SessionEncoder(model, **self.session)  # type: ignore[arg-type]
-        device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+        like = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
         if copied:
             encoder = copy.deepcopy(encoder)
         if self.low_rank is not None:
             add_low_rank(encoder, **self.low_rank)
-        front = nn.Identity() if self.front is None else SubjectInput(**self.front).to(device)
-        head = nn.Identity() if self.head is None else Head(**self.head).to(device)
+        # Beside an encoder of half precision, what learns stays in single precision.
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        front, head = (part.to(like.device, dtype) for part in self.added())
         return Pipeline(front, encoder, head)
+
+    def added(self) -> tuple[nn.Module, nn.Module]:
+        """Return a new input layer and a new head."""
+        front = nn.Identity() if self.front is None else SubjectInput(**self.front)
+        return front, nn.Identity() if self.head is None else Head(**self.head)
+
+    def check_sizes(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise a ValueError unless input layer and head have the shapes of the stored ones.
+
+        They are built on the meta device, where absurd sizes take no memory.
+        """
+        with torch.device("meta"):
+            parts = dict(zip(("front", "head"), self.added(), strict=True))
+        for part, module in parts.items():
+            for name, value in module.state_dict().items():
+                stored = tensors.get(f"{part}.{name}")
+                if stored is None or stored.shape != value.shape:
+                    has = "nothing" if stored is None else f"shape {tuple(stored.shape)}"
+                    raise ValueError(
+                        f"{part}.{name} must have shape {tuple(value.shape)}, the file has {has}"
+                    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -128,7 +157,7 @@ class AdaptedModel:
         values, _ = as_inputs("AdaptedModel", inputs)
         device = next((p.device for p in self.pipeline.parameters()), torch.device("cpu"))
         self.pipeline.eval()
-        chunks = [self.pipeline(rows.to(device)).float().cpu() for rows in values.split(_ROWS_AT_ONCE)]
+        chunks = [self.pipeline(rows.to(device)).cpu() for rows in values.split(_ROWS_AT_ONCE)]
         return torch.cat(chunks)
 
     def predict(self, inputs: Inputs) -> np.ndarray | Tensor:
@@ -196,6 +225,7 @@ class AdaptedModel:
         description, tensors = read_adapter(folder, "")
         try:
             structure = Structure(**description["structure"])
+            structure.check_sizes(tensors)
             classes = description["classes"]
             names = ("adapter", "n_trainable", "seconds", "chosen")
             facts = {name: description[name] for name in names} | {"fitted_on": description["base"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from neurokern._check import check_fraction, check_integer, check_positive
 
-__all__ = ["FineTuneOptions", "Outcome", "Stage", "Step", "StepLoss", "fine_tune"]
+__all__ = ["FineTuneOptions", "Outcome", "Stage", "Step", "StepLoss", "fine_tune", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -160,15 +161,11 @@ def fine_tune(
         If the loss becomes NaN or infinite.
     """
     own = [parameter for stage in stages for parameter in stage.parameters]
-    frozen = [parameter for parameter in model.parameters() if all(parameter is not p for p in own)]
     asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    for parameter in [*frozen, *own]:
+    for parameter, _ in asked:
         parameter.requires_grad_(False)
     optimizer = torch.optim.AdamW(list(_groups(stages, options, learning_rate)), lr=learning_rate)
-    # Dropout layers and sampling draw from the global generator, which is put back afterwards.
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(options.seed)
+    with seeded(model, options.seed):
         try:
             return _run(model, stages, optimizer, own, data, held_out, loss, options, epochs, title)
         finally:
@@ -176,6 +173,15 @@ def fine_tune(
                 parameter.requires_grad_(flag)
                 parameter.grad = None
             model.eval()
+
+
+@contextmanager
+def seeded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Let what draws from torch's global generators, such as dropout, draw by a seed; then put them back."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def _run(

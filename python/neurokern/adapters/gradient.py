@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurokern._check import check_choice
-from neurokern.adapters.adapted import AdaptedModel, Pipeline, Structure, own_names
-from neurokern.adapters.fine_tune import FineTuneOptions, Outcome, Stage, Step, StepLoss, fine_tune
+from neurokern.adapters.adapted import AdaptedModel, Pipeline, Structure, dtype_of, own_names
+from neurokern.adapters.fine_tune import FineTuneOptions, Outcome, Stage, Step, StepLoss, fine_tune, seeded
 from neurokern.adapters.heads import HEADS, POOLS, pool_features
 from neurokern.adapters.low_rank import low_rank_parameters
 from neurokern.adapters.probe import LinearProbe
@@ -24,6 +24,7 @@ from neurokern.ops import ridge_cv
 
 __all__ = ["GradientAdapter", "class_loss", "encoder_of", "outputs_of", "value_loss"]
 
+_ROWS_AT_ONCE = 256
 _ALPHAS = tuple(10.0**exponent for exponent in range(-3, 4))
 
 
@@ -40,7 +41,7 @@ def value_loss(model: nn.Module, inputs: Tensor, targets: Tensor, step: Step) ->
             f"fine_tune: outputs must have the shape of the targets, {tuple(targets.shape)}, "
             f"got {tuple(outputs.shape)}"
         )
-    return F.mse_loss(outputs, targets)
+    return F.mse_loss(outputs, targets.to(outputs.dtype))
 
 
 def encoder_of(model: nn.Module, support: Support) -> tuple[nn.Module, dict[str, str] | None]:
@@ -125,7 +126,7 @@ class GradientAdapter:
         rate, outcome = rates[len(rates) // 2], Outcome(self.options.blind_epochs, math.nan)
         share = self.options.validation if self._trains() else 0.0
         rows = support.hold_out(share, self.options.seed) if share else None
-        if rows is not None:
+        if rows is not None and len(rows[1]) >= self._least_held_out:
             train, held = (support.select(part) for part in rows)
             tried = [
                 self._train(encoder, structure, train, lr, self.options.max_epochs, held)[1] for lr in rates
@@ -149,6 +150,8 @@ class GradientAdapter:
         )
 
     # What an adapter differs in.
+
+    _least_held_out: ClassVar[int] = 1  # samples that the loss can be taken of
 
     def _trains(self) -> bool:
         """Whether there is anything to train beyond the start of the head."""
@@ -214,8 +217,7 @@ class GradientAdapter:
         """Build a pipeline, train it, and count what learns."""
         names = self._stages(encoder)
         keeps = not names and structure.front is None and structure.low_rank is None
-        with torch.random.fork_rng([]):
-            torch.manual_seed(self.options.seed)
+        with seeded(encoder, self.options.seed):
             pipeline = structure.build(encoder, copied=not keeps)
             self._prepare(pipeline)
         stages = self._learning(pipeline, names)
@@ -267,7 +269,7 @@ class GradientAdapter:
         if self.head != "linear" or self.start != "probe":
             return spread
         if features is None:
-            features = outputs_of(nn.Sequential(pipeline.front, pipeline.encoder), support.inputs)
+            features = outputs_of(Pipeline(pipeline.front, pipeline.encoder, nn.Identity()), support.inputs)
         pooled = pool_features(features, self.pool)
         weight, bias = _probe(pooled, _scaled(support.targets, spread), support.classes)
         out: nn.Linear = pipeline.head.out  # type: ignore[assignment]
@@ -299,11 +301,13 @@ def _probe(features: Tensor, targets: Tensor, classes: np.ndarray | None) -> tup
 @torch.no_grad()
 def outputs_of(module: nn.Module, inputs: Tensor) -> Tensor:
     """Outputs on the CPU with the module in evaluation mode, in which each part is left as it was."""
+    dtype = dtype_of(module, inputs.dtype)
     modes = [(part, part.training) for part in module.modules()]
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     module.eval()
     try:
-        return torch.cat([module(rows.to(device)).float().cpu() for rows in inputs.split(256)])
+        outputs = torch.cat([module(rows.to(device, dtype)).cpu() for rows in inputs.split(_ROWS_AT_ONCE)])
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     finally:
         for part, mode in modes:
             part.training = mode

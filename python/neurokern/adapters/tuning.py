@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from neurokern._check import check_choice, check_positive
-from neurokern.adapters.adapted import Pipeline, Structure
+from neurokern.adapters.adapted import Pipeline, Structure, dtype_of
 from neurokern.adapters.contrastive import info_nce, mix_inputs, mixco_loss, soft_clip
 from neurokern.adapters.fine_tune import Step, StepLoss
 from neurokern.adapters.gradient import GradientAdapter
@@ -140,7 +141,8 @@ class GradualUnfreezing(GradientAdapter):
     Parameters
     ----------
     every : int, default 5
-        Epochs between stages. Early stopping waits for the last stage.
+        Epochs between stages. Early stopping waits for the last stage; where no samples can be held out,
+        training ends after ``blind_epochs``, thawed or not.
     stages : sequence of sequences of str, optional
         Patterns of parameters in the order in which they thaw; by default the layers of the longest stack of
         equal blocks from the last to the first, then all else.
@@ -326,7 +328,8 @@ class SharedSpace(GradientAdapter):
             "pooling": self.pooling,
             "linear": self.linear,
         }
-        reshaped = torch.zeros(*support.inputs[:2].shape[:-1], max(self.size, 1))
+        shape = (*support.inputs[:2].shape[:-1], self.size)
+        reshaped = torch.zeros(shape, dtype=dtype_of(encoder, torch.float32))
         return Structure(head=self._head(self._n_features(encoder, reshaped), support), front=front)
 
 
@@ -359,6 +362,8 @@ class Contrastive(HeadProbe):
         super().__post_init__()
         check_choice("Contrastive", "loss", self.loss, ("soft-clip", "info-nce"))
         check_positive("Contrastive", "temperature", self.temperature)
+
+    _least_held_out: ClassVar[int] = 4
 
     def _trains(self) -> bool:
         return True

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurokern.cli.image_facts import sizes_text, tr_facts
+from neurokern.cli.meeg_facts import describe_recordings, recording_groups
 
 if TYPE_CHECKING:
     from neurokern.datasets import BIDSDataset, BIDSIndex, BIDSRun
@@ -43,9 +44,11 @@ def describe_dataset(root: pathlib.Path) -> dict[str, Any]:
         facts = describe_run(dataset, i)
         runs.append(facts)
         warnings += [f"{facts['file']}: {text}" for text in facts["warnings"]]
+    recordings = describe_recordings(root.absolute())
+    warnings += [f"{facts['file']}: {text}" for facts in recordings for text in facts["warnings"]]
     conditions = Counter[str]()
-    for run in runs:
-        conditions.update(run["conditions"] or {})
+    for run in [*runs, *recordings]:
+        conditions.update(run.get("conditions") or {})
     return {
         "source": root.resolve().name,
         "holds": "BIDS folder",
@@ -56,6 +59,7 @@ def describe_dataset(root: pathlib.Path) -> dict[str, Any]:
         **{f"{name}s": _values(files, name) for name in ("subject", "session", "task")},
         "files": _file_counts(files),
         "runs": runs,
+        "recordings": recordings,
         "conditions": dict(sorted(conditions.items())),
         "derivatives": _derivatives(files),
         "warnings": warnings,
@@ -124,14 +128,17 @@ def dataset_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("sessions", _names(facts["sessions"])),
         ("files", _files_text(facts["files"])),
         *[("runs", text) for text in _run_groups(facts["runs"])],
+        *[("recordings", text) for text in recording_groups(facts["recordings"])],
     ]
-    if facts["runs"]:
-        with_events = [run for run in facts["runs"] if run["events"] is not None]
+    if facts["runs"] or facts["recordings"]:
+        both = [*facts["runs"], *facts["recordings"]]
+        with_events = [run for run in both if run.get("events")]
         total = sum(run["events"] for run in with_events)
         counts = ", ".join(f"{name} {n}" for name, n in facts["conditions"].items())
         rows.append(
             ("events", f"{total:,} in {_count_runs(with_events)}: {counts}" if with_events else "none")
         )
+    if facts["runs"]:
         columns = [run["confounds"] for run in facts["runs"] if run["confounds"] is not None]
         rows.append(
             ("confounds", f"of {_count_runs(columns)}, up to {max(columns)} columns" if columns else "none")

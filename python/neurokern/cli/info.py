@@ -12,6 +12,7 @@ import numpy as np
 from neurokern.cli._common import facts_text, new_parser, say
 from neurokern.cli.bids_facts import dataset_rows, describe_dataset
 from neurokern.cli.image_facts import describe_image, image_rows, is_image
+from neurokern.cli.meeg_facts import describe_recording, is_recording, recording_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, SpikeRecording
 
 _EXAMPLES = """\
+  neurokern info session.nwb          units, trials and behavior; also folders of Kilosort and Phy
+  neurokern info sub-01_eeg.edf       channels, rate and events of EEG, MEG, iEEG
   neurokern info alf/probe00/         an ALF folder with spikes.times.npy and spikes.clusters.npy
   neurokern info session03.npz        spike times, or counts in bins
   neurokern info recordings/ --json   every recording in a folder
@@ -38,7 +41,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         summary="what a recording, an image or a BIDS folder holds",
         description=(
             "Show spikes, units, rates, regions and trials of recordings, and what was repaired; the header "
-            "of NIfTI images; subjects, runs and events of BIDS folders. Signals of images are not read."
+            "of NIfTI images; channels and events of EEG and MEG; subjects, runs and events of BIDS folders. "
+            "Signals of images and EEG are not read."
         ),
         examples=_EXAMPLES,
     )
@@ -63,7 +67,7 @@ def _sources(path: pathlib.Path) -> list[pathlib.Path]:
     from neurokern.cli.sessions import find_sources
     from neurokern.datasets.bids_file import is_bids_folder
 
-    if is_image(path) or (path.is_dir() and is_bids_folder(path)):
+    if is_image(path) or is_recording(path) or (path.is_dir() and is_bids_folder(path)):
         return [path]
     if not path.is_dir():
         return find_sources([str(path)])
@@ -92,6 +96,8 @@ def describe(path: pathlib.Path) -> dict[str, Any]:
 
     if is_image(path):
         return describe_image(path)
+    if is_recording(path):
+        return describe_recording(path)
     if path.is_dir() and is_bids_folder(path):
         return describe_dataset(path)
     recording = load_recording(path)
@@ -113,6 +119,7 @@ def _describe_recording(path: pathlib.Path, recording: SpikeRecording) -> dict[s
         "depth_um": [float(np.nanmin(depth)), float(np.nanmax(depth))] if np.isfinite(depth).any() else None,
         "regions": _region_sizes(recording.regions),
         "trials": _trial_facts(recording.trials),
+        "series": sorted(recording.series),
         "notes": list(recording.notes),
     }
 
@@ -164,6 +171,8 @@ def _as_text(facts: dict[str, Any]) -> str:
         rows = image_rows(facts)
     elif "bids_version" in facts:
         rows = dataset_rows(facts)
+    elif "sfreq_hz" in facts:
+        rows = recording_rows(facts)
     else:
         rows = _recording_rows(facts)
     warnings = facts.get("warnings", [])
@@ -183,6 +192,8 @@ def _recording_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("regions", _regions_text(facts["regions"])))
     trials = facts["trials"]
     rows.append(("trials", "none" if trials is None else f"{trials['rows']}: {', '.join(trials['columns'])}"))
+    if facts.get("series"):
+        rows.append(("series", ", ".join(facts["series"])))
     return [*rows, *[("note", note) for note in facts["notes"]]]
 
 

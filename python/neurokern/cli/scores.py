@@ -26,7 +26,7 @@ from neurokern.evaluation import (
 )
 from neurokern.evaluation.tasks import sample_units
 from neurokern.report.sections import MIN_SPIKES
-from neurokern.report.summary import difference_rows, score_rows
+from neurokern.report.summary import difference_rows, score_table
 
 if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, Splits
@@ -123,7 +123,7 @@ def possible_tasks(session: BinnedSession) -> tuple[str, ...]:
 
 def scores_text(scores: pd.DataFrame) -> str:
     """Return bits per spike as a text table: one row per task, mean over units and interval per predictor."""
-    header, rows, _ = score_rows(scores, MIN_SPIKES)
+    header, rows, _ = score_table(scores, MIN_SPIKES)
     return text_table(header, rows)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "SplitSettings",
     "WindowSettings",
     "effective_settings",
+    "settings_of_recipe",
 ]
 
 RUN_FILE = "run.yaml"
@@ -52,6 +53,15 @@ class RunSettings:
     split: SplitSettings = field(default_factory=SplitSettings)
     model: MtMConfig = field(default_factory=MtMConfig.small)
     training: TrainingConfig = field(default_factory=_default_training)
+
+
+def settings_of_recipe(name: str) -> RunSettings:
+    """Return the settings of a recipe of :class:`MtMConfig`, with the training that belongs to it.
+
+    "ndt2" is trained as "paper": the published variant differs in the model alone.
+    """
+    train = getattr(TrainingConfig, "paper" if name == "ndt2" else name)
+    return RunSettings(model=getattr(MtMConfig, name)(), training=train(checkpoint_every=100))
 
 
 def effective_settings(args: argparse.Namespace, defaults: T) -> T:

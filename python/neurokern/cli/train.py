@@ -60,6 +60,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser.add_argument("data", nargs="*", metavar="DATA", help="recordings, or folders of recordings")
     parser.add_argument("--out", required=True, metavar="RUN", help="folder for the run")
+    parser.add_argument(
+        "--recipe",
+        choices=("small", "modern", "paper", "ndt2"),
+        help="model and training to start from: small data (default), unit embeddings for many sessions, the "
+        "published model, or its variant with patches of units",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     add_settings_flags(parser)
     return parser
@@ -90,10 +96,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace, folder: pathlib.Path) -> RunSettings:
-    from neurokern.cli.settings import RunSettings, effective_settings, read_run_settings, with_data
+    from neurokern.cli.settings import effective_settings, read_run_settings, settings_of_recipe, with_data
 
     stored = args.resume and (folder / "run.yaml").is_file()
-    defaults = read_run_settings(folder) if stored else RunSettings()
+    if stored and args.recipe:
+        raise ValueError("--recipe belongs to a new run; --resume goes on with the recipe of the folder")
+    defaults = read_run_settings(folder) if stored else settings_of_recipe(args.recipe or "small")
     settings = with_data(effective_settings(args, defaults), args.data)
     if not settings.data:
         raise ValueError("no DATA given: name recordings, or a --config file that names them")
@@ -188,7 +196,7 @@ def _clear_run(folder: pathlib.Path) -> None:
         if any(folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no earlier run; choose another --out")
         return
-    for name in ("last", "best", "failed"):
+    for name in ("last", "best", "failed", "tensorboard"):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
     for name in ("metrics.csv", "environment.json", "run.yaml"):

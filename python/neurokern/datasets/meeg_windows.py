@@ -414,24 +414,32 @@ def _run_of_file(path: Path) -> MEEGRun:
 
 
 def _checked_events(run: MEEGRun, events: pd.DataFrame) -> pd.DataFrame:
-    """Return onset, duration (0 where unknown) and trial_type, or else ``value``, of the events."""
+    try:
+        return event_table(events)
+    except ValueError as error:
+        raise ValueError(f"{run.path}: {error}") from None
+
+
+def event_table(events: pd.DataFrame) -> pd.DataFrame:
+    """Return onset, duration (0 where unknown) and trial_type, or else ``value``, of the events.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or times are no seconds.
+    """
     missing = {"onset", "duration"} - set(events)
     if missing:
-        raise ValueError(
-            f"{run.path}: its events must have columns onset and duration, there is no {', '.join(missing)}"
-        )
+        raise ValueError(f"events must have columns onset and duration, there is no {', '.join(missing)}")
     try:
         onset = events["onset"].to_numpy(dtype=np.float64)
         duration = np.nan_to_num(events["duration"].to_numpy(dtype=np.float64))
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{run.path}: onset and duration of its events must be seconds or n/a: {error}"
-        ) from None
+        raise ValueError(f"onset and duration of events must be seconds or n/a: {error}") from None
     column = next((name for name in ("trial_type", "value") if name in events), None)
     kinds = ["event"] * len(events) if column is None else [_text(kind) for kind in events[column]]
-    return pd.DataFrame({"onset": onset, "duration": duration, "trial_type": kinds}, dtype=object).astype(
-        {"onset": float, "duration": float}
-    )
+    table = pd.DataFrame({"onset": onset, "duration": duration})
+    return table.assign(trial_type=np.array(kinds, dtype=object))
 
 
 def _text(kind: object) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neurokern._check import check_memory, check_positive
+from neurokern._check import check_positive
 from neurokern.datasets._clean import as_vector
 from neurokern.datasets._files import read_npz
 from neurokern.datasets._hdf5 import child, open_hdf5, read_values
+from neurokern.datasets._mat5 import Mat5File, is_mat5
 from neurokern.datasets.recording import SpikeRecording, make_recording, unit_columns
 from neurokern.datasets.series import TimeSeries
 
 __all__ = ["load_variables"]
 
-_MAT5 = b"MATLAB 5.0"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_CELLS = 1 << 20
 
@@ -75,7 +75,7 @@ def load_variables(
     Raises
     ------
     FileNotFoundError, ImportError
-        If there is no such file, or scipy (v5) or h5py (v7.3, HDF5) is missing.
+        If there is no such file, or h5py is missing for v7.3 and HDF5.
     ValueError
         If the file is damaged, a variable is not there (the message lists those that are) or of a wrong type,
         or lengths disagree.
@@ -175,9 +175,9 @@ def _variables(path: str | os.PathLike[str]) -> Iterator[Any]:
         yield lambda name: _named(name, arrays.get(name), sorted(arrays))
     elif start.startswith(_HDF5) or start[512:520] == _HDF5:  # Matlab's v7.3 writes 512 bytes before
         with open_hdf5("load_variables", source) as file:
-            yield lambda name: _of_hdf5(file, name)
-    elif start.startswith(_MAT5):
-        yield _Mat5(source)
+            yield functools.partial(_of_hdf5, file)
+    elif is_mat5(start):
+        yield functools.partial(_of_mat5, Mat5File("load_variables", source))
     else:
         raise ValueError(f"load_variables: {source.name} is no .mat (v5, v7.3), HDF5 or .npz file")
 
@@ -224,60 +224,20 @@ def _matlab(stored: Any, values: np.ndarray) -> np.ndarray:
     return values.T if kind else values
 
 
-class _Mat5:
-    """Variables of a file of Matlab's version 5, each read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            import scipy.io
-        except ImportError:
-            raise ImportError(
-                "load_variables: .mat files of version 5 are read through scipy; install it"
-            ) from None
-        self._io, self._path = scipy.io, path
-        try:
-            listed = scipy.io.whosmat(path)
-        except Exception as error:  # struct.error, zlib.error, TypeError, MatReadError, ...
+def _of_mat5(file: Mat5File, name: str) -> Any:
+    """Return a variable of a file of version 5; dots lead into structures of one row."""
+    first, *below = name.split(".")
+    _named(name, first if first in file.names else None, file.names)
+    value = file.read(first)
+    for part in below:
+        fields = sorted(value) if isinstance(value, dict) else []
+        if part not in fields:
             raise ValueError(
-                f"load_variables: {path.name} is cut short or not a .mat file ({error})"
-            ) from error
-        self._listed = {name: (shape, kind) for name, shape, kind in listed}
-        self._read: dict[str, Any] = {}
-
-    def __call__(self, name: str) -> Any:
-        first, *below = name.split(".")
-        value = self._variable(first)
-        for part in below:
-            fields = value.dtype.names or ()
-            if value.size != 1 or part not in fields:
-                raise ValueError(
-                    f"load_variables: {name} is not there; {first} has {', '.join(fields) or 'no fields'}"
-                )
-            value = value.reshape(-1)[0][part]
-        if value.dtype.kind == "O":
-            cells = [np.asarray(cell) for cell in value.reshape(-1)]
-            if any(cell.dtype.kind not in "biufU" for cell in cells):
-                raise ValueError(f"load_variables: {name} must have arrays of numbers or texts in its cells")
-            return cells
-        if value.dtype.kind not in "biufU":
-            raise ValueError(
-                f"load_variables: {name} must be numbers, texts or cells of them, got {value.dtype}"
+                f"load_variables: {name} is not there; {first} has {', '.join(fields) or 'no fields'}"
             )
-        return value
-
-    def _variable(self, name: str) -> Any:
-        _named(name, self._listed.get(name), sorted(self._listed))
-        if name not in self._read:
-            shape, kind = self._listed[name]
-            check_memory("load_variables", name, 8.0 * math.prod(shape), "is the file damaged?")
-            if kind in ("function", "opaque", "object", "unknown"):
-                raise ValueError(
-                    f"load_variables: {name} must be numbers, texts, cells or a struct, got {kind}"
-                )
-            try:
-                self._read[name] = self._io.loadmat(self._path, variable_names=[name])[name]
-            except Exception as error:  # as above
-                raise ValueError(
-                    f"load_variables: {name} of {self._path.name} cannot be read ({error})"
-                ) from error
-        return self._read[name]
+        value = value[part]
+    if isinstance(value, dict) or (
+        isinstance(value, list) and not all(isinstance(v, np.ndarray) for v in value)
+    ):
+        raise ValueError(f"load_variables: {name} must be numbers, texts, or cells of them")
+    return value

@@ -1,6 +1,7 @@
 """Extractors: what to take out of a run. Swapping one for another is one line and touches no dataset."""
 
 from neurokern.extractors.confounds import Confounds
+from neurokern.extractors.connectivity import functional_connectivity
 from neurokern.extractors.fmri import FMRIParcelExtractor, FMRIVolumeExtractor, FMRIVoxelExtractor
 from neurokern.extractors.meeg import MEEGExtractor
 
@@ -13,4 +14,5 @@ __all__ = [
     "FMRIVoxelExtractor",
     "MEEGExtractor",
     "fMRIVoxelExtractor",
+    "functional_connectivity",
 ]

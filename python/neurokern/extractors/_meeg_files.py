@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,24 @@ def check_size(path: Path) -> None:
     ending = path.suffix.lower()
     if ending in (".edf", ".bdf"):
         _check_edf(path, 3 if ending == ".bdf" else 2)
+    elif ending == ".vhdr":
+        _check_brainvision(path)
+
+
+def _check_brainvision(path: Path) -> None:
+    """Raise if the file of samples ends within a sample; how many there should be no header tells."""
+    text = path.read_bytes()[:_ENDS].decode("utf-8", errors="replace")
+    fields = dict(re.findall(r"^(DataFile|NumberOfChannels|BinaryFormat)\s*=\s*(.+?)\s*$", text, re.M))
+    size = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}.get(fields.get("BinaryFormat", ""))
+    n_channels = fields.get("NumberOfChannels", "")
+    if size is None or not n_channels.isdecimal() or int(n_channels) < 1:
+        return  # samples as text, or a header that MNE refuses
+    data = path.with_name(fields.get("DataFile", "").replace("$b", path.stem))
+    if data.is_file() and data.stat().st_size % (int(n_channels) * size):
+        raise ValueError(
+            f"{path}: {data.name} is cut short: its {data.stat().st_size} bytes end within a sample of "
+            f"{n_channels} channels of {size} bytes"
+        )
 
 
 def _check_edf(path: Path, sample_bytes: int) -> None:
@@ -124,6 +143,13 @@ def _check_rate(run: MEEGRun, raw: Any) -> None:
         warnings.warn(
             f"{run.path.name}: SamplingFrequency of its sidecar is {told} Hz, of the file "
             f"{raw.info['sfreq']:g} Hz; the file is believed",
+            stacklevel=3,
+        )
+    seconds, there = run.metadata.get("RecordingDuration"), raw.n_times / raw.info["sfreq"]
+    if isinstance(seconds, (int, float)) and there < 0.99 * seconds - 1:
+        warnings.warn(
+            f"{run.path.name}: RecordingDuration of its sidecar is {seconds:g} s, the file has {there:g} s; "
+            "is it cut short?",
             stacklevel=3,
         )
 

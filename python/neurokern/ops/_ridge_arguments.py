@@ -15,6 +15,7 @@ from neurokern.ops._library import torch
 EXACT_IN_FLOAT32 = {"bool", "int8", "uint8", "int16", "uint16", "float16", "bfloat16", "float32"}
 EXACT_IN_FLOAT64 = {"int32", "int64", "uint32", "uint64", "float64"}
 _CHECKED = 1 << 22  # elements that are looked at together
+_LARGEST = 1e150  # squares of larger numbers overflow when they are summed
 
 
 @dataclass(frozen=True)
@@ -101,19 +102,22 @@ def _cast(values: Any, dtype: str) -> Any:
 
 
 def check_rows_finite(function: str, name: str, values: Any, *, nan_allowed: bool = False) -> None:
-    """Raise with the number of rows that hold NaN or infinity, or infinity alone."""
+    """Raise with the number of rows that hold NaN or infinity, or infinity alone; or for too large values."""
     xp: Any = np if isinstance(values, np.ndarray) else torch
     if not (values.dtype.kind == "f" if xp is np else values.is_floating_point()):
         return
     step = max(1, _CHECKED // max(values.shape[1], 1))
-    bad = 0
+    bad, largest = 0, 0.0
     for first in range(0, values.shape[0], step):
         block = values[first : first + step]
-        with np.errstate(all="ignore"):
-            total = float(block.sum())  # finite only if all are; sums may also overflow
-        if not math.isfinite(total):
-            wrong = xp.isinf(block) if nan_allowed else ~xp.isfinite(block)
-            bad += int(wrong.any(1).sum())
+        if _is_fine(block):
+            continue
+        wrong = xp.isinf(block) if nan_allowed else ~xp.isfinite(block)
+        bad += int(wrong.any(1).sum())
+        sizes = abs(block)
+        largest = max(
+            largest, float(sizes[sizes == sizes].max(initial=0) if xp is np else sizes.nan_to_num().max())
+        )
     if bad and nan_allowed:
         raise ValueError(f"{function}: {name} must not be infinite, got infinity in {bad} rows")
     if bad:
@@ -122,6 +126,21 @@ def check_rows_finite(function: str, name: str, values: Any, *, nan_allowed: boo
             "drop or "
             "fill those samples"
         )
+    if largest >= _LARGEST:
+        raise ValueError(
+            f"{function}: {name} must be below {_LARGEST:g} in size, so that squares can be summed, got "
+            f"{largest:.3g}; give it in another unit"
+        )
+
+
+def _is_fine(block: Any) -> bool:
+    """Whether all values are numbers that can be squared; false also for some that are."""
+    if not (block.shape[0] and block.shape[1]):
+        return True
+    if "float64" in str(block.dtype):  # NaN is the smallest and the largest of any values
+        return bool(block.min() > -_LARGEST) and bool(block.max() < _LARGEST)
+    with np.errstate(all="ignore"):
+        return math.isfinite(float(block.sum()))  # finite only if all are; sums may also overflow
 
 
 def check_weight(function: str, weight: Any, X: Any, device: Any) -> Any | None:

@@ -20,7 +20,7 @@ from neurokern.report.result_figures import (
     score_intervals,
     unit_scatter,
 )
-from neurokern.report.summary import decoding_rows, difference_rows, pair_scores, score_rows
+from neurokern.report.summary import decoding_rows, difference_rows, pair_scores, score_table
 
 __all__ = [
     "MIN_SPIKES",
@@ -194,7 +194,8 @@ def score_section(
 ) -> Section:
     """Show masked-prediction scores beside the baselines: table, intervals, unit by unit."""
     summary = summarize(scores, min_spikes=MIN_SPIKES)
-    header, rows, strong = score_rows(scores, MIN_SPIKES, model=model, rival=rival)
+    header, rows, strong = score_table(scores, MIN_SPIKES, model=model, rival=rival)
+    differs = f"{model} − {rival}"
     table = Table(
         header=header,
         rows=rows,
@@ -202,13 +203,13 @@ def score_section(
         caption=(
             "Bits per spike on held-out windows: mean over units [95 % bootstrap interval over units], best "
             "in bold. "
-            f"{model} − {rival} is the mean difference over the same units. 0 is a constant rate at the "
-            "unit's own "
-            "mean over the very windows that are scored, which no constant can beat; so the unit's mean over "
+            "0 is a constant rate at the unit's own mean over the "
+            "very windows that are scored, which no constant can beat; so the unit's mean over "
             "training "
             f"windows lies below 0. Units with fewer than {MIN_SPIKES} spikes in the scored bins are left "
             "out. The "
             "intervals say how the mean varies over these units, not over animals or days."
+            + (f" {differs} is the mean difference over the same units." if differs in header else "")
         ),
     )
     caption = (

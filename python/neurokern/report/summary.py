@@ -10,8 +10,17 @@ from neurokern import evaluation
 from neurokern.evaluation import summarize
 from neurokern.metrics import bootstrap_interval
 
-__all__ = ["decoding_rows", "difference_rows", "pair_scores", "paired_differences", "score_rows", "verdict"]
+__all__ = [
+    "decoding_rows",
+    "difference_rows",
+    "pair_scores",
+    "paired_differences",
+    "score_rows",
+    "score_table",
+    "verdict",
+]
 
+_MOST_COLUMNS = 3  # predictors beside each other; more make a table too wide for a page
 _KEYS = ["session", "task", "unit"]
 
 
@@ -127,6 +136,33 @@ def decoding_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]], froz
         rows.append([str(name), cells[0], area, cells[1], str(len(group))])
         means.append(float(group["balanced_accuracy"].mean()))
     return header, rows, frozenset({(int(np.argmax(means)), 1)} if means else ())
+
+
+def score_table(
+    scores: pd.DataFrame, min_spikes: int, *, model: str = "MtM", rival: str = "ridge"
+) -> tuple[list[str], list[list[str]], frozenset[tuple[int, int]]]:
+    """Return :func:`score_rows`, or with more than three predictors one row for each of them.
+
+    The difference of model and rival then has its place in :func:`difference_rows` alone. A task that a
+    predictor does not do has an empty cell; the last row gives the number of units.
+    """
+    predictors = list(dict.fromkeys(scores["predictor"]))
+    if len(predictors) <= _MOST_COLUMNS:
+        return score_rows(scores, min_spikes, model=model, rival=rival)
+    summary = summarize(scores, min_spikes=min_spikes).set_index(["predictor", "task"])
+    tasks = list(dict.fromkeys(scores["task"]))
+    rows = []
+    for name in predictors:
+        known = [(name, task) in summary.index for task in tasks]
+        found = [summary.loc[(name, task)] if here else None for task, here in zip(tasks, known, strict=True)]
+        rows.append([name, *("" if f is None else _cell(f["mean"], f["low"], f["high"]) for f in found)])
+    n_units = summary["n_units"].groupby("task").max()
+    rows.append(["units", *(f"{int(n_units[task]):,}" for task in tasks)])
+    means = summary["mean"].unstack("task").reindex(index=predictors, columns=tasks).to_numpy(float)
+    best = {
+        (int(np.nanargmax(column)), at + 1) for at, column in enumerate(means.T) if np.isfinite(column).any()
+    }
+    return ["", *tasks], rows, frozenset(best)
 
 
 def verdict(scores: pd.DataFrame, *, min_spikes: int, model: str = "MtM", rival: str = "ridge") -> str:

@@ -140,6 +140,18 @@ def all_counts(session: BinnedSession | WindowedRecording) -> np.ndarray:
     return session.counts if isinstance(session, BinnedSession) else session.bin().counts
 
 
+def joined_counts(
+    earlier: BinnedSession | WindowedRecording, later: BinnedSession | WindowedRecording
+) -> np.ndarray:
+    """Return the counts of both parts of a session, in the order of time where it is known."""
+    both = (earlier, later)
+    counts = np.concatenate([all_counts(session) for session in both])
+    if all(session.windows is not None for session in both):
+        starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
+        counts = counts[np.argsort(starts, kind="stable")]
+    return counts
+
+
 def mean_counts(session: BinnedSession | WindowedRecording) -> Tensor:
     """Return the mean count of each unit per bin, at least half a spike in all windows, ``(n_units,)``."""
     total = np.zeros(session.n_units)

@@ -10,6 +10,21 @@ from typing import Any, Literal
 from neurokern._check import check_choice, check_fraction, check_integer, check_positive
 from neurokern.models.masking import Masking
 
+# May change between a run and its continuation: none of them changes a number, but for rounding and, with
+# other parts, the draws of dropout.
+FREE_TO_CHANGE = (
+    "n_workers",
+    "device",
+    "progress",
+    "checkpoint_every",
+    "micro_batch_size",
+    "compile",
+    "recompute",
+    "strategy",
+    "timeout",
+    "tensorboard",
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:

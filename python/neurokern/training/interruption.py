@@ -10,6 +10,8 @@ from types import FrameType
 
 import torch
 
+from neurokern.training.config import TrainingConfig
+
 _NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate",
     "DefaultCPUAllocator: not enough memory",
@@ -85,3 +87,15 @@ def is_memory_error(error: BaseException) -> bool:
     if isinstance(error, kinds):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def memory_advice(config: TrainingConfig, windows: int, device: torch.device, n_processes: int) -> str:
+    """Return which settings to change; the first two do not change what is trained."""
+    knobs = [f"micro_batch_size={max(1, windows // 2)} (now {windows} windows at once)"]
+    if not config.recompute:
+        knobs.append("recompute=True")
+    if n_processes > 1 and config.strategy == "replicate":
+        knobs.append("strategy='shard'")
+    if not (config.bf16 or config.fp16) and device.type == "cuda":
+        knobs.append("in a new run bf16=True")
+    return ", or ".join(knobs)

@@ -13,6 +13,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from neurokern.datasets import BinnedSession, WindowedRecording
+from neurokern.models import MtMConfig
+
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
@@ -59,6 +62,12 @@ class Meter:
         self.windows = self.tokens = 0
         self.seconds = 0.0
         return result
+
+
+def tokens_of(config: MtMConfig, session: BinnedSession | WindowedRecording) -> int:
+    """Return the tokens of a window in the trunk: one for a bin, or for each patch of units in a bin."""
+    patches = -(-session.n_units // config.patch_size) if config.read_in == "patches" else 1
+    return session.n_bins * patches
 
 
 def memory_in_use(device: torch.device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
 import os
@@ -12,7 +13,6 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ from neurokern.datasets import (
 )
 from neurokern.models import MtM
 from neurokern.training.acceleration import accelerated, call_compiled, half_precision
-from neurokern.training.batches import Part, Plan, all_counts, mean_counts
+from neurokern.training.batches import Part, Plan, all_counts, joined_counts, mean_counts
 from neurokern.training.checks import check_sessions, check_settings
-from neurokern.training.config import TrainingConfig
+from neurokern.training.config import FREE_TO_CHANGE, TrainingConfig
 from neurokern.training.distributed import Ranks, pick_device
 from neurokern.training.episodes import episodes_of
 from neurokern.training.failed import write_failed_batches
@@ -41,8 +41,9 @@ from neurokern.training.interruption import (
     TrainingInterrupted,
     TrainingMemoryError,
     leave_signals_to_parent,
+    memory_advice,
 )
-from neurokern.training.log import Log, Meter
+from neurokern.training.log import Log, Meter, tokens_of
 from neurokern.training.optimizer import frozen_but
 from neurokern.training.part import mask_part, scheme_of
 from neurokern.training.run_state import RunState
@@ -51,21 +52,6 @@ from neurokern.training.step import NoMemory, NotFinite, Stepper
 from neurokern.training.validation import Validation
 
 logger = logging.getLogger(__name__)
-
-# May change between a run and its continuation: none of them changes a number, but for rounding and, with
-# other parts, the draws of dropout.
-FREE_TO_CHANGE = (
-    "n_workers",
-    "device",
-    "progress",
-    "checkpoint_every",
-    "micro_batch_size",
-    "compile",
-    "recompute",
-    "strategy",
-    "timeout",
-    "tensorboard",
-)
 
 
 class Trainer:
@@ -132,6 +118,7 @@ class Trainer:
         if validation:
             held_out = SpikeWindows(validation)
             self.validation = Validation(held_out, self.mean_counts, config.masking, config.batch_size)
+        self._check_agreement()
         self.state = RunState(model, config, self.ranks, self.total_steps)
         unit_weights = {name: self._unit_weights(mean) for name, mean in self.mean_counts.items()}
         self.stepper = Stepper(self.state, self.plan, config, unit_weights)
@@ -208,11 +195,12 @@ class Trainer:
         self.meter.lap()
         while not self._done():
             parts = [(part, next(loaded)) for part in self.plan.parts(progress.step)]
-            n_windows = sum(map(len, self.plan.batches(progress.step)))
+            batches = self.plan.batches(progress.step)
+            n_tokens = sum(len(b) * tokens_of(self.model.config, self._session_of(b)) for b in batches)
             interrupted = self._step(parts)
             if self.ranks.size == 1:  # several must agree, which they do in the next step
                 interrupted = bool(self.stop.signal)
-            progress.seconds += self.meter.add(n_windows, n_windows * self.windows.sessions[0].n_bins)
+            progress.seconds += self.meter.add(sum(map(len, batches)), n_tokens)
             self.log.advance()
             if progress.step % every == 0 or progress.step == self.total_steps:
                 self._validate()
@@ -231,14 +219,14 @@ class Trainer:
         try:
             return self.stepper.step(parts, bool(self.stop.signal))
         except NotFinite as problem:
-            self._give_up(problem)
+            self._give_up(problem, self.plan.batches(self.progress.step))
         except NoMemory as problem:
             self._give_up_for_memory(problem)
         raise AssertionError("unreachable")
 
-    def _give_up(self, problem: NotFinite) -> None:
-        """Save weights and batches of a step that gave no finite number, and say so."""
-        step, batches = self.progress.step, self.plan.batches(self.progress.step)
+    def _give_up(self, problem: NotFinite, batches: Sequence[list[int]] = ()) -> None:
+        """Save the weights, and the batches that gave a number that is not finite, and say so."""
+        step = self.progress.step
         places = range(len(batches)) if problem.place is None else [problem.place]
         parts = [self._whole_part(place, batches[place]) for place in places]
 
@@ -249,16 +237,19 @@ class Trainer:
                 masked.append((scheme, batch, mask_part(batch, part, scheme, self.config)[0]))
             write_failed_batches(folder, step, masked)
 
-        self.state.save(self.folder / "failed", self._identity(), write_batches)
+        self.state.save(self.folder / "failed", self._identity(), write_batches if parts else None)
         what = problem.what
         if problem.place is not None:
-            session = self.windows.sessions[int(self.windows.locate(parts[0].items[:1])[0][0])].session
+            session = self._session_of(parts[0].items).session
             what = f"loss of {scheme_of(parts[0], self.config)!r} masks on session {session!r}"
+        windows = ", with its windows (read_failed_batches)" if parts else ""
         raise NonFiniteLossError(
             f"Trainer: the {what} is {problem.value} in step {step}; the state before that step is in "
-            f"{self.folder / 'failed'}, with the windows (read_failed_batches). "
-            f"A lower learning_rate or a gradient_clip may help"
+            f"{self.folder / 'failed'}{windows}. A lower learning_rate or a gradient_clip may help"
         )
+
+    def _session_of(self, batch: Sequence[int]) -> BinnedSession | WindowedRecording:
+        return self.windows.sessions[int(self.windows.locate(batch[:1])[0][0])]
 
     def _whole_part(self, place: int, batch: list[int]) -> Part:
         number = self.progress.step * self.config.batches_per_step + place
@@ -266,26 +257,29 @@ class Trainer:
 
     def _give_up_for_memory(self, problem: NoMemory) -> None:
         """Save the state before a step that found no memory, if it still is one, and say what to change."""
-        config = self.config
-        knobs = [f"micro_batch_size={max(1, problem.windows // 2)} (now {problem.windows} windows at once)"]
-        if not config.recompute:
-            knobs.append("recompute=True")
-        if self.ranks.size > 1 and config.strategy == "replicate":
-            knobs.append("strategy='shard'")
-        if not (config.bf16 or config.fp16) and self.device.type == "cuda":
-            knobs.append("in a new run bf16=True")
         if not problem.updated:
             self._save(self.folder / "last")
+        advice = memory_advice(self.config, problem.windows, self.device, self.ranks.size)
         saved = f"the last checkpoint in {self.folder}" if problem.updated else self.folder / "last"
         raise TrainingMemoryError(
             f"Trainer: out of memory in step {self.progress.step} on {problem.where}; set "
-            f"{', or '.join(knobs)}, and go on from {saved} with fit(resume=True)"
+            f"{advice}, and go on from {saved} with fit(resume=True)"
         ) from problem.__cause__
 
     def _unit_weights(self, mean: Tensor) -> Tensor | None:
         """Return a weight for each unit's loss, with which the loss is per expected spike."""
         power = self.config.rate_power
         return None if power is None else (mean**-power / (mean ** (1 - power)).mean()).to(self.device)
+
+    def _check_agreement(self) -> None:
+        """Raise ValueError in all processes if one of them was given something else."""
+        own = json.dumps(self._identity())
+        differs = float(self.ranks.first(lambda: own) != own)
+        if n_others := int(self.ranks.add_up(torch.tensor([differs]))):
+            raise ValueError(
+                f"Trainer: {n_others} of {self.ranks.size} processes have other settings or data than the "
+                f"first; start all with the same"
+            )
 
     def _add_sessions(self) -> None:
         with torch.random.fork_rng([]):
@@ -410,10 +404,6 @@ class Trainer:
             return False
         train = {session.session: session for session in self.sessions}
         for held_out in self.validation.windows.sessions:
-            both = (train[held_out.session], held_out)
-            counts = np.concatenate([all_counts(session) for session in both])
-            if all(session.windows is not None for session in both):
-                starts = np.concatenate([np.asarray(session.windows)[:, 0] for session in both])
-                counts = counts[np.argsort(starts, kind="stable")]
+            counts = joined_counts(train[held_out.session], held_out)
             self.model.refit_session(held_out.session, counts)
         return True

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from neurokern.adapters._labels import ClassReadout, Readout
-from neurokern.ops import solve_ridge_batched
+from neurokern.ops import ridge_cv, solve_ridge, solve_ridge_batched
 from neurokern.ops._ridge_batched_reference import Decomposed
+
+_LARGEST_SIDE = 512  # of the kernel for many small problems
 
 
 class EpisodeFits(NamedTuple):
@@ -74,18 +76,32 @@ def _fit_one(X: Tensor, Y: Tensor, alphas: Sequence[float], several: Tensor, sha
     none = torch.full((len(X), Y.shape[2]), -1, device=X.device)
     middle = list(alphas)[len(alphas) // 2 :][:1]
     chosen = list(alphas) if bool(several.any()) else middle
-    fit = solve_ridge_batched(X, Y, chosen, shared_alpha=shared)
-    found = EpisodeFits(fit.weights, fit.intercept, fit.alphas, none, Y)
-    if len(chosen) == 1 or bool(several.all()):
-        return found
-    fit = solve_ridge_batched(X, Y, middle)
-    return EpisodeFits(
-        torch.where(several[:, None, None], found.weights, fit.weights),
-        torch.where(several[:, None], found.intercept, fit.intercept),
-        torch.where(several[:, None], found.alphas, fit.alphas),
-        none,
-        Y,
-    )
+    weights, intercept, found = _solve(X, Y, chosen, shared)
+    if len(chosen) > 1 and not bool(several.all()):
+        plain = _solve(X, Y, middle, shared)
+        weights = torch.where(several[:, None, None], weights, plain[0])
+        intercept = torch.where(several[:, None], intercept, plain[1])
+        found = torch.where(several[:, None], found, plain[2])
+    return EpisodeFits(weights, intercept, found, none, Y)
+
+
+def _solve(X: Tensor, Y: Tensor, alphas: Sequence[float], shared: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, intercepts and the alphas (episodes, targets) with the smallest leave-one-out error."""
+    if min(X.shape[1:]) <= _LARGEST_SIDE:
+        fit = solve_ridge_batched(X, Y, list(alphas), shared_alpha=shared)
+        return fit.weights, fit.intercept, fit.alphas
+    # Large problems one by one, by the solver that takes X in blocks.
+    parts = []
+    for x, y in zip(X, Y, strict=True):
+        if len(alphas) == 1:
+            weights, intercept = solve_ridge(x, y, alphas[0])
+            same = torch.full(y.shape[1:], alphas[0], dtype=torch.float64, device=y.device)
+            parts.append((weights, intercept, same))
+            continue
+        one = ridge_cv(x, y, alphas, "leave-one-out", scoring="mse", shared_alpha=shared)
+        parts.append((one.weights, one.intercept, one.alphas))
+    weights, intercept, found = (torch.stack(part) for part in zip(*parts, strict=True))
+    return weights, intercept, found
 
 
 def left_out_residuals(basis: Decomposed, Y: Tensor, alphas: Tensor) -> Tensor:
@@ -96,20 +112,19 @@ def left_out_residuals(basis: Decomposed, Y: Tensor, alphas: Tensor) -> Tensor:
 
 
 def in_units(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide the features of each episode by the root of their samples' mean squared norm.
+    """Divide centered features of each episode, in place, by the root of their samples' mean squared norm.
 
     Returns
     -------
     features : tensor of shape (episodes, samples, features)
-        Centered samples have the mean squared norm 1; then alpha means the same in all episodes.
+        Samples have the mean squared norm 1; then alpha means the same in all episodes.
     unit : tensor of shape (episodes,)
         What they were divided by; 1 for samples that are all the same.
     """
-    centered = features - features.mean(1, keepdim=True)
-    length = torch.linalg.vector_norm(centered, dim=(1, 2), dtype=torch.float64)  # no overflow in float32
+    length = torch.linalg.vector_norm(features, dim=(1, 2), dtype=torch.float64)  # no overflow in float32
     unit = (length / features.shape[1] ** 0.5).to(features.dtype)
     unit = torch.where(unit > 0, unit, torch.ones_like(unit))
-    return features / unit[:, None, None], unit
+    return features.div_(unit[:, None, None]), unit
 
 
 def starting_weights(
