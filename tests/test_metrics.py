@@ -271,6 +271,35 @@ def test_hierarchical_interval_draws_groups_and_then_values():
     assert (low, high) == hierarchical_interval(values, groups)
 
 
+@given(st.integers(2, 5), st.integers(1, 12), st.floats(-5, 5), st.floats(0.1, 10), st.integers(0, 2**32 - 1))
+def test_hierarchical_interval_moves_and_scales_with_the_values(n_groups, most, shift, scale, seed):
+    generator = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_groups), generator.integers(1, most + 1, n_groups))
+    values = generator.normal(size=len(groups))
+    low, high = hierarchical_interval(values, groups, n_bootstrap=200)
+    assert values.min() - 1e-12 <= low <= high <= values.max() + 1e-12
+    moved = hierarchical_interval(scale * values + shift, groups, n_bootstrap=200)
+    np.testing.assert_allclose(moved, (scale * low + shift, scale * high + shift), atol=1e-9)
+    renamed = hierarchical_interval(values, np.array([f"session {g}" for g in groups]), n_bootstrap=200)
+    assert renamed == (low, high)
+
+
+@given(st.integers(2, 4), st.integers(4, 30), st.integers(0, 2**32 - 1))
+def test_roc_auc_depends_on_the_order_of_scores_alone_and_turns_with_their_sign(n_classes, n, seed):
+    generator = np.random.default_rng(seed)
+    labels, scores = generator.integers(0, n_classes, n), generator.integers(-9, 9, (n, n_classes))
+    classes = np.arange(n_classes)
+    area = roc_auc(scores, labels, classes)
+    if math.isnan(area):
+        assert len(np.unique(labels)) == 1
+        return
+    assert 0 <= area <= 1
+    assert roc_auc(-scores, labels, classes) == pytest.approx(1 - area)
+    assert roc_auc(scores * 3 + 1, labels, classes) == pytest.approx(area)
+    order = generator.permutation(n)
+    assert roc_auc(scores[order], labels[order], classes) == pytest.approx(area)
+
+
 def test_hierarchical_interval_of_one_group_is_that_over_its_values():
     values = np.random.default_rng(0).normal(size=30)
     assert hierarchical_interval(values, np.zeros(30)) == bootstrap_interval(values)

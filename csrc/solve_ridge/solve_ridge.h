@@ -36,11 +36,34 @@ struct RidgeGradient {
   double* grad_alphas;         // (n_problems, n_targets)
 };
 
+// Sums over the samples of a fold, for each target and penalty, without an array of all predictions:
+//   combination[m][r] = sum over parts c, upwards from 0, of mix[c][m] parts[t][c][r]
+//   missed[m][r] = (combination[m][r] - truth[t][r]) scale[m][r]
+// All arrays are contiguous; all but `sums` are float, or double if `double_precision`.
+struct RidgeSums {
+  const void* parts;  // (n_targets, n_parts, n_samples)
+  const void* mix;    // (n_parts, n_penalties), or null: the parts are the combinations
+  const void* truth;  // (n_targets, n_samples), or null: nothing is taken off
+  const void* scale;  // (n_penalties, n_samples), or null: 1
+  const void* ones;   // (n_samples,), or null
+  // (n_targets, n_penalties): of missed^2. With `ones`, (n_targets, 4, n_penalties): of missed^2, and with
+  // guess = truth + missed of ones guess, guess^2, guess truth. With `pairs`, (n_targets, v (v + 1) / 2): of
+  // products of all pairs of the v combinations, and of the truth behind them if there is one: (0, 0),
+  // (1, 0), (1, 1), (2, 0) ...
+  double* sums;
+  void* combinations;  // (n_targets, n_penalties, n_samples), or null; with it there are no sums
+  void* scratch;       // sums_room() numbers for each task, aligned to 64 bytes; on the CPU
+  std::int64_t n_targets, n_parts, n_samples, n_penalties;
+  bool double_precision, pairs;
+  bool residuals;  // the combinations are missed / scale already: the truth is only for guesses
+};
+
 // Of min(n_samples, n_features): a matrix that stays in the second level of cache, or in shared memory.
 constexpr std::int64_t kMaxRidgeSide = 512, kMaxCudaRidgeSide = 128;
 
 NK_DECLARE_KERNEL(void solve_ridge_cpu(const RidgeBatch& p, std::int64_t n_tasks, int n_threads);
-                  void solve_ridge_backward_cpu(const RidgeGradient& p, std::int64_t n_tasks, int n_threads))
+                  void solve_ridge_backward_cpu(const RidgeGradient& p, std::int64_t n_tasks, int n_threads);
+                  void ridge_sums_cpu(const RidgeSums& p, std::int64_t n_tasks, int n_threads))
 
 std::int64_t solve_ridge_cuda_scratch(const RidgeBatch& p);  // doubles, for either call
 
@@ -49,5 +72,9 @@ std::int64_t solve_ridge_cuda_scratch(const RidgeBatch& p);  // doubles, for eit
 // touched.
 void solve_ridge_cuda(const RidgeBatch& p, void* stream);
 void solve_ridge_backward_cuda(const RidgeGradient& p, void* stream);
+
+constexpr std::int64_t kMaxCudaPairs = 128;  // combinations, with the truth: they stay in shared memory
+
+void ridge_sums_cuda(const RidgeSums& p, void* stream);  // `sums` need no values
 
 }  // namespace neurokern

@@ -55,6 +55,27 @@ RidgeGradient gradient_arguments(const py::dict& a) {
           pointer<double>(a, "grad_alphas")};
 }
 
+RidgeSums sums_arguments(const py::dict& a) {
+  const auto integer = [&](const char* name) { return a[name].cast<std::int64_t>(); };
+  const auto flag = [&](const char* name) { return a[name].cast<bool>(); };
+  RidgeSums p{};
+  p.parts = pointer<const void>(a, "parts");
+  p.mix = pointer<const void>(a, "mix");
+  p.truth = pointer<const void>(a, "truth");
+  p.scale = pointer<const void>(a, "scale");
+  p.ones = pointer<const void>(a, "ones");
+  p.sums = pointer<double>(a, "sums");
+  p.combinations = pointer<void>(a, "combinations");
+  p.n_targets = integer("n_targets");
+  p.n_parts = integer("n_parts");
+  p.n_samples = integer("n_samples");
+  p.n_penalties = integer("n_penalties");
+  p.double_precision = flag("double_precision");
+  p.pairs = flag("pairs");
+  p.residuals = flag("residuals");
+  return p;
+}
+
 #if !defined(NEUROKERN_CUDA_MODULE)
 
 constexpr double kSerialProducts = 1e6;  // about 200 us: threads cost more than they bring
@@ -70,20 +91,33 @@ double products(const RidgeBatch& p) {
 struct Room {
   std::unique_ptr<double, void (*)(void*)> memory{nullptr, std::free};
   std::int64_t n_tasks = 1;
+
+  // For `n_items` tasks at most, of as many products and of `doubles`, a multiple of 8, each.
+  Room(std::int64_t n_items, double products_of_item, std::int64_t doubles, int n_threads) {
+    const bool serial = products_of_item * static_cast<double>(n_items) < kSerialProducts;
+    if (!serial && n_threads > 1)
+      n_tasks = std::clamp<std::int64_t>(4 * n_threads, 1, std::max<std::int64_t>(n_items, 1));
+    const auto size = static_cast<std::size_t>(doubles * n_tasks);
+    memory.reset(
+        static_cast<double*>(std::aligned_alloc(64, std::max<std::size_t>(size, 8) * sizeof(double))));
+    if (memory == nullptr) throw std::bad_alloc();
+  }
 };
 
 Room make_room(RidgeBatch* p, int n_threads) {
-  Room room;
-  const bool serial = products(*p) * static_cast<double>(p->n_problems) < kSerialProducts;
-  room.n_tasks =
-      serial ? 1 : std::clamp<std::int64_t>(4 * n_threads, 1, std::max<std::int64_t>(p->n_problems, 1));
-  if (n_threads == 1) room.n_tasks = 1;
-  const auto doubles = static_cast<std::size_t>(room_of(*p).total * room.n_tasks);
-  room.memory.reset(
-      static_cast<double*>(std::aligned_alloc(64, std::max<std::size_t>(doubles, 8) * sizeof(double))));
-  if (room.memory == nullptr) throw std::bad_alloc();
+  Room room(p->n_problems, products(*p), room_of(*p).total, n_threads);
   p->scratch = room.memory.get();
   return room;
+}
+
+void add_sums(const py::dict& arguments, int n_threads) {
+  RidgeSums p = sums_arguments(arguments);
+  const py::gil_scoped_release release;
+  const auto n_penalties = static_cast<double>(p.n_penalties);
+  const double of_sample = n_penalties * (static_cast<double>(p.n_parts) + (p.pairs ? n_penalties / 2 : 4.0));
+  const Room room(p.n_targets, of_sample * static_cast<double>(p.n_samples), sums_room(p), n_threads);
+  p.scratch = room.memory.get();
+  NK_DISPATCH(ridge_sums_cpu, p, room.n_tasks, n_threads);
 }
 
 std::int64_t solve_batch(const py::dict& arguments, int n_threads) {
@@ -129,6 +163,12 @@ void bind_solve_ridge(py::module_& m) {
         solve_ridge_backward_cuda(g, reinterpret_cast<void*>(stream));
       },
       py::arg("arguments"), py::arg("scratch"), py::arg("stream"));
+  m.def(
+      "ridge_sums",
+      [](const py::dict& arguments, std::uintptr_t stream) {
+        ridge_sums_cuda(sums_arguments(arguments), reinterpret_cast<void*>(stream));
+      },
+      py::arg("arguments"), py::arg("stream"));
 }
 #else
 void bind_solve_ridge(py::module_& m) {
@@ -137,6 +177,8 @@ void bind_solve_ridge(py::module_& m) {
   m.def("solve_ridge_batched", &solve_batch, py::arg("arguments"), py::arg("n_threads"),
         "Returns the number of problems with numbers that are not finite.");
   m.def("solve_ridge_batched_backward", &solve_batch_backward, py::arg("arguments"), py::arg("n_threads"));
+  m.attr("max_cuda_ridge_pairs") = kMaxCudaPairs;
+  m.def("ridge_sums", &add_sums, py::arg("arguments"), py::arg("n_threads"));
 }
 #endif
 

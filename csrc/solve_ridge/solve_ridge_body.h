@@ -135,6 +135,31 @@ NK_HD std::int64_t choose_alpha(const double* errors, std::int64_t n_alphas, std
   return 0;
 }
 
+// ---- Sums of scores: over 128 samples by 16 sums in the arrays' type, one for each remainder of the sample
+// by 16, upwards; from one such tile to the next in double.
+
+constexpr int kSixteen = 16, kTile = 128;
+
+template <class Real>
+NK_HD Real add_sixteen(Real* sums) {
+  NK_UNROLL
+  for (int step = kSixteen / 2; step > 0; step /= 2)
+    for (int i = 0; i < step; ++i) sums[i] += sums[i + step];
+  return sums[0];
+}
+
+NK_HD std::int64_t n_vectors(const RidgeSums& p) {
+  return p.n_penalties + (p.pairs && p.truth != nullptr ? 1 : 0);
+}
+
+NK_HD std::int64_t sums_of_target(const RidgeSums& p) {
+  const std::int64_t n = n_vectors(p);
+  return p.pairs ? n * (n + 1) / 2 : (p.ones != nullptr ? 4 : 1) * n;
+}
+
+// Numbers of the combinations of a tile, and of its truth, which all start at a multiple of 64 bytes.
+NK_HD std::int64_t sums_room(const RidgeSums& p) { return (p.n_penalties + 1) * kTile; }
+
 NK_HD double r_squared(double error, double total) { return total > 0 ? 1 - error / total : NAN; }
 
 }  // namespace neurokern

@@ -8,6 +8,7 @@
 #include "solve_ridge/cpu_alphas.h"
 #include "solve_ridge/cpu_lanes.h"
 #include "solve_ridge/cpu_products.h"
+#include "solve_ridge/cpu_scores.h"
 #include "solve_ridge/cpu_tridiagonal.h"
 #include "solve_ridge/solve_ridge.h"
 
@@ -503,6 +504,12 @@ void solve_ridge_backward_cpu(const RidgeGradient& g, std::int64_t n_tasks, int 
   for_each_problem(g.batch.n_problems, n_tasks, n_threads, [&](std::int64_t task, std::int64_t i) {
     g.batch.double_precision ? differentiate_problem<double>(g, task, i)
                              : differentiate_problem<float>(g, task, i);
+  });
+}
+
+void ridge_sums_cpu(const RidgeSums& p, std::int64_t n_tasks, int n_threads) {
+  for_each_problem(p.n_targets, n_tasks, n_threads, [&](std::int64_t task, std::int64_t target) {
+    p.double_precision ? TargetScores<double>(p, task).run(target) : TargetScores<float>(p, task).run(target);
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include "common/launch.cuh"
 #include "solve_ridge/cuda_problem.cuh"
+#include "solve_ridge/cuda_scores.cuh"
 
 namespace neurokern {
 namespace {
@@ -313,6 +314,11 @@ void solve_ridge_backward_cuda(const RidgeGradient& g, void* stream) {
                               : launch_gradient<double, kWide>(g, stream);
   return is_narrow(g.batch) ? launch_gradient<float, kWarp>(g, stream)
                             : launch_gradient<float, kWide>(g, stream);
+}
+
+void ridge_sums_cuda(const RidgeSums& p, void* stream) {
+  if (p.n_targets == 0 || p.n_penalties == 0) return;
+  p.double_precision ? launch_sums<double>(p, stream) : launch_sums<float>(p, stream);
 }
 
 }  // namespace neurokern

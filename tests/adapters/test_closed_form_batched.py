@@ -201,6 +201,23 @@ def test_one_sample_of_a_class_suffices_with_a_prior_that_knows_it():
     np.testing.assert_allclose(fewer.coefficients()[0], source.coefficients()[0][:, [0, 2]], atol=1e-6)
 
 
+@pytest.mark.parametrize("targets", ["one-hot", "signed"])
+def test_priors_of_other_targets_calibrated_or_saved_are_the_same_prior(targets):
+    features, labels = episodes(1, 20, 10, 3)
+    source = RidgeProbe(0.1).fit(features[0], labels[0])
+    wanted = RidgeProbe(1.0, priors=source).fit(features[0][:9], labels[0][:9])
+    for other in (
+        RidgeProbe(0.1, targets="signed").fit(features[0], labels[0]),
+        RidgeProbe(0.1, calibrate=True).fit(features[0], labels[0]),
+        RidgeProbe(0.1, targets="signed", calibrate=True).fit(features[0], labels[0]),
+    ):
+        for prior in (other, RidgeProbe.from_state(other.state_dict())):
+            fitted = RidgeProbe(1.0, priors=prior, targets=targets).fit(features[0][:9], labels[0][:9])
+            found = fitted.decision_function(features[0])
+            found = (found + 1) / 2 if targets == "signed" else found
+            np.testing.assert_allclose(found, wanted.decision_function(features[0]), atol=1e-8)
+
+
 def test_wrong_priors_are_named():
     features, labels = episodes(1, 4, 5, 3)
     source = RidgeProbe().fit(features[0], labels[0])

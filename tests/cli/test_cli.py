@@ -225,6 +225,8 @@ def test_evaluate_writes_scores_of_model_and_baselines(trained, capsys):
     summary = pd.read_csv(trained / "scores.csv")
     assert len(summary) == 4 * 5 + 2
     assert np.isfinite(summary["mean"]).all()
+    others = ["bits_per_spike_over_training_mean", "r2", "psth_r2", "poisson_d2"]
+    assert np.isfinite(summary[others]).all(axis=None)
     differences = pd.read_csv(trained / "differences.csv")
     assert set(differences["baseline"]) == {"ridge", "reduced rank", "GLM", "PSTH", "unit mean"}
     assert differences["n_sessions"].eq(1).all()

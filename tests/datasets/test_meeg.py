@@ -246,6 +246,31 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path):
         stale.batch([0])
 
 
+def test_one_extractor_serves_a_file_that_changes_and_tables_that_do(root):
+    extractor = MEEGExtractor()
+    data = BIDSDataset(root, "eeg", subject="01")
+    before = data.with_extractor(extractor, duration=1.0)
+    assert before.batch([0])["signal"].shape == (1, 100, 2)
+    table = root / "sub-01/eeg/sub-01_task-a_channels.tsv"
+    table.write_text(table.read_text().replace("bad", "good"))
+    edited = BIDSDataset(root, "eeg", subject="01").with_extractor(extractor, duration=1.0)
+    assert edited.batch([0])["signal"].shape == (1, 100, 3)
+    assert before.batch([0])["signal"].shape == (1, 100, 2)
+    write_brainvision(root / "sub-01/eeg/sub-01_task-a_eeg.vhdr", n_samples=500, seed=3)
+    fresh = BIDSDataset(root, "eeg", subject="01").with_extractor(extractor, duration=1.0)
+    np.testing.assert_array_equal(fresh[4]["signal"].numpy(), volts(root)[400:500, :3])
+    with pytest.raises(RuntimeError, match="make the windows again"):
+        edited.batch([0])
+
+
+def test_more_recordings_than_stay_mapped_may_be_in_one_batch(root, monkeypatch):
+    monkeypatch.setattr("neurokern.extractors.meeg._RUNS_OPEN", 1)
+    windows = BIDSDataset(root, "eeg").with_extractor(MEEGExtractor(), duration=1.0)
+    batch = windows.batch([0, len(windows) - 1, 1])
+    np.testing.assert_array_equal(batch["signal"][2].numpy(), volts(root)[100:200, :2])
+    assert len(windows.extractor._signals) == 1
+
+
 def test_without_a_cache_the_same_comes_from_memory(root, cache):
     run = BIDSDataset(root, "eeg", subject="01").run(0)
     kept = MEEGWindows(run, MEEGExtractor(), duration=1.0)[3]["signal"]
@@ -291,6 +316,41 @@ def test_epochs_become_windows_and_windows_epochs(tmp_path):
     assert back["Stimulus/S  2"].get_data().shape[0] == 1
     with pytest.raises(ValueError, match="too short to filter"):
         MEEGWindows.from_epochs(epochs, MEEGExtractor(l_freq=1.0))
+
+
+def test_a_raw_that_begins_late_keeps_its_annotations_in_place():
+    info = mne.create_info(["Cz"], 100.0, "eeg", verbose="ERROR")
+    raw = mne.io.RawArray(np.arange(1000.0)[None], info, first_samp=500, verbose="ERROR")
+    raw.set_annotations(mne.Annotations([2.0], 0.0, ["x"]))
+    events, _ = mne.events_from_annotations(raw, verbose="ERROR")
+    item = MEEGWindows(raw, MEEGExtractor(), events=True, tmax=0.1)[0]
+    assert item["signal"][0, 0].item() == events[0, 0] - 500
+    raw.set_meas_date(1e9)
+    raw.set_annotations(mne.Annotations([7.0], 0.0, ["x"], orig_time=raw.info["meas_date"]))
+    assert MEEGWindows(raw, MEEGExtractor(), events=True, tmax=0.1)[0]["signal"][0, 0].item() == 200
+
+
+def test_a_value_that_is_no_number_stays_one():
+    info = mne.create_info(["Cz", "Pz"], 100.0, "eeg", verbose="ERROR")
+    data = np.zeros((2, 300))
+    data[1, 150] = np.nan
+    windows = MEEGWindows(mne.io.RawArray(data, info, verbose="ERROR"), MEEGExtractor(), duration=1.0)
+    assert torch.isnan(windows.batch([0, 1, 2])["signal"]).nonzero().tolist() == [[1, 50, 1]]
+
+
+def test_a_recording_of_meg_in_several_files_is_one_row(tmp_path):
+    folder = tmp_path / "ds/sub-1/meg"
+    folder.mkdir(parents=True)
+    info = mne.create_info(12, 300.0, "mag", verbose="ERROR")
+    values = np.random.default_rng(0).normal(size=(12, 60_000)) * 1e-12
+    raw = mne.io.RawArray(values, info, verbose="ERROR")
+    raw.save(folder / "sub-1_task-a_meg.fif", split_size="2MB", split_naming="bids", verbose="ERROR")
+    assert len(list(folder.iterdir())) > 1
+    data = BIDSDataset(tmp_path / "ds", "meg")
+    assert len(data) == 1
+    windows = data.with_extractor(MEEGExtractor("meg"), duration=1.0)
+    assert len(windows) == 200
+    np.testing.assert_allclose(windows[199]["signal"].numpy().T, values[:, -300:], rtol=1e-5)
 
 
 # ---- bad input

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 from synthetic_sessions import make_session
 
@@ -74,6 +76,22 @@ def test_a_label_that_drifts_in_blocks_is_decoded_from_drift_unless_blocks_are_t
     assert leaking["balanced_accuracy"][0] > 0.8
     assert honest["balanced_accuracy"][0] < 0.7
     assert honest["high"][0] - honest["low"][0] > leaking["high"][0] - leaking["low"][0]
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["ridge", "lda"]))
+def test_names_of_classes_and_units_of_features_do_not_matter(seed, readout):
+    generator = np.random.default_rng(seed)
+    number = generator.permutation(np.arange(40) % 2)
+    values = generator.normal(size=(40, 4)) + number[:, None] * generator.normal(size=4)
+    columns = ["balanced_accuracy", "auc", "accuracy", "low", "high"]
+    found = decode_labels({"x": values}, number, readout=readout, folds=4)[columns]
+    named = decode_labels({"x": values}, np.array(["left", "right"])[number], readout=readout, folds=4)[
+        columns
+    ]
+    scaled = decode_labels({"x": values * [1, 10, 0.1, 3] + 5}, number, readout=readout, folds=4)[columns]
+    np.testing.assert_allclose(found, named)
+    np.testing.assert_allclose(found, scaled, atol=1e-6)
 
 
 def test_three_classes_and_tensors():

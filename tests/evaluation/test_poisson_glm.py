@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 from synthetic_sessions import make_session, poisson_session
 
@@ -65,6 +67,27 @@ def test_units_do_not_depend_on_each_other_and_a_start_changes_nothing():
     warm = fit_poisson_glm(x, y, 3.0, tolerance=1e-9, start=fit_poisson_glm(x, y, 30.0))
     torch.testing.assert_close(together.weights, warm.weights, atol=2e-3, rtol=0)
     assert together.converged.all()
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(1, 40), st.integers(1, 8), st.integers(1, 4), st.floats(0.1, 50), st.integers(0, 2**32 - 1)
+)
+def test_fits_keep_the_number_of_spikes_and_ignore_the_order_of_samples(
+    n_samples, n_features, n_units, penalty, seed
+):
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n_samples, n_features)) * 10 ** generator.uniform(-2, 1, n_features)
+    y = generator.poisson(10 ** generator.uniform(-2, 1, n_units), (n_samples, n_units)).astype(float)
+    model = fit_poisson_glm(x, y, penalty, tolerance=1e-10)
+    fired = y.sum(0) > 0
+    # The intercept is free, so at the optimum each unit's expected number of spikes is the observed one.
+    expected = model.log_rates(x).exp().sum(0).numpy()
+    np.testing.assert_allclose(expected[fired], y.sum(0)[fired], rtol=2e-2)
+    assert (model.weights.numpy()[:, ~fired] == 0).all()
+    order = generator.permutation(n_samples)
+    shuffled = fit_poisson_glm(x[order], y[order], penalty, tolerance=1e-10)
+    torch.testing.assert_close(shuffled.log_rates(x).exp(), model.log_rates(x).exp(), rtol=0.05, atol=0.02)
 
 
 def test_silent_units_extreme_counts_and_constant_features_stay_finite():

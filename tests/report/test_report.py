@@ -18,6 +18,7 @@ from neurokern.report.sections import prediction_section, score_section
 from neurokern.report.summary import (
     decoding_rows,
     difference_rows,
+    other_score_rows,
     pair_scores,
     paired_differences,
     score_rows,
@@ -259,3 +260,11 @@ def test_differences_name_every_baseline_and_say_when_there_is_one_session():
     both = pd.concat([table, table.assign(session="b", bits_per_spike=table["bits_per_spike"] * 2)])
     assert re.fullmatch(r"\[\+0.\d+, \+0.\d+\]", difference_rows(both, 1)[1][0][4])
     assert difference_rows(scores(ridge=[0.1, 0.2]), 1)[1] == []
+
+
+def test_other_scores_are_means_over_the_units_with_enough_spikes():
+    table = scores(MtM=[0.3, 0.5], ridge=[0.1, 0.2]).assign(r2=[0.2, 0.4, -0.1, 0.1], psth_r2=np.nan)
+    header, rows = other_score_rows(table, 1)
+    assert header == ["task", "predictor", "R² of single bins"]
+    assert rows == [["co-smoothing", "MtM", "0.300"], ["co-smoothing", "ridge", "0.000"]]
+    assert other_score_rows(scores(MtM=[0.3]), 1)[1] == []

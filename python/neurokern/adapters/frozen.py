@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from neurokern._check import check_choice
-from neurokern.adapters._labels import Readout
+from neurokern.adapters._readout import Readout
 from neurokern.adapters.adapted import AdaptedModel, Structure, own_names
 from neurokern.adapters.closed_form import RidgeProbe
 from neurokern.adapters.gradient import encoder_of, outputs_of

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from neurokern._check import check_positive
-from neurokern.adapters._labels import ClassReadout, Features, Labels, Scaler, check_support
+from neurokern.adapters._labels import Features, Labels, Scaler, check_support
+from neurokern.adapters._readout import ClassReadout
 
 
 class LinearProbe(ClassReadout):

@@ -21,8 +21,8 @@ Tasks: co-smoothing (each unit from all others), forward-prediction (the last te
 intra-region (each unit from its own region), inter-region (a region from all others). Baselines,
 fitted on the same training windows: ridge regression, reduced-rank ridge (where a task asks for
 many units at once) and a Poisson GLM, tuned on the validation windows; the mean training window
-of the trial's condition (PSTH); and the unit's mean rate. The GLM takes most of the time;
---baselines leaves some out. A label of the trials is decoded from the model and from raw counts.
+of the trial's condition (PSTH); and the unit's mean rate; --baselines leaves some out. A label of
+the trials is decoded from the model and from raw counts.
 """
 
 

@@ -45,7 +45,7 @@ def describe_recording(path: pathlib.Path) -> dict[str, Any]:
     OSError, ValueError, ImportError
         If it cannot be read, or MNE is not installed.
     """
-    from neurokern.datasets.meeg_windows import as_run
+    from neurokern.datasets.meeg_sources import as_run
 
     return {"source": path.name, **_facts(as_run(path))}
 
@@ -103,7 +103,7 @@ def _facts(run: MEEGRun) -> dict[str, Any]:
 
 
 def _describe_events(facts: dict[str, Any], events: Any) -> None:
-    from neurokern.datasets.meeg_windows import event_table
+    from neurokern.datasets.meeg_events import event_table
 
     try:
         table = event_table(events)

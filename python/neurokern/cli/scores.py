@@ -26,7 +26,7 @@ from neurokern.evaluation import (
 )
 from neurokern.evaluation.tasks import sample_units
 from neurokern.report.sections import MIN_SPIKES
-from neurokern.report.summary import difference_rows, score_table
+from neurokern.report.summary import OTHER_SCORES, difference_rows, score_table
 
 if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, Splits
@@ -88,25 +88,26 @@ def score_sessions(
     tables = []
     for session, parts in splits.items():
         tasks = possible_tasks(parts.test)
+        asked = None if parts.test.trials is None else conditions
         for predictor in predictors[session]:
             table = evaluate_masked_prediction(
                 predictor,
                 parts.test,
                 getattr(predictor, "tasks", tasks),
-                conditions=conditions or None,
+                conditions=asked or None,
                 train_mean=training_mean(parts.train),
                 max_units=max_units,
                 progress=sys.stderr.isatty(),
             )
             tables.append(table.drop(columns="subject"))
-        if conditions is not None and parts.test.trials is not None:
-            rates = tuned_psth_rates(parts.train, parts.validation, parts.test, conditions)
+        if asked is not None:
+            rates = tuned_psth_rates(parts.train, parts.validation, parts.test, asked)
             given = score_rates(
                 rates,
                 parts.test,
                 tasks,
                 name="PSTH",
-                conditions=conditions or None,
+                conditions=asked or None,
                 train_mean=training_mean(parts.train),
                 max_units=max_units,
             )
@@ -132,6 +133,13 @@ def differences_text(scores: pd.DataFrame) -> str:
     return text_table(*difference_rows(scores, MIN_SPIKES))
 
 
+def _with_other_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return bits per spike with intervals, and the means over the same units of the other scores."""
+    summary = summarize(scores, min_spikes=MIN_SPIKES)
+    kept = scores[scores["n_spikes"] >= MIN_SPIKES].groupby(["predictor", "task"])
+    return summary.merge(kept[OTHER_SCORES].mean(), how="left", on=["predictor", "task"])
+
+
 def write_scores(folder: pathlib.Path, scores: pd.DataFrame) -> list[pathlib.Path]:
     """Write one row per unit, the means over units, and the paired differences with each baseline."""
     differences = [
@@ -141,6 +149,6 @@ def write_scores(folder: pathlib.Path, scores: pd.DataFrame) -> list[pathlib.Pat
     ]
     return [
         write_csv(folder / "scores_per_unit.csv", scores),
-        write_csv(folder / "scores.csv", summarize(scores, min_spikes=MIN_SPIKES)),
+        write_csv(folder / "scores.csv", _with_other_scores(scores)),
         *([write_csv(folder / "differences.csv", pd.concat(differences))] if differences else []),
     ]

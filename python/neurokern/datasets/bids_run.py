@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,13 @@ class MEEGRun(BIDSRun):
     electrodes: pd.DataFrame | None = None
     coordinates: dict[str, Any] = field(default_factory=dict)
     data: Any = None
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What tells the recording and its tables from others, within this program."""
+        tables = [None if table is None else table.to_csv() for table in (self.channels, self.electrodes)]
+        fields = (os.fspath(self.path), tables, sorted(self.coordinates.items(), key=str))
+        return hashlib.blake2b(repr(fields).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _advice(path: Path, value: object) -> str:

@@ -9,7 +9,7 @@ from neurokern.datasets._files import read_npz
 from neurokern.datasets.alf import load_alf
 from neurokern.datasets.binned import BinnedSession
 from neurokern.datasets.binned_npz import session_from_arrays
-from neurokern.datasets.kilosort import is_kilosort_folder, load_kilosort
+from neurokern.datasets.kilosort import SPIKES, is_kilosort_folder, load_kilosort
 from neurokern.datasets.npz import TIMES, UNITS, recording_from_arrays
 from neurokern.datasets.nwb import load_nwb
 from neurokern.datasets.recording import SpikeRecording
@@ -23,7 +23,8 @@ def load_recording(path: str | os.PathLike[str]) -> SpikeRecording | BinnedSessi
     Parameters
     ----------
     path : path-like
-        A folder goes to :func:`load_kilosort` if it holds ``spike_times.npy``, else to :func:`load_alf`; a
+        A folder goes to :func:`load_kilosort` if it, or one folder in it such as ``sorter_output``, holds
+        ``spike_times.npy``, else to :func:`load_alf`; a
         file to :func:`load_nwb`, :func:`load_npz` or, if it holds 3-D ``counts`` and no spike times, to
         :func:`load_binned_npz`. Use these directly for their options.
 
@@ -40,7 +41,8 @@ def load_recording(path: str | os.PathLike[str]) -> SpikeRecording | BinnedSessi
     """
     source = Path(path)
     if source.is_dir():
-        return load_kilosort(source) if is_kilosort_folder(source) else load_alf(source)
+        found = _kilosort_below(source)
+        return load_alf(source) if found is None else load_kilosort(found, session=source.name)
     if not source.exists():
         raise FileNotFoundError(f"load_recording: no such file or folder: {source}")
     if source.suffix == ".nwb":
@@ -64,3 +66,11 @@ def load_recording(path: str | os.PathLike[str]) -> SpikeRecording | BinnedSessi
             f"nor spike times ({', '.join(TIMES)}) with unit ids ({', '.join(UNITS)})"
         )
     return recording_from_arrays("load_recording", arrays, source.stem)
+
+
+def _kilosort_below(folder: Path) -> Path | None:
+    """Return the folder with the output of Kilosort, itself or the only one below it, or None."""
+    if is_kilosort_folder(folder):
+        return folder
+    found = [file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{SPIKES}")]
+    return found[0] if len(found) == 1 else None

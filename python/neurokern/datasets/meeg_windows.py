@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
-import re
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,19 +18,18 @@ from neurokern._check import check_integer, check_memory, check_number, check_po
 from neurokern.datasets.bids_run import MEEGRun
 from neurokern.datasets.channels import Channels
 from neurokern.datasets.meeg_batch import ChannelTables, LazyItems
+from neurokern.datasets.meeg_events import event_table, is_event, touch_bad
+from neurokern.datasets.meeg_sources import as_run
 from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 from neurokern.ops import _library
 
 if TYPE_CHECKING:
     from neurokern.extractors.meeg import MEEGExtractor
 
-__all__ = ["MEEGWindows", "as_run"]
+__all__ = ["MEEGWindows"]
 
 NO_CONDITION = -1
 _NAMES = ("subject", "session", "task", "run")
-# What recorders and MNE write beside events: stretches to leave out, and joints.
-_BAD = re.compile(r"(Comment/)?BAD($|[ _])")
-_JOINT = re.compile(r"EDGE |New Segment/")
 
 
 class MEEGWindows(Dataset[dict[str, Any]]):
@@ -116,7 +111,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         self.sfreqs = np.array([extractor.sfreq(run) for run in self.runs])
         self._n_samples = np.array([extractor.n_samples(run) for run in self.runs])
         self._events = [_checked_events(run, extractor.events(run)) for run in self.runs]
-        names = {name for table in self._events for name in table["trial_type"] if _is_event(name)}
+        names = {name for table in self._events for name in table["trial_type"] if is_event(name)}
         self.conditions = tuple(sorted(names))
         self._lengths = np.array([self._length(i) for i in range(len(self.runs))])
         found = [self._places(i, events) for i in range(len(self.runs))]
@@ -223,18 +218,10 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         return set(names)
 
     def _without_bad(self, i: int, places: pd.DataFrame) -> pd.DataFrame:
-        table = self._events[i]
-        table = table[np.array([_is_bad(name) for name in table["trial_type"]], dtype=bool)]
-        if not len(table) or _epoch_length(self.runs[i]) is not None:
+        if _epoch_length(self.runs[i]) is not None:
             return places
         begin = places["start"].to_numpy() / self.sfreqs[i]
-        end = begin + self._lengths[i] / self.sfreqs[i]
-        bad_begin, bad_end = (
-            table["onset"].to_numpy(float),
-            (table["onset"] + table["duration"]).to_numpy(float),
-        )
-        touches = ((begin[:, None] < bad_end) & (end[:, None] > bad_begin)).any(axis=1)
-        return places[~touches]
+        return places[~touch_bad(begin, begin + self._lengths[i] / self.sfreqs[i], self._events[i])]
 
     def _check_count(self, outside: int, inside: int) -> None:
         skipped = inside - int(self.offsets[-1])
@@ -346,7 +333,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         before, after = first - start, last - start
         signal = _empty(shape, shared)
         out = signal.numpy()
-        values = {i: self.extractor.values(self.runs[i]) for i in np.unique(recording).tolist()}
+        values = {i: self._values(i) for i in np.unique(recording).tolist()}
         whole = all(v.shape[1] == widest for v in values.values())
         whole = whole and not before.any() and bool((after == longest).all())
         if not whole:
@@ -366,6 +353,12 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         valid = (time >= before[:, None]) & (time < after[:, None])
         return signal, torch.from_numpy(valid)
 
+    def _values(self, i: int) -> NDArray[np.float32]:
+        values = self.extractor.values(self.runs[i])
+        if values.shape != (self._n_samples[i], len(self._channels.of[i])):
+            raise RuntimeError(f"{self.runs[i].path} was changed since it was opened; make the windows again")
+        return values
+
     def to_epochs(self, indices: Sequence[int] | None = None) -> Any:
         """Return windows as :class:`mne.EpochsArray`: names, types, places and conditions are kept.
 
@@ -379,81 +372,11 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         return epochs_of(self, np.arange(len(self)) if indices is None else np.asarray(indices))
 
 
-def as_run(source: Any) -> MEEGRun:
-    """Return a recording of a BIDS folder, a file, or MNE's objects as a run.
-
-    A file in a BIDS folder has its tables; others have what lies in them.
-    """
-    if isinstance(source, MEEGRun):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        return _run_of_file(Path(source).absolute())
-    if hasattr(source, "info") and hasattr(source, "ch_names"):
-        # A name of its own: extractors tell recordings apart by their paths.
-        name = Path(f"memory-{uuid.uuid4().hex}")
-        return MEEGRun(path=name, entities={}, metadata={}, events=None, data=source)
-    raise TypeError(
-        "MEEGWindows: a recording must be a run, a path, mne.io.Raw or mne.Epochs, got "
-        f"{type(source).__name__}"
-    )
-
-
-def _run_of_file(path: Path) -> MEEGRun:
-    from neurokern.datasets.bids import BIDSDataset
-    from neurokern.datasets.bids_file import bids_root
-
-    root = bids_root(path)
-    if root is not None and path.parent.name in ("eeg", "meg", "ieeg") and path.exists():
-        runs = BIDSDataset(root, modality=path.parent.name, derivatives="derivatives" in path.parts)
-        for i, other in enumerate(runs.table["path"]):
-            if other == path:
-                run = runs.run(i)
-                assert isinstance(run, MEEGRun)
-                return run
-    return MEEGRun(path=path, entities={}, metadata={}, events=None)
-
-
 def _checked_events(run: MEEGRun, events: pd.DataFrame) -> pd.DataFrame:
     try:
         return event_table(events)
     except ValueError as error:
         raise ValueError(f"{run.path}: {error}") from None
-
-
-def event_table(events: pd.DataFrame) -> pd.DataFrame:
-    """Return onset, duration (0 where unknown) and trial_type, or else ``value``, of the events.
-
-    Raises
-    ------
-    ValueError
-        If columns are missing, or times are no seconds.
-    """
-    missing = {"onset", "duration"} - set(events)
-    if missing:
-        raise ValueError(f"events must have columns onset and duration, there is no {', '.join(missing)}")
-    try:
-        onset = events["onset"].to_numpy(dtype=np.float64)
-        duration = np.nan_to_num(events["duration"].to_numpy(dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"onset and duration of events must be seconds or n/a: {error}") from None
-    column = next((name for name in ("trial_type", "value") if name in events), None)
-    kinds = ["event"] * len(events) if column is None else [_text(kind) for kind in events[column]]
-    table = pd.DataFrame({"onset": onset, "duration": duration})
-    return table.assign(trial_type=np.array(kinds, dtype=object))
-
-
-def _text(kind: object) -> str | None:
-    if pd.isna(kind):  # type: ignore[call-overload]
-        return None
-    return str(int(kind)) if isinstance(kind, float) and kind.is_integer() else str(kind)
-
-
-def _is_event(name: str | None) -> bool:
-    return name is not None and not _BAD.match(name) and not _JOINT.match(name)
-
-
-def _is_bad(name: str | None) -> bool:
-    return name is not None and _BAD.match(name) is not None
 
 
 def _epoch_length(run: MEEGRun) -> int | None:

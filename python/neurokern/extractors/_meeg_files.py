@@ -288,9 +288,7 @@ def _regions(run: MEEGRun, names: tuple[str, ...], column: str | None) -> tuple[
 def annotated_events(raw: Any) -> pd.DataFrame:
     """Return the file's annotations as ``onset`` from the first sample, ``duration`` and ``trial_type``."""
     notes = raw.annotations
-    onset = np.asarray(notes.onset, dtype=np.float64)
-    if notes.orig_time is not None:
-        onset = onset - raw.first_time
+    onset = np.asarray(notes.onset, dtype=np.float64) - raw.first_time  # a recording's own count from there
     columns = {"onset": onset, "duration": notes.duration, "trial_type": [str(d) for d in notes.description]}
     return pd.DataFrame(columns)
 

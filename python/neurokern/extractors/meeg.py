@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _FORMAT = "1"
 _BLOCK = 1 << 22  # values that are read at a time where nothing is filtered
-_RUNS_OPEN = 64
+_RUNS_OPEN = 256
+_HELD = 2 << 30  # bytes of recordings in memory, where the cache is not used
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ class _Facts:
     files: tuple[Path, ...]
     signature: tuple[tuple[int, int, int], ...]
     key: str
+
+    def is_current(self) -> bool:
+        """Return whether the files still are what was opened."""
+        try:
+            return files.signature(self.files) == self.signature
+        except FileNotFoundError:
+            return False
 
 
 @dataclass
@@ -133,8 +141,8 @@ class MEEGExtractor:
         self.bads = check_choice("MEEGExtractor", "bads", bads, ("drop", "keep", "interpolate"))
         self.rename = check_flag("MEEGExtractor", "rename", rename)
         self.montage, self.regions, self.cache = montage, regions, cache
-        self._facts: dict[Path, _Facts] = {}
-        self._signals: OrderedDict[Path, _Signals] = OrderedDict()
+        self._facts: dict[str, _Facts] = {}  # by the key of the recording, as signals
+        self._signals: OrderedDict[str, _Signals] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave mapped signals behind; a worker maps its own."""
@@ -154,7 +162,7 @@ class MEEGExtractor:
 
     def events(self, run: MEEGRun) -> pd.DataFrame:
         """Return the events of its table, or the annotations in the file: seconds from the first sample."""
-        return self._facts_of(run).events
+        return self._facts_of(run).events if run.events is None else run.events
 
     def prepare(self, run: MEEGRun) -> None:
         """Fill the cache with all that windows of this recording need."""
@@ -180,15 +188,17 @@ class MEEGExtractor:
 
     def check_unchanged(self, run: MEEGRun) -> None:
         """Raise if the mapped file was cut or written over while it was read."""
-        signals = self._signals.get(run.path)
+        signals = self._signals.get(run.key)
         if signals is not None and signals.cached is not None and not signals.cached.is_unchanged():
-            del self._signals[run.path]
+            del self._signals[run.key]
             raise RuntimeError(f"{signals.cached.path} was changed while it was read; try again")
 
     def _facts_of(self, run: MEEGRun) -> _Facts:
-        facts = self._facts.get(run.path)
-        if facts is None:
-            facts = self._facts[run.path] = self._look(run)
+        """Return what is known of a recording; a file that was written again is looked at again."""
+        facts = self._facts.get(run.key)
+        if facts is None or not facts.is_current():
+            self._signals.pop(run.key, None)
+            facts = self._facts[run.key] = self._look(run)
         return facts
 
     def _look(self, run: MEEGRun) -> _Facts:
@@ -202,7 +212,7 @@ class MEEGExtractor:
         if self.resample is not None and self.resample != sfreq:
             n_samples, sfreq = round(n_samples * self.resample / sfreq), self.resample
         found = () if run.data is not None else files.files_of(run, raw)
-        events = files.annotated_events(raw) if run.events is None else run.events
+        events = files.annotated_events(raw)
         key = self._key(run, channels, rows, raw, found)
         return _Facts(channels, rows, sfreq, n_samples, events, found, files.signature(found), key)
 
@@ -271,16 +281,24 @@ class MEEGExtractor:
         return hashlib.blake2b(repr(fields).encode(), digest_size=16).hexdigest()
 
     def _signals_of(self, run: MEEGRun) -> _Signals:
-        signals = self._signals.get(run.path)
+        signals = self._signals.get(run.key)
         if signals is None:
-            facts = self._facts_of(run)
-            if facts.files and files.signature(facts.files) != facts.signature:
-                raise RuntimeError(f"{run.path} was changed since it was opened; open the dataset again")
-            signals = self._signals[run.path] = self._map(run, facts)
-            while len(self._signals) > _RUNS_OPEN:
-                self._signals.popitem(last=False)
-        self._signals.move_to_end(run.path)
+            facts = self._facts.get(run.key) or self._facts_of(run)
+            if not facts.is_current():
+                raise RuntimeError(f"{run.path} was changed since it was opened; make the windows again")
+            signals = self._signals[run.key] = self._map(run, facts)
+            self._forget()
+        self._signals.move_to_end(run.key)
         return signals
+
+    def _forget(self) -> None:
+        """Let go of those not used for longest: mapped ones take addresses, others memory."""
+        held = 0
+        for key, signals in reversed(list(self._signals.items())):
+            held += signals.values.nbytes if signals.cached is None else 0
+            newest = next(reversed(self._signals))
+            if key != newest and (held > _HELD or len(self._signals) > _RUNS_OPEN):
+                del self._signals[key]
 
     def _map(self, run: MEEGRun, facts: _Facts) -> _Signals:
         shape = (facts.n_samples, len(facts.channels))
@@ -292,7 +310,7 @@ class MEEGExtractor:
                     {"format": _FORMAT, "key": facts.key},
                     lambda arrays: self._fill(run, facts, arrays["values"]),
                 )
-                return _Signals(_view(cached.addresses["values"], shape), cached)
+                return _Signals(_view(cached, shape), cached)
             except OSError:
                 if self.cache is True:
                     raise
@@ -367,9 +385,10 @@ def _is_epochs(data: Any) -> bool:
     return data is not None and hasattr(data, "event_id")
 
 
-def _view(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return mapped values as an array that cannot be written."""
-    memory = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
+def _view(cached: CachedArrays, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return mapped values as an array that cannot be written, and that keeps them mapped."""
+    memory = (ctypes.c_float * (shape[0] * shape[1])).from_address(cached.addresses["values"])
+    memory.owner = cached  # type: ignore[attr-defined]
     values: NDArray[np.float32] = np.ctypeslib.as_array(memory).reshape(shape)
     values.flags.writeable = False
     return values

@@ -55,6 +55,13 @@ class NumpyAlgebra:
             return a @ b
         return _PRODUCTS[_route()](a, b)
 
+    def mm_to(self, a: Any, b: Any, out: Any) -> None:
+        """Write the product into ``out``, of which each row is contiguous."""
+        if a.dtype != np.float32 or a.shape[0] * a.shape[1] * b.shape[1] < _LARGE or _route() == "numpy":
+            np.matmul(a, b, out=out)
+        else:
+            out[:] = _PRODUCTS[_route()](a, b)
+
     def gram(self, a: Any) -> Any:
         """``a.T @ a``; numpy computes one triangle and mirrors it."""
         return a.T @ a
@@ -86,20 +93,6 @@ class NumpyAlgebra:
         # numpy has no inverse from a factor; this one lies by columns, and is symmetric.
         return torch.cholesky_inverse(torch.from_numpy(factor)).numpy().T
 
-    def sum_squares(self, a: Any) -> Any:
-        """Sum of squares over the last of three axes."""
-        return np.einsum("car,car->ca", a, a)
-
-    def pair_products(self, a: Any) -> Any:
-        """Products over the last of three axes of all pairs along the second."""
-        # A product of a matrix with its own transpose goes through syrk, which is slow for small ones; so the
-        # last column is left out, and filled in by symmetry.
-        pairs = np.empty((a.shape[0], a.shape[1], a.shape[1]), a.dtype)
-        np.matmul(a, a[:, :-1].transpose(0, 2, 1), out=pairs[:, :, :-1])
-        pairs[:, :-1, -1] = pairs[:, -1, :-1]
-        pairs[:, -1, -1] = np.einsum("cr,cr->c", a[:, -1], a[:, -1])
-        return pairs
-
 
 class TorchAlgebra:
     """Tensors of one device; float32 products in full precision, whatever the user's flags say."""
@@ -127,6 +120,9 @@ class TorchAlgebra:
     def mm(self, a: Any, b: Any) -> Any:
         return a @ b
 
+    def mm_to(self, a: Any, b: Any, out: Any) -> None:
+        torch.mm(a, b, out=out)
+
     def gram(self, a: Any) -> Any:
         return a.T @ a
 
@@ -146,12 +142,6 @@ class TorchAlgebra:
 
     def inverse(self, a: Any) -> Any:
         return torch.cholesky_inverse(torch.linalg.cholesky(a))
-
-    def sum_squares(self, a: Any) -> Any:
-        return torch.linalg.vector_norm(a, dim=-1).square_()
-
-    def pair_products(self, a: Any) -> Any:
-        return a @ a.transpose(1, 2)
 
 
 Algebra = NumpyAlgebra | TorchAlgebra

@@ -12,10 +12,11 @@ import numpy as np
 
 from neurokern.ops._ridge_arguments import Problem
 from neurokern.ops._ridge_blas import Algebra
+from neurokern.ops._ridge_blocks import BlockSolver, SingleWide
 from neurokern.ops._ridge_folds import Fold
 from neurokern.ops._ridge_plan import RidgePlan, choose_route
 from neurokern.ops._ridge_scores import Scores, best_alphas
-from neurokern.ops._ridge_single import SingleTall, SingleWide
+from neurokern.ops._ridge_single import SingleTall
 from neurokern.ops._ridge_skeleton import Skeleton
 from neurokern.ops._ridge_tall import MatrixMoments, TallSolver
 from neurokern.ops._ridge_wide import WideSolver
@@ -106,7 +107,8 @@ def make_solver(
     if plan.route == "tall":
         moments = MatrixMoments(algebra, problem, folds, fit_intercept)
         return TallSolver(moments, alphas, fit_intercept), plan
-    return WideSolver(algebra, problem, folds, alphas, fit_intercept, plan.route == "blocks"), plan
+    by_kernel = BlockSolver if plan.route == "blocks" else WideSolver
+    return by_kernel(algebra, problem, folds, alphas, fit_intercept), plan
 
 
 def run(

@@ -1,9 +1,8 @@
 r"""Leave-one-out and generalized cross-validation: every sample a test set of its own, none of them refitted.
 
 A sample left out is missed by :math:`(y_i - \hat y_i) / (1 - h_i)` with its leverage :math:`h_i`; generalized
-cross-validation replaces the leverages by their mean [1]_. With fewer samples than features
-:math:`I - H = Q \, \mathrm{diag}(\alpha / (\lambda + \alpha)) Q^T` comes from the eigenvectors of the kernel,
-with the eigenvalue of the constant vector lifted (see ``_ridge_wide``).
+cross-validation replaces the leverages by their mean [1]_. ``_ridge_blocks`` does it for fewer samples than
+features.
 
 References
 ----------
@@ -20,13 +19,12 @@ import numpy as np
 from neurokern.ops._ridge_arguments import Problem
 from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_folds import Fold
+from neurokern.ops._ridge_parts import Block, Operator, blocks_of, cut
 from neurokern.ops._ridge_scores import FoldSums, Scores
 from neurokern.ops._ridge_skeleton import Skeleton
 from neurokern.ops._ridge_tall import MatrixMoments, TallSolver, TargetSums
-from neurokern.ops._ridge_wide import WideSolver
 
-_OUT_ELEMENTS = 1 << 20  # of the predictions of some samples and targets
-_COLUMNS = 1024  # samples times penalties in one product
+_ROWS = 128  # samples that are left out one by one in one product
 
 
 class SingleTall:
@@ -49,7 +47,8 @@ class SingleTall:
         smallest, largest = float(values[values > 0].min(initial=np.inf)), float(values.max())
         self.spectrum = self._solver.spectrum
         self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
-        self._spread = algebra.cast(self.skeleton.weights, self.dtype)
+        self._shrink = self.full.shrink(algebra.array(alphas, "float64"))
+        self._cuts: list[slice] | None = None  # of eigenvalues into blocks
         self.x_mean = self._solver.x_mean
         self.chunks, self.weights = self._solver.chunks, self._solver.weights
 
@@ -69,46 +68,44 @@ class SingleTall:
             )
         weight = basis.weight
         origin = algebra.cast(total.y, "float64") / weight if self._intercept else 0.0 * total.y
-        sums = [algebra.zeros((Z.shape[0], len(self._alphas)), "float64") for _ in range(4)]
-        step = max(1, _COLUMNS // len(self.skeleton))
-        for first in range(0, moments.X.shape[0], step):
-            rows = slice(first, min(first + step, moments.X.shape[0]))
-            self._add_rows(rows, Z, algebra.cast(origin, self.dtype), sums, scores.needs_products)
+        products = scores.needs_products
+        n_alphas = len(self._alphas)
+        sums = algebra.zeros((Z.shape[0], 4, n_alphas) if products else (Z.shape[0], n_alphas), "float64")
+        blocks = self._blocks(Z.shape[0] * moments.X.shape[0])
+        for first in range(0, moments.X.shape[0], _ROWS):
+            rows = slice(first, min(first + _ROWS, moments.X.shape[0]))
+            self._add_rows(rows, blocks, Z, algebra.cast(origin, self.dtype), sums, products)
         y = algebra.cast(total.y, "float64")
         y_squared = total.y_squared + origin * (weight * origin - 2 * y)
-        found = sums if scores.needs_products else [sums[0]]
+        found = [sums[:, k] for k in range(4)] if products else [sums]
         scores.add(FoldSums(weight, origin, y - weight * origin, y_squared, *found))
         return scores.result()
 
-    def _add_rows(self, rows: slice, Z: Any, origin: Any, sums: list[Any], needs_products: bool) -> None:
+    def _blocks(self, n_rows: int) -> list[Block]:
+        """Blocks of eigenvalues; leverages are another function of the penalty, so that none is left out."""
+        shares = self._algebra.host(self.full.values[:, None] * self._shrink)
+        if self._cuts is None:
+            self._cuts = cut(shares, self.dtype, n_rows)
+        return blocks_of(shares, self._cuts, self.dtype)
+
+    def _add_rows(
+        self, rows: slice, blocks: list[Block], Z: Any, origin: Any, sums: Any, products: bool
+    ) -> None:
         """Add squared errors (and products) of some samples that are left out one by one."""
-        algebra, basis, moments = self._algebra, self.full, self._moments
+        algebra, basis, moments, dtype = self._algebra, self.full, self._moments, self.dtype
         B = algebra.mm(moments.X[rows], basis.rotation)
-        shrink = basis.shrink(algebra.array(self._alphas, "float64"))
-        leverage = algebra.cast(B, "float64") ** 2 @ shrink
+        leverage = algebra.cast(B, "float64") ** 2 @ self._shrink
         ones = moments.X[rows, -1]
         if self._intercept:
             leverage = leverage + (algebra.cast(ones, "float64") ** 2 / basis.weight)[:, None]
-        scale = algebra.cast(1 / (1 - leverage), self.dtype)
-        few = algebra.cast(basis.shrink(algebra.array(self.skeleton.alphas, "float64")), self.dtype)
-        stacked = (B.T[:, :, None] * few[:, None, :]).reshape(B.shape[1], -1)
+        operator = Operator(algebra, len(B), len(self._alphas), dtype)
+        for block in blocks:
+            functions = self._shrink[block.columns] @ algebra.array(block.basis, "float64")
+            functions = algebra.cast(functions, dtype)
+            operator.add_rows(block.columns, B[:, block.columns], functions, block.basis, len(Z))
         y = moments.targets(rows, self._targets) - origin[:, None] * ones[None, :]
-        width = max(1, _OUT_ELEMENTS // (len(self._alphas) * len(B)))
-        for at in range(0, Z.shape[0], width):
-            part = slice(at, min(at + width, Z.shape[0]))
-            fits = algebra.mm(Z[part], stacked)
-            if not self.skeleton.complete:
-                fits = algebra.mm(fits.reshape(-1, len(self.skeleton)), self._spread)
-            missed = fits.reshape(-1, len(B), len(self._alphas))  # written over
-            truth = y[part][:, :, None]
-            missed -= truth
-            missed *= scale[None, :, :]
-            sums[0][part] += algebra.xp.einsum("cra,cra->ca", missed, missed)
-            if needs_products:
-                guessed = truth + missed
-                sums[1][part] += (guessed * ones[None, :, None]).sum(1)
-                sums[2][part] += (guessed * guessed).sum(1)
-                sums[3][part] += (guessed * truth).sum(1)
+        scale = algebra.cast(1 / (1 - leverage), dtype).T
+        operator.add_sums(sums, Z, y, scale=scale, ones=ones if products else None)
 
 
 def _generalized(
@@ -134,27 +131,3 @@ def _generalized(
         FoldSums(weight, y / weight, 0.0 * y, y_squared, residual / (1 - freedom / weight)[None, :] ** 2)
     )
     return scores.result()
-
-
-class SingleWide(WideSolver):
-    """Leave-one-out for fewer samples than features: all residuals from one matrix per penalty."""
-
-    _rows_apart = True
-
-    def __init__(
-        self, algebra: Algebra, problem: Problem, alphas: np.ndarray, fit_intercept: bool, gcv: bool
-    ) -> None:
-        everything = [Fold(slice(None), None, np.arange(0), problem.shape[0])]
-        super().__init__(algebra, problem, everything, alphas, fit_intercept, by_blocks=True)
-        self._gcv = gcv
-        # The leverages depend on a penalty in another way than predictions do: all are solved.
-        self.skeleton = Skeleton(algebra, alphas, 0.0, 0.0, self.dtype)
-
-    def _residuals(self, vectors: Any, ones: Any, samples: slice, alpha: float) -> Any:
-        kept = vectors * (alpha / (self._values + alpha))[None, :]
-        own = (kept * vectors).sum(1)
-        if self._fit_intercept:
-            own = own - self._lifted_share(alpha) * ones**2
-        if self._gcv:
-            own = 0.0 * own + own.sum() / len(own)
-        return kept[samples] / own[samples][:, None]

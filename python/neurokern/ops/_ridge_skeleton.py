@@ -15,6 +15,7 @@ from neurokern.ops._ridge_blas import Algebra
 
 # Of predictions; their squared errors change by far less, since the weights fit all eigenvalues at once.
 TOLERANCE = {"float32": 3e-6, "float64": 1e-13}
+_PARTS = 30  # what a prediction is a combination of; products of pairs of the few must be less work
 _EIGENVALUES = 100  # that stand for the spectrum
 
 
@@ -39,13 +40,16 @@ class Skeleton:
             spectrum = np.geomspace(min(lowest, largest), largest, _EIGENVALUES)
             shares = spectrum / (spectrum + alphas[:, None])
             chosen = _pivots(shares, TOLERANCE[dtype])
+            if _PARTS * (alphas.size - chosen.size) < chosen.size * (chosen.size + 1) / 2:
+                chosen = np.arange(alphas.size)
         self.alphas = alphas[chosen]
         self.complete = chosen.size == alphas.size
         weights = np.eye(alphas.size)
         if not self.complete:
             weights = np.linalg.lstsq(shares[chosen].T, shares.T, rcond=None)[0]
         self.weights = algebra.array(weights, "float64")  # (few, alphas)
-        pairs = (weights[:, None, :] * weights[None, :, :]).reshape(-1, alphas.size)
+        first, second = np.tril_indices(chosen.size)
+        pairs = weights[first] * weights[second] * np.where(first == second, 1.0, 2.0)[:, None]
         self._pairs = algebra.array(pairs, "float64")
         self._algebra = algebra
 
@@ -55,24 +59,19 @@ class Skeleton:
     @property
     def bytes_per_target(self) -> int:
         """Memory of the sums of a fold and of the scores, per target."""
-        return 8 * (8 * int(self.weights.shape[1]) + 2 * len(self) ** 2)
+        return 8 * (8 * int(self.weights.shape[1]) + len(self) ** 2)
 
     def sums(self, values: Any) -> Any:
         """Sums of predictions, (targets, few), to those of all penalties."""
         return values if self.complete else self._algebra.cast(values, "float64") @ self.weights
 
-    def empty_squares(self, n_targets: int) -> Any:
-        """Room for :meth:`add_squares`."""
-        shape = (n_targets, len(self)) if self.complete else (n_targets, len(self), len(self))
-        return self._algebra.zeros(shape, "float64")
+    @property
+    def n_pairs(self) -> int:
+        return len(self) * (len(self) + 1) // 2
 
-    def add_squares(self, total: Any, out: Any) -> None:
-        """Add what sums of squares of ``out`` (targets, few, samples) need."""
-        total += self._algebra.sum_squares(out) if self.complete else self._algebra.pair_products(out)
-
-    def squares(self, total: Any) -> Any:
-        """Sums of squares (targets, alphas)."""
-        return total if self.complete else (total.reshape(len(total), -1) @ self._pairs).clip(0)
+    def squares(self, pairs: Any) -> Any:
+        """Sums of products of pairs (targets, pairs) to sums of squares (targets, alphas)."""
+        return (pairs @ self._pairs).clip(0)
 
 
 def _pivots(rows: np.ndarray, tolerance: float) -> np.ndarray:

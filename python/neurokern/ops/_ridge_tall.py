@@ -12,7 +12,7 @@ A last column of ones (of roots of weights) in X carries the sums of X and Y alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,12 +20,13 @@ import numpy as np
 
 from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_folds import Fold, Rows, is_partition
+from neurokern.ops._ridge_parts import Block, Operator, blocks_of, cut
 from neurokern.ops._ridge_scores import FoldSums, Scores
 from neurokern.ops._ridge_skeleton import Skeleton
 from neurokern.ops._ridge_sums import ROWS, blocks, means, rounded, shifted
 
-_BLOCK_ROWS = 96  # rows of R in one product: R is triangular, and the zeros beside a block are left out
-_OUT_BYTES = 1 << 22  # of the products of a block of rows, all penalties and some targets: stays in cache
+_BLOCK_ROWS = 128  # rows of R in one product: R is triangular, and the zeros beside a block are left out
+_STACK_BYTES = 1 << 26  # of R times the functions of a block of eigenvalues
 _CHUNK_BYTES = 3 << 25  # of the cross products of all folds with a chunk of targets
 
 
@@ -145,11 +146,24 @@ def _added(parts: list[TargetSums]) -> TargetSums:
     return TargetSums(cross, sum(part.y_squared for part in parts), sum(part.y for part in parts))
 
 
+def descending(algebra: Algebra, values: Any, vectors: Any) -> tuple[Any, Any]:
+    """Eigenvalues with the largest first, and 0 for those that are rounding, with their vectors."""
+    values = algebra.xp.where(values > values[-1] * 2.3e-16 * len(values), values, 0.0 * values)
+    return algebra.xp.flip(values, (0,)), algebra.xp.flip(vectors, (1,))
+
+
+def by_target(algebra: Algebra, shrink: Callable[[Any], Any], alphas: Any, dtype: str) -> Any:
+    """Return ``shrink`` (eigenvalues, alphas) of each target's own alpha, as (targets, eigenvalues)."""
+    distinct, index = np.unique(algebra.host(alphas), return_inverse=True)
+    table = algebra.cast(shrink(algebra.array(distinct, "float64")), dtype).T
+    return table[algebra.array(index.reshape(-1), "int64")]
+
+
 @dataclass
 class Basis:
     """Eigenvectors of a centered Gram matrix."""
 
-    values: Any  # (features,) float64, at least 0; 0 for those that are rounding alone
+    values: Any  # (features,) float64, descending; 0 for those that are rounding alone
     rotation: Any  # (features + 1, features): V, and a last row that takes the mean off
     mean: Any  # (features,) of X about its shift
     weight: float
@@ -160,8 +174,7 @@ class Basis:
         weight = float(gram[-1, -1])
         mean = gram[:-1, -1] / weight if fit_intercept else 0.0 * gram[:-1, -1]
         centered = gram[:-1, :-1] - weight * mean[:, None] * mean[None, :]
-        values, vectors = algebra.eigh(centered)
-        values = algebra.xp.where(values > values[-1] * 2.3e-16 * len(values), values, 0.0 * values)
+        values, vectors = descending(algebra, *algebra.eigh(centered))
         rotation = algebra.empty((len(mean) + 1, len(mean)), dtype)
         rotation[:-1] = algebra.cast(vectors, dtype)
         rotation[-1] = algebra.cast(-(mean @ vectors), dtype)
@@ -187,6 +200,7 @@ class TallFold:
     ) -> None:
         """With ``as_they_are`` R is the test rows themselves: more rows, for a factorization less."""
         self.basis, self._algebra, self._dtype = basis, algebra, dtype
+        self.cuts: list[slice] | None = None  # of eigenvalues into blocks
         self.weight = float(test_gram[-1, -1])
         n_features = len(basis.mean)
         moved = basis.mean * self.weight
@@ -209,35 +223,45 @@ class TallFold:
 
     def squared_norms(self, Z: Any, skeleton: Skeleton) -> Any:
         """Return ``|R (d o z)|^2`` for each z (targets, features) and each penalty: (targets, alphas)."""
+        algebra, dtype, few = self._algebra, self._dtype, skeleton.alphas
+        shrink = self.basis.shrink(algebra.array(few, "float64"))
+        blocks = self._blocks(shrink, Z.shape[0])
+        bases = [algebra.array(block.basis, "float64") for block in blocks]
+        functions = [
+            algebra.cast(shrink[one.columns] @ basis, dtype) for one, basis in zip(blocks, bases, strict=True)
+        ]
+        complete = skeleton.complete
+        total = algebra.zeros((Z.shape[0], few.size if complete else skeleton.n_pairs), "float64")
+        for rows in self._row_blocks(blocks):
+            operator = Operator(algebra, rows.stop - rows.start, few.size, dtype)
+            for block, function in zip(blocks, functions, strict=True):
+                start = max(block.columns.start, rows.start if self.triangular else 0)
+                if start < block.columns.stop:
+                    columns = slice(start, block.columns.stop)
+                    inside = function[start - block.columns.start :]
+                    operator.add_rows(columns, self.root[rows, columns], inside, block.basis, Z.shape[0])
+            operator.add_sums(total, Z, pairs=not complete)
+        return total if complete else skeleton.squares(total)
+
+    def _blocks(self, shrink: Any, n_targets: int) -> list[Block]:
+        """Blocks of eigenvalues; a function's share is that in predictions of targets of white noise."""
         algebra = self._algebra
-        shrink = algebra.cast(self.basis.shrink(algebra.array(skeleton.alphas, "float64")), self._dtype)
-        total = skeleton.empty_squares(Z.shape[0])
+        norms = (algebra.cast(self.root, "float64") ** 2).sum(0)
+        share = norms * (self.basis.weight / max(self.weight, 1e-300))
+        functions = algebra.host((share * self.basis.values)[:, None] ** 0.5 * shrink)
+        if self.cuts is None:
+            n_rows = n_targets * self.root.shape[0]
+            self.cuts = cut(functions, self._dtype, n_rows, triangular=self.triangular)
+        return blocks_of(functions, self.cuts, self._dtype)
+
+    def _row_blocks(self, blocks: list[Block]) -> Iterator[slice]:
+        """Rows of R that are taken together; R is triangular, and the zeros in front are left out."""
         n_rows = self.root.shape[0]
         step = _BLOCK_ROWS if self.triangular and n_rows > 2 * _BLOCK_ROWS else n_rows
+        most = max((block.basis.shape[1] for block in blocks), default=1)
+        step = min(step, max(16, _STACK_BYTES // (8 * most * self.root.shape[1])))
         for first in range(0, n_rows, max(step, 1)):
-            start = first if self.triangular else 0
-            block = self.root[first : first + step, start:].T
-            for rows, out in _products(algebra, Z[:, start:], block, shrink[start:]):
-                skeleton.add_squares(total[rows], out)
-        return skeleton.squares(total)
-
-
-def _products(algebra: Algebra, Z: Any, block: Any, shrink: Any) -> Iterator[tuple[slice, Any]]:
-    """Yield ``(d o z) @ block`` for some targets at a time and all columns of d: (targets, few, columns).
-
-    The penalties are multiplied into Z or into the block, whichever is smaller.
-    """
-    n_targets, n_few, n_columns = Z.shape[0], shrink.shape[1], block.shape[1]
-    into_block = n_targets > n_columns
-    if into_block:
-        block = (shrink[:, :, None] * block[:, None, :]).reshape(block.shape[0], -1)
-    width = max(64, _OUT_BYTES // (n_few * max(n_columns, 1 if into_block else block.shape[0]) * 4))
-    for first in range(0, n_targets, width):
-        rows = slice(first, min(first + width, n_targets))
-        some = Z[rows]
-        if not into_block:
-            some = (some[:, None, :] * shrink.T[None, :, :]).reshape(-1, Z.shape[1])
-        yield rows, algebra.mm(some, block).reshape(-1, n_few, n_columns)
+            yield slice(first, min(first + step, n_rows))
 
 
 def _few_targets(moments: Moments, fold: int, n_alphas: int) -> bool:
@@ -307,6 +331,7 @@ class TallSolver:
         if not self.folds:  # nothing is left out, and nothing known
             return self.total.y_squared[:, None] * alphas[None, :] * float("nan")
         for fold, test, left_out in zip(self.folds, self._tests, self._out, strict=True):
+            fold.cuts = fold.cuts or self.folds[0].cuts
             scores.add(self._fold_sums(fold, self.total.less(left_out), test, alphas, scores.needs_products))
         return scores.result()
 
@@ -336,5 +361,5 @@ class TallSolver:
         """Weights (features, targets), and the mean of y about its shift, with a penalty for each target."""
         algebra, basis = self._algebra, self.full
         Z = algebra.mm(self.total.cross, basis.rotation)
-        Z *= algebra.cast(basis.shrink(alphas), self.dtype).T
+        Z *= by_target(algebra, basis.shrink, alphas, self.dtype)
         return algebra.mm(basis.rotation[:-1], Z.T), algebra.cast(self.total.y, "float64") / basis.weight

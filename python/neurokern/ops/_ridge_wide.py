@@ -1,41 +1,100 @@
 r"""Cross-validation from the samples' kernel matrix :math:`K = X X^T`, for fewer samples than features.
 
-Predictions of test samples are a matrix times the training targets. It comes from the eigenvectors of the
-training samples' kernel, or, for many folds, from those of the whole kernel alone: the residuals of block b,
-had it been left out, are :math:`(I - H_{bb})^{-1} (y - \hat y)_b` with the hat matrix H of all samples [1]_.
-There the eigenvalue of the constant vector, 0 in a centered kernel, is lifted to the mean of the others,
-since two numbers of size one would cancel.
-
-References
-----------
-.. [1] Cook, Weisberg, "Residuals and influence in regression", Chapman and Hall, 1982, section 3.
+Predictions of test samples are a matrix times the training targets, from the eigenvectors of the training
+samples' kernel. The weights of the fit to all samples come from the eigenvectors of the whole kernel; in it
+the eigenvalue of the constant vector, 0 in a centered kernel, is lifted to the mean of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import itertools
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
 from neurokern.ops._ridge_arguments import Problem
 from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_folds import Fold
+from neurokern.ops._ridge_parts import Block, Operator, blocks_of, cut
 from neurokern.ops._ridge_scores import FoldSums, Scores
 from neurokern.ops._ridge_skeleton import Skeleton
 from neurokern.ops._ridge_sums import blocks, kernel, means, rounded, shifted
+from neurokern.ops._ridge_tall import by_target, descending
 
 _LARGE = 1 << 32  # multiply-adds of the kernel, above which float32 input is multiplied in float32
-_STACK_BYTES = 1 << 26  # of the prediction matrices of all penalties for some samples
-_OUT_BYTES = 1 << 22  # of the predictions of some targets: stays in cache
+_STACK_BYTES = 1 << 26  # of the prediction matrices of a block of eigenvalues for some samples
+_ROWS = 256  # test samples that are taken together
 _CHUNK_BYTES = 1 << 27  # of a chunk of targets
 _KEPT_BYTES = 1 << 28  # of eigenvectors that are kept between chunks of targets
 
 
-class WideSolver:
-    """Scores and weights of chunks of targets; ``by_blocks`` takes one decomposition for all folds."""
+class Predictor(Protocol):
+    """What gives sums of predictions, or of residuals, of some samples."""
 
-    _rows_apart = False  # whether the residuals of some samples can be had without those of their block
+    def add_constant(self, ones: Any) -> None: ...
+    def add_sums(self, total: Any, Z: Any, truth: Any | None = None, **options: Any) -> None: ...
+
+
+class TestSums:
+    """Sums over test samples, of predictions or of residuals, that the scores of a fold are made of."""
+
+    def __init__(self, algebra: Algebra, skeleton: Skeleton, n_targets: int, *, products: bool) -> None:
+        self._algebra, self._skeleton, self._products = algebra, skeleton, products
+        self._total: Any = None
+        self._n_targets = n_targets
+
+    def add(self, operator: Predictor, Z: Any, truth: Any, ones: Any, *, residuals: bool = False) -> None:
+        """Add the samples of an operator; with ``residuals`` it gives predictions less the truth."""
+        self._residuals = residuals
+        if self._skeleton.complete:
+            options = {"ones": ones if self._products else None, "residuals": residuals}
+            shape: tuple[int, ...] = (4, len(self._skeleton)) if self._products else (len(self._skeleton),)
+            total = self._room(shape)
+            operator.add_sums(total, Z, truth if self._products or not residuals else None, **options)
+            return
+        if self._products:
+            operator.add_constant(ones)
+        n_vectors = len(self._skeleton) + self._products + 1
+        total = self._room((n_vectors * (n_vectors + 1) // 2,))
+        operator.add_sums(total, Z, truth, pairs=True)
+
+    def _room(self, shape: tuple[int, ...]) -> Any:
+        if self._total is None:
+            self._total = self._algebra.zeros((self._n_targets, *shape), "float64")
+        return self._total
+
+    def result(self, U: Any, ones: Any, origin: Any) -> FoldSums:
+        """Sums of the fold; U (targets, samples) is the truth about ``origin``."""
+        algebra = self._algebra
+        wide, ones = algebra.cast(U, "float64"), algebra.cast(ones, "float64")
+        y, y_squared = wide @ ones, algebra.xp.einsum("cr,cr->c", wide, wide)
+        first = float(ones @ ones), algebra.cast(origin, "float64"), y, y_squared
+        if self._skeleton.complete:
+            parts = [self._total[:, k] for k in range(4)] if self._products else [self._total]
+            return FoldSums(*first, *parts)
+        return FoldSums(*first, *self._of_pairs(y[:, None], y_squared[:, None]))
+
+    def _of_pairs(self, y: Any, y_squared: Any) -> list[Any]:
+        skeleton, total, n = self._skeleton, self._total, len(self._skeleton)
+        squares, at, guess = skeleton.squares(total[:, : skeleton.n_pairs]), skeleton.n_pairs, None
+        if self._products:
+            guess, at = skeleton.sums(total[:, at : at + n]), at + n + 1
+        product = skeleton.sums(total[:, at : at + n])
+        if self._residuals:
+            # What stands for predictions does so for residuals with the rest of the truth.
+            rest = skeleton.weights.sum(0)
+            guess = None if guess is None else guess + rest * y
+            squares = squares + 2 * (rest - 1) * product + (rest - 1) ** 2 * y_squared
+            error, product = squares.clip(0), product + rest * y_squared
+            squares = error - y_squared + 2 * product
+        else:
+            error = (y_squared + squares - 2 * product).clip(0)
+        return [error, guess, squares.clip(0), product] if self._products else [error]
+
+
+class KernelSolver:
+    """Weights of chunks of targets from the whole kernel; how folds are scored is a subclass's matter."""
 
     def __init__(
         self,
@@ -44,10 +103,9 @@ class WideSolver:
         folds: list[Fold],
         alphas: np.ndarray,
         fit_intercept: bool,
-        by_blocks: bool,
     ) -> None:
         self._algebra, self._problem, self._folds, self._alphas = algebra, problem, folds, alphas
-        self.dtype, self._by_blocks, self._fit_intercept = problem.dtype, by_blocks, fit_intercept
+        self.dtype, self._fit_intercept = problem.dtype, fit_intercept
         weight = problem.weight
         self._root = None if weight is None else weight**0.5
         ones = algebra.array(np.ones(problem.shape[0]), "float64")
@@ -71,13 +129,14 @@ class WideSolver:
             mean = float(centered.diagonal().sum()) / len(centered) or 1.0
             self._lift = mean / float(self._ones @ self._ones)
             centered = centered + self._lift * self._ones[:, None] * self._ones[None, :]
-        values, self._vectors = algebra.eigh(centered)
-        self._values = values.clip(0)
+        values, vectors = algebra.eigh(centered)
+        self._values, self._vectors = algebra.xp.flip(values.clip(0), (0,)), algebra.xp.flip(vectors, (1,))
         # Kernels of fewer samples have no smaller eigenvalues, unless this one has many of 0.
-        smallest, largest = float(self._values[0]), float(self._values[-1])
+        smallest, largest = float(self._values[-1]), float(self._values[0])
         self.spectrum = smallest, largest
         self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
-        self._kept: dict[int, tuple[Any, Any, Any]] = {}
+        self._cuts: list[slice] | None = None  # of eigenvalues into blocks
+        self._to_weights: Any = None
 
     def chunks(self) -> Iterator[slice]:
         """Chunks of targets with bounded memory."""
@@ -113,25 +172,65 @@ class WideSolver:
     def score(self, scores: Scores) -> Any:
         """Scores (targets, alphas) of the chunk."""
         for number, fold in enumerate(self._folds):
-            scores.add(self._block_sums(fold, scores) if self._by_blocks else self._fold_sums(number, scores))
+            scores.add(self._fold_sums(number, fold, scores))
         return scores.result()
+
+    def _fold_sums(self, number: int, fold: Fold, scores: Scores) -> FoldSums:
+        raise NotImplementedError
 
     def weights(self, alphas: Any) -> tuple[Any, Any]:
         """Weights (features, targets), and the mean of y about its shift, with a penalty for each target."""
+        algebra = self._algebra
+
+        def shrink(few: Any) -> Any:
+            return 1 / (self._values[:, None] + few[None, :])
+
+        shrunk = self._rotated * by_target(algebra, shrink, alphas, self.dtype)
+        vectors = algebra.cast(self._without_mean(self._vectors), self.dtype)
+        if self._problem.shape[2] <= self._problem.shape[1]:
+            return self._features_times(algebra.mm(vectors, shrunk.T)), self._y_mean
+        if self._to_weights is None:  # with more targets than features this product is the smaller one
+            self._to_weights = self._features_times(vectors)
+        return algebra.mm(self._to_weights, shrunk.T), self._y_mean
+
+    def _without_mean(self, values: Any) -> Any:
+        """Take the lifted direction off: it has no part in weights."""
+        if not self._fit_intercept:
+            return values
+        ones = self._ones
+        return values - ones[:, None] * ((ones @ values) / (ones @ ones))[None, :]
+
+    def _features_times(self, values: Any) -> Any:
+        """X' times (samples, columns): (features, columns)."""
         algebra, X = self._algebra, self._problem.X
-        shrunk = self._rotated / algebra.cast(self._values[None, :] + alphas[:, None], self.dtype)
-        duals = algebra.mm(algebra.cast(self._vectors, self.dtype), shrunk.T)
-        if self._fit_intercept:  # the lifted direction has no part in it
-            ones = algebra.cast(self._ones, self.dtype)
-            duals = duals - ones[:, None] * ((ones @ duals) / (ones @ ones))[None, :]
-        weights = algebra.empty((X.shape[1], duals.shape[1]), self.dtype)
+        product = algebra.empty((X.shape[1], values.shape[1]), self.dtype)
         for columns in blocks(X.shape[1], X.shape[0]):
             shift = None if self.x_shift is None else self.x_shift[columns]
             block = shifted(algebra, X[:, columns], shift, self._root, self.dtype)
-            weights[columns] = algebra.mm(block.T, duals)
-        return weights, self._y_mean
+            product[columns] = algebra.mm(block.T, values)
+        return product
 
-    # ---- a decomposition for each fold
+    def _some(self, n_test: int, found: list[Block]) -> Iterator[slice]:
+        """Test samples that are taken together."""
+        most = max((one.basis.shape[1] * (one.columns.stop - one.columns.start) for one in found), default=1)
+        n_steps = max(1, -(-n_test // _ROWS), -(-n_test * most * 8 // _STACK_BYTES))
+        edges = np.linspace(0, n_test, min(n_steps, n_test) + 1).round().astype(int)
+        return (slice(int(a), int(b)) for a, b in itertools.pairwise(edges))
+
+
+class WideSolver(KernelSolver):
+    """A decomposition for each fold."""
+
+    def __init__(
+        self,
+        algebra: Algebra,
+        problem: Problem,
+        folds: list[Fold],
+        alphas: np.ndarray,
+        fit_intercept: bool,
+    ) -> None:
+        super().__init__(algebra, problem, folds, alphas, fit_intercept)
+        self._kept: dict[int, tuple[Any, Any, Any]] = {}
 
     def _decomposed(self, number: int) -> tuple[Any, Any, Any]:
         """Eigenvalues, eigenvectors and rotated test rows of the centered kernel of a fold."""
@@ -148,8 +247,7 @@ class WideSolver:
             cross = cross - ones[test][:, None] * mean_row[None, :]
             cross = cross - ((cross @ own) / weight)[:, None] * own[None, :]
             inner = _centered(inner, own)
-        values, vectors = algebra.eigh(inner)
-        values = algebra.xp.where(values > values[-1] * 2.3e-16 * len(values), values, 0.0 * values)
+        values, vectors = descending(algebra, *algebra.eigh(inner))
         rows = algebra.cast(cross @ vectors, self.dtype)
         if self._fit_intercept:  # so that it may be applied to targets that are not centered
             vectors = vectors - own[:, None] * ((own @ vectors) / weight)[None, :]
@@ -159,8 +257,8 @@ class WideSolver:
             self._kept[number] = found
         return found
 
-    def _fold_sums(self, number: int, scores: Scores) -> FoldSums:
-        algebra, fold = self._algebra, self._folds[number]
+    def _fold_sums(self, number: int, fold: Fold, scores: Scores) -> FoldSums:
+        algebra = self._algebra
         values, vectors, rows = self._decomposed(number)
         train = self._U[:, fold.train]
         own = algebra.cast(self._ones[fold.train], self.dtype)
@@ -168,97 +266,30 @@ class WideSolver:
         ones = algebra.cast(self._ones[fold.test], self.dtype)
         U = self._U[:, fold.test] - origin[:, None] * ones[None, :]
         alphas = algebra.array(self.skeleton.alphas, "float64")
-        shrink = algebra.cast((values > 0)[:, None] / (values[:, None] + alphas[None, :]), self.dtype)
-        rotate = len(U) < len(alphas) * fold.n_test
-        Z = algebra.mm(train, vectors) if rotate else train
+        shrink = (values > 0)[:, None] / (values[:, None] + alphas[None, :])
+        found = self._blocks(rows, shrink, len(U))
+        functions = [
+            algebra.cast(shrink[one.columns] @ algebra.array(one.basis, "float64"), self.dtype)
+            for one in found
+        ]
+        Z = algebra.mm(train, vectors)
+        sums = TestSums(algebra, self.skeleton, len(U), products=scores.needs_products)
+        for samples in self._some(fold.n_test, found):
+            operator = Operator(algebra, samples.stop - samples.start, len(self.skeleton), self.dtype)
+            for block, function in zip(found, functions, strict=True):
+                part = rows[samples, block.columns]
+                operator.add_rows(block.columns, part, function, block.basis, len(U))
+            sums.add(operator, Z, U[:, samples], ones[samples])
+        return sums.result(U, ones, origin)
 
-        def operator(samples: slice) -> Any:
-            stacked = rows[samples].T[:, None, :] * shrink[:, :, None]
-            stacked = stacked.reshape(stacked.shape[0], -1)
-            return stacked if rotate else algebra.mm(vectors, stacked)
-
-        return self._sums(operator, Z, U, ones, origin, scores)
-
-    # ---- one decomposition for all folds
-
-    def _block_sums(self, fold: Fold, scores: Scores) -> FoldSums:
+    def _blocks(self, rows: Any, shrink: Any, n_targets: int) -> list[Block]:
+        """Blocks of eigenvalues; a function's share is that in predictions of targets of white noise."""
         algebra = self._algebra
-        vectors, ones = self._vectors[fold.test], self._ones[fold.test]
-
-        def operator(samples: slice) -> Any:
-            parts = [
-                algebra.cast(self._residuals(vectors, ones, samples, alpha), self.dtype).T
-                for alpha in self.skeleton.alphas.tolist()
-            ]
-            return algebra.xp.concatenate(parts, 1)
-
-        U = self._U[:, fold.test]
-        own = algebra.cast(ones, self.dtype)
-        origin = 0.0 * U[:, 0]
-        if self._rows_apart:
-            return self._sums(operator, self._rotated, U, own, origin, scores)
-        if (
-            self._fit_intercept
-        ):  # the mean of the training samples: about it, predictions vanish as alpha grows
-            origin = (U @ own) / float(ones @ ones - self._ones @ self._ones)
-            U = U - origin[:, None] * own[None, :]
-        return self._sums(operator, self._rotated, U, own, origin, scores, fold.n_test)
-
-    def _residuals(self, vectors: Any, ones: Any, samples: slice, alpha: float) -> Any:
-        """Matrix from rotated targets to the residuals of samples left out together: (samples, rank)."""
-        kept = vectors * (alpha / (self._values + alpha))[None, :]
-        own = kept @ vectors.T
-        if self._fit_intercept:
-            own = own - self._lifted_share(alpha) * ones[:, None] * ones[None, :]
-        return self._algebra.inverse(own) @ kept
-
-    def _lifted_share(self, alpha: float) -> float:
-        """What the lifted direction adds to each product of ones."""
-        total = float(self._ones @ self._ones)
-        return alpha / (alpha + self._lift * total) / total
-
-    # ---- both
-
-    def _sums(
-        self,
-        operator: Callable[[slice], Any],
-        Z: Any,
-        U: Any,
-        ones: Any,
-        origin: Any,
-        scores: Scores,
-        whole: int | None = None,
-    ) -> FoldSums:
-        """Sums of one fold from ``Z @ operator(samples)``, Z being (targets, rank).
-
-        The operator gives (rank, few alphas * samples): predictions about ``origin``, or residuals of blocks;
-        test samples are taken some at a time, or ``whole`` at once.
-        """
-        algebra, skeleton = self._algebra, self.skeleton
-        n_targets, n_test = U.shape
-        squares = skeleton.empty_squares(n_targets)
-        product, guess = (algebra.zeros((n_targets, len(skeleton)), "float64") for _ in range(2))
-        step = whole or max(1, _STACK_BYTES // (4 * len(skeleton) * Z.shape[1]))
-        for first in range(0, n_test, step):
-            samples = slice(first, min(first + step, n_test))
-            stacked = operator(samples)
-            width = max(64, _OUT_BYTES // (4 * stacked.shape[1]))
-            for at in range(0, n_targets, width):
-                rows = slice(at, min(at + width, n_targets))
-                out = algebra.mm(Z[rows], stacked).reshape(-1, len(skeleton), samples.stop - first)
-                truth = U[rows, samples]
-                if self._by_blocks:
-                    out = truth[:, None, :] - out
-                skeleton.add_squares(squares[rows], out)
-                product[rows] += (out @ truth[:, :, None])[:, :, 0]
-                if scores.needs_products:
-                    guess[rows] += out @ ones[samples]
-        U, ones = algebra.cast(U, "float64"), algebra.cast(ones, "float64")
-        y, y_squared = U @ ones, (U * U).sum(1)
-        squared, product = skeleton.squares(squares), skeleton.sums(product)
-        error = (y_squared[:, None] + squared - 2 * product).clip(0)
-        sums = float(ones @ ones), algebra.cast(origin, "float64"), y, y_squared, error
-        return FoldSums(*sums, skeleton.sums(guess), squared, product)
+        mean_squares = (algebra.cast(rows, "float64") ** 2).sum(0) / len(rows)
+        functions = algebra.host((mean_squares * len(shrink))[:, None] ** 0.5 * shrink)
+        if self._cuts is None:
+            self._cuts = cut(functions, self.dtype, n_targets * len(rows))
+        return blocks_of(functions, self._cuts, self.dtype)
 
 
 def _centered(matrix: Any, ones: Any) -> Any:

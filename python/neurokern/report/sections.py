@@ -20,7 +20,13 @@ from neurokern.report.result_figures import (
     score_intervals,
     unit_scatter,
 )
-from neurokern.report.summary import decoding_rows, difference_rows, pair_scores, score_table
+from neurokern.report.summary import (
+    decoding_rows,
+    difference_rows,
+    other_score_rows,
+    pair_scores,
+    score_table,
+)
 
 __all__ = [
     "MIN_SPIKES",
@@ -192,49 +198,53 @@ def _smooth(rates: NDArray[np.floating], bins: float) -> NDArray[np.float64]:
 def score_section(
     scores: pd.DataFrame, *, text: Sequence[str] = (), model: str = "MtM", rival: str = "ridge"
 ) -> Section:
-    """Show masked-prediction scores beside the baselines: table, intervals, unit by unit."""
-    summary = summarize(scores, min_spikes=MIN_SPIKES)
+    """Show masked-prediction scores beside the baselines: tables, intervals, unit by unit."""
     header, rows, strong = score_table(scores, MIN_SPIKES, model=model, rival=rival)
-    differs = f"{model} − {rival}"
-    table = Table(
-        header=header,
-        rows=rows,
-        strong=strong,
-        caption=(
-            "Bits per spike on held-out windows: mean over units [95 % bootstrap interval over units], best "
-            "in bold. "
-            "0 is a constant rate at the unit's own mean over the "
-            "very windows that are scored, which no constant can beat; so the unit's mean over "
-            "training "
-            f"windows lies below 0. Units with fewer than {MIN_SPIKES} spikes in the scored bins are left "
-            "out. The "
-            "intervals say how the mean varies over these units, not over animals or days."
-            + (f" {differs} is the mean difference over the same units." if differs in header else "")
-        ),
+    caption = (
+        "Bits per spike on held-out windows: mean over units [95 % bootstrap interval over units], best in "
+        "bold. 0 is a constant rate at the unit's own mean over the very windows that are scored, which no "
+        "constant can beat; so the unit's mean over training windows lies below 0. Units with fewer than "
+        f"{MIN_SPIKES} spikes in the scored bins are left out. The intervals say how the mean varies over "
+        "these units, not over animals or days."
     )
+    if (difference := f"{model} − {rival}") in header:
+        caption += f" {difference} is the mean difference over the same units."
+    parts: list[Figure | Table] = [Table(header=header, rows=rows, strong=strong, caption=caption)]
     caption = (
         "The table as a picture. Units differ much more than predictors do, so the paired difference in the "
         "table says more than whether two intervals overlap."
     )
-    intervals = score_intervals(summary, caption=caption)
-    parts: list[Figure | Table] = [table, intervals]
-    header, rows = difference_rows(scores, MIN_SPIKES, model=model)
-    if rows:
-        caption = (
-            f"{model} minus each baseline on the same units: mean difference [95 % interval over units], and "
-            "the interval when sessions are drawn first and units within them, which alone speaks for "
-            "other sessions. Units of one session share its animal and day; with few sessions even that "
-            "interval is too narrow."
-        )
-        parts.append(Table(header=header, rows=rows, caption=caption))
+    parts.append(score_intervals(summarize(scores, min_spikes=MIN_SPIKES), caption=caption))
+    parts += [*_differences(scores, model), *_other_scores(scores)]
     if pairs := pair_scores(scores, rival, model, min_spikes=MIN_SPIKES):
         caption = (
             f"One point per unit: above the diagonal {model} predicts it better than {rival}. Points beyond "
-            "the middle "
-            "96 % are drawn on the border."
+            "the middle 96 % are drawn on the border."
         )
         parts.append(unit_scatter(pairs, names=(rival, model), caption=caption))
     return Section(title="Masked prediction", text=text, parts=parts)
+
+
+def _differences(scores: pd.DataFrame, model: str) -> list[Table]:
+    header, rows = difference_rows(scores, MIN_SPIKES, model=model)
+    caption = (
+        f"{model} minus each baseline on the same units: mean difference [95 % interval over units], and the "
+        "interval when sessions are drawn first and units within them, which alone speaks for other "
+        "sessions. Units of one session share its animal and day; with few sessions even that interval is "
+        "too narrow."
+    )
+    return [Table(header=header, rows=rows, caption=caption)] if rows else []
+
+
+def _other_scores(scores: pd.DataFrame) -> list[Table]:
+    header, rows = other_score_rows(scores, MIN_SPIKES)
+    caption = (
+        "Other scores of the same predictions, means over the same units. Over the training mean: bits per "
+        "spike where 0 is the unit's mean over training windows, which a predictor could know. R² of single "
+        "bins is low by nature, since single spikes are noise. The PSTH is the mean over test trials of a "
+        "condition."
+    )
+    return [Table(header=header, rows=rows, caption=caption)] if rows else []
 
 
 def decoding_section(table: pd.DataFrame, *, label: str) -> Section:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from neurokern.evaluation import summarize
 from neurokern.metrics import bootstrap_interval
 
 __all__ = [
+    "OTHER_SCORES",
     "decoding_rows",
     "difference_rows",
     "pair_scores",
@@ -20,6 +23,7 @@ __all__ = [
     "verdict",
 ]
 
+OTHER_SCORES = ["bits_per_spike_over_training_mean", "r2", "psth_r2", "poisson_d2"]
 _MOST_COLUMNS = 3  # predictors beside each other; more make a table too wide for a page
 _KEYS = ["session", "task", "unit"]
 
@@ -163,6 +167,30 @@ def score_table(
         (int(np.nanargmax(column)), at + 1) for at, column in enumerate(means.T) if np.isfinite(column).any()
     }
     return ["", *tasks], rows, frozenset(best)
+
+
+def other_score_rows(scores: pd.DataFrame, min_spikes: int) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the means over units of the other scores: one row per task and predictor."""
+    known = [name for name in OTHER_SCORES if name in scores and scores[name].notna().any()]
+    header = ["task", "predictor", *(_SHORT_NAMES[name] for name in known)]
+    kept = scores[scores["n_spikes"] >= min_spikes]
+    tasks, predictors = (list(dict.fromkeys(scores[name])) for name in ("task", "predictor"))
+    means = kept.groupby(["task", "predictor"])[known].mean()
+    in_order = [pair for pair in itertools.product(tasks, predictors) if pair in means.index]
+    means = means.reindex(in_order)
+    rows = [
+        [str(task), str(predictor), *("" if np.isnan(x) else f"{x:.3f}".replace("-", "−") for x in values)]
+        for (task, predictor), values in zip(means.index, means.to_numpy(float), strict=True)
+    ]
+    return header, rows if known else []
+
+
+_SHORT_NAMES = {
+    "bits_per_spike_over_training_mean": "over the training mean",
+    "r2": "R² of single bins",
+    "psth_r2": "R² of the PSTH",
+    "poisson_d2": "Poisson D²",
+}
 
 
 def verdict(scores: pd.DataFrame, *, min_spikes: int, model: str = "MtM", rival: str = "ridge") -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurokern.adapters._labels import ClassReadout, Readout
+from neurokern.adapters._readout import ClassReadout, Readout
 from neurokern.ops import ridge_cv, solve_ridge, solve_ridge_batched
 from neurokern.ops._ridge_batched_reference import Decomposed
 

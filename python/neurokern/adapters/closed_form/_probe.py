@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from neurokern.adapters._labels import (
-    ClassReadout,
     Features,
     Labels,
     Scaler,
@@ -18,6 +17,7 @@ from neurokern.adapters._labels import (
     check_support_stack,
     unit_length,
 )
+from neurokern.adapters._readout import ClassReadout
 
 _CHUNK_ELEMENTS = 1 << 24  # features of the episodes that are solved together
 

@@ -10,14 +10,8 @@ import torch
 from torch import Tensor
 
 from neurokern._check import check_choice, check_positive
-from neurokern.adapters._labels import (
-    ClassReadout,
-    Features,
-    Readout,
-    Scaler,
-    check_features,
-    class_counts,
-)
+from neurokern.adapters._labels import Features, Scaler, check_features, class_counts
+from neurokern.adapters._readout import ClassReadout, Readout
 from neurokern.adapters.closed_form._calibration import calibrate
 from neurokern.adapters.closed_form._episodes import fit_episodes, in_units, starting_weights
 from neurokern.adapters.closed_form._probe import ClosedFormProbe, Solution
@@ -42,8 +36,8 @@ class RidgeProbe(ClosedFormProbe):
         decision scores are those of scikit-learn's RidgeClassifier with "signed".
     priors : fitted RidgeProbe of the same classes, or sequence of them, optional
         Penalize the distance to their weights instead of to 0:
-        :math:`W = W_0 + \mathrm{ridge}(X, Y - X W_0)`. Of several, the one is taken that leaves the smallest
-        leave-one-out error. They must have been fitted to the same ``targets``. The intercept is fitted anew.
+        :math:`W = W_0 + \mathrm{ridge}(X, Y - X W_0)`, so that a strong penalty keeps them. Of several, the
+        one is taken that leaves the smallest leave-one-out error. The intercept is fitted anew.
     calibrate : bool, default False
         Turn decision scores into logits by a scale and a bias for each class, fitted to the scores of support
         samples that were left out: ``predict_proba`` then gives probabilities. Without it they are a softmax
@@ -100,6 +94,8 @@ class RidgeProbe(ClosedFormProbe):
         Y = 2 * Y - 1 if self._signed else Y
         X, unit = in_units(features)
         starts = starting_weights("RidgeProbe", self._priors, X.shape[2], self.classes_)
+        factors = [self._of_its_targets(prior) for prior in self._priors]
+        starts = [factor * start for factor, start in zip(factors, starts, strict=True)]
         starts = [start.to(X) * (scaler.scale * unit[:, None])[:, :, None] for start in starts]
         several = (counts.amin(1) >= 2) | bool(starts)
         fit = fit_episodes(X, Y, self._alphas, starts, several, shared=True)
@@ -115,6 +111,36 @@ class RidgeProbe(ClosedFormProbe):
         return Solution(
             weights, bias, {"alpha_": fit.alphas[:, 0], "prior_": fit.prior[:, 0], "scale_": scale}
         )
+
+    def _of_its_targets(self, prior: Readout) -> float:
+        """What turns the decision scores of a prior into the targets of this probe, but for a constant."""
+        if not isinstance(prior, RidgeProbe):
+            return 1.0
+        return (1 + self._signed) / (1 + prior._signed) / float(prior.scale_)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that predicting needs, as tensors that a safetensors file can hold.
+
+        Labels are kept as JSON text.
+        """
+        return super().state_dict() | {
+            "signed": torch.tensor(self._signed),
+            "logit_scale": torch.tensor(float(self.scale_), dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> RidgeProbe:
+        """Return a fitted read-out from what ``state_dict`` returned.
+
+        Raises
+        ------
+        ValueError
+            If tensors are missing or do not fit together.
+        """
+        probe = super().from_state(state)
+        probe._signed = bool(state.get("signed", False))
+        probe.scale_ = float(state.get("logit_scale", 1.0))
+        return probe
 
 
 class RidgeReadout(Readout):
