@@ -30,7 +30,12 @@ class Measure:
 
 
 def by_name(function: str, what: str, values: Named) -> dict[str, Any]:
+    """Return arrays by name, or raise for none, for a name that comes twice, and for arrays without names."""
     pairs = list(values.items() if isinstance(values, Mapping) else values)
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        raise TypeError(
+            f"{function}: {what} must be a mapping of names to arrays, got {type(values).__name__}"
+        )
     names = [str(name) for name, _ in pairs]
     if not names:
         raise ValueError(f"{function}: {what} must hold at least one array, got none")
