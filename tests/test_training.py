@@ -98,7 +98,7 @@ def assert_same_run(
 def test_training_beats_the_mean_rate_of_each_unit(sessions: Sessions, tmp_path: Path, recipe: str) -> None:
     if recipe == "paper":
         model = MtMConfig.paper(**{**TINY, "n_layers": 1}, dropout=0.1)
-        config = TrainingConfig.paper(max_steps=300, learning_rate=3e-3, validate_every=100, progress=False)
+        config = TrainingConfig.paper(max_steps=200, learning_rate=3e-3, validate_every=50, progress=False)
     else:
         model = MtMConfig.small(n_bins=N_BINS, hidden_size=32, stitch_size=8, n_layers=1)
         config = TrainingConfig.small(max_steps=100, validate_every=50, progress=False)
