@@ -219,4 +219,7 @@ def _as_text(table: pd.DataFrame) -> str:
     one = table.iloc[0]
     title = f"balanced accuracy, chance {one['chance']:.2f}; {table['n_sessions'].max()} sessions"
     title += f" of {table['n_subjects'].max()} subjects"
+    if table["n_episodes"].nunique() > 1:
+        fewest = table["n_episodes"].min()
+        title += f"\nmethods that train the model ran on the first {fewest} draws: compare their differences"
     return f"{title}\n{text_table(header, rows)}"
