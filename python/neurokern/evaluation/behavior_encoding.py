@@ -13,7 +13,7 @@ from torch import Tensor
 from neurokern._check import check_choice
 from neurokern.datasets import BinnedSession
 from neurokern.encoding import RidgeEncoder, complete_rows, delay_features
-from neurokern.evaluation.decoding import inner_folds, make_folds
+from neurokern.evaluation._nested_folds import inner_folds, make_folds
 from neurokern.evaluation.poisson_glm import PoissonGLM, capped_rates, fit_poisson_glm
 from neurokern.metrics import bits_per_spike, poisson_d2, r2
 
