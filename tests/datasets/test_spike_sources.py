@@ -103,6 +103,20 @@ def test_an_nwb_file_that_contradicts_itself_is_an_error_with_the_field(tmp_path
         load_nwb(write_nwb(tmp_path / "a.nwb", **changes))
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("rate", "fast"), ("rate", [1.0, 2.0]), ("conversion", np.nan)]
+)
+def test_an_attribute_of_nwb_that_is_no_number_is_an_error(tmp_path, attribute, value):
+    path = write_nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        item = "starting_time" if attribute == "rate" else "data"
+        file[f"processing/behavior/Position/hand/{item}"].attrs[attribute] = value
+    with pytest.raises(
+        ValueError, match=f"{attribute} of /processing/behavior/Position/hand/.* must be a number"
+    ):
+        load_nwb(path)
+
+
 def test_an_nwb_file_that_claims_more_than_there_is_memory_is_refused(tmp_path):
     path = write_nwb(tmp_path / "a.nwb")
     with h5py.File(path, "a") as file:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from neurokern._check import check_memory
-from neurokern.datasets._hdf5 import child, open_hdf5, read_values, scalar_text
+from neurokern.datasets._hdf5 import child, number_attribute, open_hdf5, read_values, scalar_text
 from neurokern.datasets.recording import SpikeRecording, make_recording
 from neurokern.datasets.series import TimeSeries
 
@@ -306,8 +306,11 @@ def _series(item: Any, data: Any) -> TimeSeries | None:
     check_memory("load_nwb", item.name, 16.0 * n * (data.shape[1:] or (1,))[0], "pass behavior=False")
     if clock is not None:
         times = read_values("load_nwb", clock, kinds="fiu").astype(np.float64)
-    elif start is not None and float(start.attrs.get("rate", 0)) > 0:
-        times = float(start[()]) + np.arange(n) / float(start.attrs["rate"])
+    elif start is not None and number_attribute("load_nwb", start, "rate", 0.0) > 0:
+        first = read_values("load_nwb", start, kinds="fiu").astype(np.float64).reshape(-1)
+        if len(first) != 1:
+            raise ValueError(f"load_nwb: {start.name} must be one number, got {len(first)}")
+        times = first[0] + np.arange(n) / number_attribute("load_nwb", start, "rate", 0.0)
     else:
         raise ValueError(f"load_nwb: {item.name} must have timestamps, or a starting_time with a rate")
     if len(times) != n:
@@ -315,7 +318,10 @@ def _series(item: Any, data: Any) -> TimeSeries | None:
             f"load_nwb: {item.name} must have a timestamp for each of {n} samples, got {len(times)}"
         )
     values = read_values("load_nwb", data, kinds="biuf")
-    scale, shift = float(data.attrs.get("conversion", 1.0)), float(data.attrs.get("offset", 0.0))
+    scale, shift = (
+        number_attribute("load_nwb", data, name, default)
+        for name, default in (("conversion", 1.0), ("offset", 0.0))
+    )
     if values.dtype.kind != "f" or scale != 1.0 or shift != 0.0:
         values = values.astype(np.float64) * scale + shift
     unit = data.attrs.get("unit", "")
