@@ -250,10 +250,12 @@ def test_the_batch_of_a_loss_that_is_not_finite_can_be_read_and_tried_again(
     assert failed.target_mask.any()
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_gradient_that_is_not_finite_leaves_all_batches_of_the_step(
-    sessions: Sessions, tmp_path: Path
+    sessions: Sessions, tmp_path: Path, clip: float | None
 ) -> None:
-    config = dataclasses.replace(SHORT, batches_per_step=3, gradient_clip=1.0)
+    """Before they reach the weights, with or without clipping."""
+    config = dataclasses.replace(SHORT, batches_per_step=3, gradient_clip=clip)
     trainer = trainer_of(sessions, tmp_path, config)
     trainer.model.prompts.register_hook(lambda gradient: gradient * torch.nan)
     before = weights_of(trainer.model)
