@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -108,7 +109,7 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     description = read_json(path / CONFIG)
     check_format(description, path / CONFIG, FORMAT, FORMAT_VERSION)
     shapes = read_shapes(path / WEIGHTS)
-    model = _model_without_weights(description, path, n_tensors=len(shapes))
+    model = _model_without_weights(description, path, shapes)
     tensors = read_tensors(path / WEIGHTS, expected={k: v.shape for k, v in model.state_dict().items()})
     check_hash(path / WEIGHTS, description.get("weights_sha256"))
     _check_numbers(tensors, path / WEIGHTS)
@@ -134,13 +135,22 @@ def find_checkpoint(folder: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f"load_model: {path} holds no {CONFIG} (it holds: {held})")
 
 
-def _model_without_weights(description: Mapping[str, Any], path: Path, n_tensors: int) -> MtM:
+def _model_without_weights(
+    description: Mapping[str, Any], path: Path, shapes: Mapping[str, torch.Size]
+) -> MtM:
     """Build the model on the meta device, where absurd sizes take no memory."""
     try:
         config = MtMConfig.from_dict(description["model"])
         sessions = [(str(s["session"]), int(s["n_units"]), s.get("regions")) for s in description["sessions"]]
-        if config.n_layers > n_tensors:
-            raise ValueError(f"{config.n_layers} layers, but {n_tensors} tensors are stored")
+        if config.n_layers > len(shapes):
+            raise ValueError(f"{config.n_layers} layers, but {len(shapes)} tensors are stored")
+        n_numbers = sum(map(math.prod, shapes.values()))
+        # The regions of units and of patches are held beside the weights, and take memory at once.
+        sizes = [n_units for _, n_units, _ in sessions]
+        if config.read_in == "patches":
+            sizes = [config.max_patches, config.patch_size]
+        if max(sizes, default=0) > n_numbers:
+            raise ValueError(f"{max(sizes)} units or patches, but {n_numbers} numbers are stored")
         with torch.device("meta"):
             model = MtM.with_sessions(config, sessions, description.get("regions", ()))
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:

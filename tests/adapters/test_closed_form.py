@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from sklearn.covariance import ledoit_wolf, oas
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
@@ -19,6 +21,7 @@ from neurokern.adapters import (
     RidgeProbe,
     RidgeReadout,
 )
+from neurokern.adapters.closed_form._calibration import calibrate
 from neurokern.ops import solve_ridge
 
 PROBES = [RidgeProbe, LDAProbe, PrototypeProbe, ReducedRankProbe, LinearProbe]
@@ -241,6 +244,32 @@ def test_prototypes_are_drawn_to_prior_means_by_pseudo_counts(standardize):
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], distances[:, 0] - distances[:, 1], atol=1e-8)
     shrunk = PrototypeProbe(pseudo_counts=1e9).fit(features, labels).decision_function(features)
     np.testing.assert_allclose(shrunk[:, 0], shrunk[:, 1], atol=1e-5)  # all at the mean of the means
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_calibration_is_the_most_likely_scale_and_bias(n_classes):
+    rng = np.random.default_rng(0)
+    number = torch.from_numpy(np.stack([rng.permutation(np.arange(40) % n_classes) for _ in range(3)]))
+    scores = torch.nn.functional.one_hot(number, n_classes) * 0.5 + torch.from_numpy(
+        rng.normal(0, [[[0.2]], [[1.0]], [[5.0]]], (3, 40, n_classes))
+    )
+    counts = torch.nn.functional.one_hot(number, n_classes).sum(1)
+    scale, bias = calibrate(scores, number, counts)
+    own = (counts + 1) / (counts + 2)
+    for episode in range(3):
+        wanted = np.zeros((40, n_classes))
+        for sample, label in enumerate(number[episode].tolist()):
+            wanted[sample] = (1 - float(own[episode, label])) / (n_classes - 1)
+            wanted[sample, label] = own[episode, label]
+
+        def loss(theta, episode=episode, wanted=wanted):
+            logits = theta[0] * scores[episode].numpy() + np.r_[0, theta[1:]]
+            return -(wanted * log_softmax(logits, axis=1)).sum()
+
+        best = minimize(loss, np.r_[1.0, np.zeros(n_classes - 1)], tol=1e-12)
+        found = np.r_[scale[episode], bias[episode, 1:] - bias[episode, 0]]
+        assert loss(found) <= best.fun + 1e-6
+        assert scale[episode] == pytest.approx(max(best.x[0], 1e-3), abs=1e-3)
 
 
 def test_calibrated_scores_are_probabilities_that_held_out_samples_bear_out():

@@ -117,6 +117,8 @@ def test_bad_input_is_an_error_that_says_what_to_do():
     X, Y = layers()
     with pytest.raises(ValueError, match="must have the same samples, got 20 and 19 rows"):
         cka(X, Y[:19])
+    with pytest.raises(ValueError, match="leading axes of X and Y must be the same or 1"):
+        cka(np.zeros((2, 20, 3)), np.zeros((3, 20, 3)))
     with pytest.raises(ValueError, match="at least 4 samples"):
         cka(X[:3], Y[:3], debiased=True)
     with pytest.raises(ValueError, match="NaN or infinity in 1 patterns"):

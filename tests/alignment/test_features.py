@@ -131,6 +131,12 @@ def test_bad_input_is_an_error_that_says_what_to_do(net, monkeypatch):
         layer_features(nn.Sequential(nn.Conv1d(1, 3, 1)), [torch.ones(2, 1, 8), torch.ones(2, 1, 4)])
     with pytest.raises(ValueError, match="one row for each of 2 samples"):
         layer_features(nn.Sequential(nn.Flatten(0)), torch.ones(2, 3))
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got int"):
+        layer_features(3, IMAGES)
+    with pytest.raises(ValueError, match="layers must name at least one"):
+        layer_features(net, IMAGES, [])
+    with pytest.raises(ValueError, match="got a single number"):
+        layer_features(net, torch.tensor(1.0), "head")
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         layer_features(net, IMAGES, "head", batch_size=0)
     monkeypatch.setattr(features_module, "check_memory", lambda *arguments: sizes.append(arguments[2]))

@@ -48,6 +48,12 @@ def test_patterns_that_are_the_same_have_distance_zero_far_from_the_origin():
     assert (square_rdm(result)[[0, 0, 1, 2], [1, 3, 4, 5]] == 0).all()
 
 
+def test_yes_and_no_are_numbers_too():
+    answers = np.array([[True, False, True], [False, False, True], [True, True, False]])
+    for metric in ("correlation", "cosine", "euclidean"):
+        np.testing.assert_allclose(compute_rdm(answers, metric), pdist(answers.astype(float), metric))
+
+
 def test_a_pattern_without_variance_has_no_correlation_distance():
     values = np.array([[0.1, 0.1, 0.1], [1.0, 2.0, 4.0], [3.0, 1.0, 2.0]])
     assert np.isnan(compute_rdm(values)).tolist() == [True, True, False]
@@ -95,6 +101,7 @@ def test_noise_covariance_is_that_of_ledoit_and_wolf():
         ((np.zeros((3, 0)),), r"got \(3, 0\)"),
         ((np.zeros(3),), r"must have shape \(\.\.\., samples, features\)"),
         ((np.array([[1.0, np.nan], [0, 1], [2, np.inf]]),), "NaN or infinity in 2 patterns"),
+        ((np.full((3, 2), 1e80),), r"must lie within \+-1e\+60"),
         ((np.eye(3), "manhattan"), "metric must be one of 'correlation'"),
         ((np.eye(3), "mahalanobis"), "noise must be given for 'mahalanobis'"),
         ((np.broadcast_to(np.float32(0), (2_000_000, 1)),), "more than the .* GiB of memory that are free"),

@@ -93,6 +93,13 @@ def test_tensors_stay_tensors():
     assert compare_rdms(rdms, rdms, "kendall").dtype == torch.float64
 
 
+@pytest.mark.parametrize("method", RDM_COMPARISONS)
+def test_one_pair_and_no_rdm_at_all_are_no_accident(method):
+    one = compare_rdms(np.ones(1), np.full(1, 2.0), method)
+    assert np.isnan(one) or float(one) == pytest.approx(1)
+    assert compare_rdms(np.zeros((0, 3)), np.zeros((2, 3)), method).shape == (0, 2)
+
+
 def test_rdms_of_other_conditions_are_an_error():
     with pytest.raises(ValueError, match="of the same conditions, got 4 and 3 conditions"):
         compare_rdms(np.zeros(6), np.zeros(3))

@@ -151,7 +151,14 @@ def test_bad_input_is_an_error_that_names_it(change, message):
         alignment_table(arguments.pop("features"), arguments.pop("responses"), **arguments)
 
 
+def test_arrays_must_have_names():
+    with pytest.raises(TypeError, match="features must be a mapping of names to arrays, got ndarray"):
+        alignment_table(np.eye(8), {"V1": np.eye(8)})
+
+
 def test_repeats_must_be_repeats():
+    with pytest.raises(ValueError, match="n_splits must be at least 1"):
+        response_ceilings({"V1": np.ones((2, 5, 3))}, method="rsa", n_splits=0)
     with pytest.raises(ValueError, match="at least 2 repeats"):
         response_ceilings({"V1": np.zeros((1, 5, 3))})
     with pytest.raises(ValueError, match="'ridge', 'pls', 'rsa' or 'trsa'"):

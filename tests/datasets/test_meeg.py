@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from neurokern.datasets import (  # noqa: E402
     CHANNEL_TYPES,
     BIDSDataset,
+    FMRIWindows,
     MEEGWindows,
     collate_windows,
     pack_channels,
@@ -193,6 +194,19 @@ def test_a_loader_gives_the_same_batches_with_either_collate_function(root, work
                 assert value.dtype == theirs[name].dtype
             else:
                 assert value == theirs[name]
+
+
+def test_windows_of_several_datasets_are_padded_into_one_batch(root):
+    both = BIDSDataset(root, "eeg").with_extractor(MEEGExtractor(bads="keep"), duration=1.0)
+    alone = [MEEGWindows(run, MEEGExtractor(bads="keep"), duration=1.0) for run in both.runs]
+    loader = DataLoader(torch.utils.data.ConcatDataset(alone), batch_size=20, collate_fn=collate_windows)
+    found, wanted = next(iter(loader)), both.batch(range(20))
+    assert found.keys() == wanted.keys()
+    for name in found.keys() - {"recording"}:  # each dataset counts its own
+        if isinstance(wanted[name], torch.Tensor):
+            torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=0, equal_nan=True)
+        else:
+            assert found[name] == wanted[name]
 
 
 def test_stretches_marked_bad_are_left_out(tmp_path):
@@ -379,6 +393,19 @@ def test_a_recording_that_is_cut_short_is_an_error(tmp_path):
         MEEGWindows(tmp_path / "b.vhdr", MEEGExtractor())
 
 
+def test_an_edf_with_a_gap_is_an_error_and_one_that_may_have_some_is_read(tmp_path):
+    right = write_edf(tmp_path / "a.edf", names=("F3", "F4"), onsets=range(10))
+    item = MEEGWindows(tmp_path / "a.edf", MEEGExtractor())[0]
+    np.testing.assert_allclose(item["signal"].numpy(), right, rtol=1e-4, atol=1e-12)
+    write_edf(tmp_path / "b.edf", names=("F3", "F4"), onsets=[0, 1, 2, 3, 9, 10, 11, 12, 13, 14])
+    with pytest.raises(ValueError, match="has a gap: record 5 begins at 9 s instead of 4 s"):
+        MEEGWindows(tmp_path / "b.edf", MEEGExtractor())
+    content = (tmp_path / "a.edf").read_bytes()
+    (tmp_path / "a.edf").write_bytes(content.replace(b"+3\x14", b"x3\x14"))
+    with pytest.raises(ValueError, match="record 4 must begin with its time"):
+        MEEGWindows(tmp_path / "a.edf", MEEGExtractor())
+
+
 def test_a_link_to_nowhere_is_told_from_a_missing_file(tmp_path):
     (tmp_path / "a.edf").symlink_to(tmp_path / "annex" / "a.edf")
     with pytest.raises(FileNotFoundError, match="link to nowhere"):
@@ -428,6 +455,17 @@ def test_tables_that_contradict_the_file_warn_or_raise(root):
 def test_options_that_make_no_sense_are_errors(root, options, error):
     with pytest.raises(ValueError, match=error):
         MEEGWindows(BIDSDataset(root, "eeg", subject="01").run(0), MEEGExtractor(), **options)
+
+
+def test_an_extractor_of_another_kind_of_data_is_an_error(root):
+    from neurokern.extractors import FMRIVoxelExtractor
+
+    with pytest.raises(TypeError, match=r"such as MEEGExtractor\(\), got FMRIVoxelExtractor"):
+        BIDSDataset(root, "eeg").with_extractor(FMRIVoxelExtractor())
+    with pytest.raises(TypeError, match=r"such as FMRIVoxelExtractor\(mask\), got MEEGExtractor"):
+        FMRIWindows([], MEEGExtractor())
+    with pytest.raises(ValueError, match=r"such as sub-01/meg/sub-01_task-rest_meg.fif, got none"):
+        BIDSDataset(root, "meg")
 
 
 @pytest.mark.parametrize(

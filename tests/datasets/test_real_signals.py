@@ -250,6 +250,16 @@ def test_format_samples_have_their_channels_and_rates(eeg, file, n_channels, sfr
         assert channels.frame == "head"
 
 
+def test_a_bdf_that_is_cut_short_is_an_error(eeg, tmp_path):
+    from neurokern.datasets import MEEGWindows
+    from neurokern.extractors import MEEGExtractor
+
+    whole = (eeg / "biosemi_72ch_1s.bdf").read_bytes()
+    (tmp_path / "a.bdf").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is cut short: 0 of 1 records"):
+        MEEGWindows(tmp_path / "a.bdf", MEEGExtractor())
+
+
 def test_visual_responses_of_14_people_become_windows(eeg):
     import mne
 

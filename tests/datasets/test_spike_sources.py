@@ -33,6 +33,7 @@ def write_nwb(path, **changes):
         electrodes = file.create_group("general/extracellular_ephys/electrodes")
         electrodes["id"] = [10, 11, 12, 13]
         electrodes.create_dataset("location", data=["CA1", "CA1", "VISp", "VISp"], dtype=text)
+        electrodes["rel_y"] = [0.0, 20.0, 40.0, 60.0]
         units = file.create_group("units")
         units["id"] = [7, 3, 5]
         units["spike_times"] = np.concatenate(TIMES)
@@ -71,7 +72,8 @@ def test_nwb_gives_units_regions_trials_and_behavior(tmp_path):
     recording = load_recording(write_nwb(tmp_path / "a.nwb"))
     assert trains(recording) == {7: [0.5, 1.5, 2.5], 3: [], 5: [0.25, 3.0]}
     table = recording.unit_table.set_index("id")
-    assert table["region"].to_dict() == {7: "CA1", 3: "VISp", 5: "CA1"}
+    assert table["region"].to_dict() == {7: "CA1", 3: "VISp", 5: "VISp"}  # of two, the first
+    assert table["depth"].to_dict() == {7: 10.0, 3: 50.0, 5: 20.0}
     assert table["quality"].to_dict() == {7: "good", 3: "mua", 5: "good"}
     assert "waveforms" not in table
     assert recording.trials["side"].tolist() == ["left", "right"]
@@ -101,6 +103,20 @@ def test_nwb_gives_units_regions_trials_and_behavior(tmp_path):
 def test_an_nwb_file_that_contradicts_itself_is_an_error_with_the_field(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
         load_nwb(write_nwb(tmp_path / "a.nwb", **changes))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("rate", "fast"), ("rate", [1.0, 2.0]), ("conversion", np.nan)]
+)
+def test_an_attribute_of_nwb_that_is_no_number_is_an_error(tmp_path, attribute, value):
+    path = write_nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        item = "starting_time" if attribute == "rate" else "data"
+        file[f"processing/behavior/Position/hand/{item}"].attrs[attribute] = value
+    with pytest.raises(
+        ValueError, match=f"{attribute} of /processing/behavior/Position/hand/.* must be a number"
+    ):
+        load_nwb(path)
 
 
 def test_an_nwb_file_that_claims_more_than_there_is_memory_is_refused(tmp_path):

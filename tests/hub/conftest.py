@@ -53,13 +53,10 @@ class FakeHub:
         self.calls.append(("create_repo", {"repo_id": repo_id, **options}))
         (self.place / repo_id).mkdir(parents=True, exist_ok=True)
 
-    def upload_folder(self, *, repo_id: str, folder_path: str, allow_patterns: list[str], **options: object):
-        self.calls.append(
-            ("upload_folder", {"repo_id": repo_id, "allow_patterns": allow_patterns, **options})
-        )
+    def upload_folder(self, *, repo_id: str, folder_path: str, **options: object) -> SimpleNamespace:
+        self.calls.append(("upload_folder", {"repo_id": repo_id, **options}))
         for file in Path(folder_path).iterdir():
-            if file.name in allow_patterns:
-                shutil.copy(file, self.place / repo_id)
+            shutil.copy(file, self.place / repo_id)
         return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/1")
 
     def snapshot_download(self, repo_id: str, **options: object) -> str:

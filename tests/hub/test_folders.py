@@ -138,6 +138,17 @@ def test_checkpoints_and_runs_are_read_too(model: MtM, tmp_path: Path) -> None:
         read_folder(tmp_path / "run" / "best")
 
 
+def test_a_folder_that_an_earlier_version_wrote_is_read() -> None:
+    """It was written once and stays as it is: a change that breaks it breaks what people have shared."""
+    kept = Path(__file__).parent / "folder_of_format_1"
+    rates = from_pretrained(kept)(torch.ones(1, 6, 3), "monday", "causal")
+    expected = [0.1109200269, 0.2277840674, 0.2627201676]
+    np.testing.assert_allclose(rates[0, 0].detach(), expected, rtol=1e-4)
+    found = read_folder(kept)
+    assert (found.card.title, found.card.data[0].license) == ("kept", "cc0-1.0")
+    assert found.alignment["RSA"]["score"].tolist() == [0.5]
+
+
 # ---- adapters ----
 
 

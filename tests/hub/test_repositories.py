@@ -39,6 +39,8 @@ def test_only_the_files_of_the_model_leave_a_folder(hub, model: MtM, card: Model
     assert uploaded == ["README.md", "config.json", "hub.json", "model.safetensors"]
     assert hub.calls[1][1]["private"] is False
     assert read_folder("lab/mtm").card == card
+    assert 'from_pretrained("lab/mtm")' in (hub.place / "lab" / "mtm" / "README.md").read_text()
+    assert 'from_pretrained("OWNER/NAME")' in (folder / "README.md").read_text()
 
 
 def test_names_of_sessions_leave_the_house_only_when_asked(

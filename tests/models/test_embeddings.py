@@ -187,8 +187,17 @@ def test_a_new_region_starts_as_the_unknown_one() -> None:
     assert table.names == ("CA1", "VISp")
     assert table.weight.tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
     assert not table.weight.requires_grad
-    assert table.rows(["VISp", "nowhere", "", "CA1"], 4).tolist() == [2, 0, 0, 1]
-    assert table.rows(None, 2).tolist() == [0, 0]
+    assert table.rows(["VISp", "nowhere", "", "CA1"]).tolist() == [2, 0, 0, 1]
+
+
+def test_regions_that_are_none_or_not_given_are_unknown() -> None:
+    model = make_model("modern", {})
+    model.add_session("some", 3, ["CA1", None, ""])
+    model.add_session("none", 3)
+    assert model.session_parts("some").regions == ("CA1", "", "")
+    assert model.region_names == ("CA1",)
+    assert parts_of(model, "some").region_row.tolist() == [1, 0, 0]
+    assert parts_of(model, "none").region_row.tolist() == [0, 0, 0]
 
 
 def test_units_of_a_region_share_its_vector_over_sessions() -> None:

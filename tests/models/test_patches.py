@@ -147,6 +147,16 @@ def test_a_patch_takes_the_region_of_most_of_its_units() -> None:
     assert not torch.allclose(before, model(spikes(1, 10), "one", "neuron"))
 
 
+def test_regions_of_patches_follow_units_that_are_added() -> None:
+    model = make_model("ndt2 with regions", {})
+    model.add_session("one", 4)
+    model.add_units("one", 1)
+    assert model(spikes(1, 5), "one", "neuron").shape == (1, N_BINS, 5)
+    model.add_units("one", 6, ["a"] * 6)
+    assert model.session_parts("one").patch_region.tolist() == [0, 1, 1]
+    assert model(spikes(1, 11), "one", "neuron").shape == (1, N_BINS, 11)
+
+
 def test_units_can_be_added_up_to_the_table_of_patches() -> None:
     model = make_model("ndt2 with regions")
     model.add_units("five", 2, ["x", "x"])

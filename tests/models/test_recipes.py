@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,24 @@ def test_a_stored_model_comes_back_and_takes_new_sessions(recipe: str, tmp_path:
 
 
 @everyone
+@pytest.mark.parametrize("changes", [{"n_units": 10**11}, {"max_patches": 10**11}, {"patch_size": 10**11}])
+def test_absurd_sizes_in_a_file_are_errors_that_take_no_memory(
+    recipe: str, changes: dict[str, int], tmp_path: Path
+) -> None:
+    folder = save_model(make_model(recipe), tmp_path / "model")
+    description = json.loads((folder / "config.json").read_text())
+    description["model"] |= {name: size for name, size in changes.items() if name != "n_units"}
+    if "n_units" in changes:
+        description["sessions"] = [{"session": "large", "regions": None, **changes}]
+    (folder / "config.json").write_text(json.dumps(description))
+    if recipe.startswith("ndt2") or "n_units" in changes:
+        with pytest.raises(ValueError, match="load_model"):
+            load_model(folder)
+    else:  # sizes that this recipe has no use for
+        assert load_model(folder).sessions == tuple(SESSIONS)
+
+
+@everyone
 def test_weights_of_one_model_fit_another_of_the_same_sessions(recipe: str) -> None:
     model, other = make_model(recipe, seed=1), make_model(recipe, seed=2)
     other.load_state_dict(model.state_dict())
@@ -269,8 +288,6 @@ def test_wrong_options_name_the_field(wrong: dict[str, object], message: str) ->
 
 @everyone
 def test_recipes_survive_json(recipe: str) -> None:
-    import json
-
     config = RECIPES[recipe]
     assert MtMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert make_model(recipe).config.n_bins == N_BINS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,14 @@ from training_sessions import (
 )
 
 from neurokern.checkpoint import load_model
-from neurokern.models import MtMConfig
-from neurokern.training import RankLostError, TrainingConfig, TrainingInterrupted, TrainingMemoryError
+from neurokern.models import MtM, MtMConfig
+from neurokern.training import (
+    RankLostError,
+    Trainer,
+    TrainingConfig,
+    TrainingInterrupted,
+    TrainingMemoryError,
+)
 
 # Without dropout nothing but the order of sums depends on the number of processes.
 STILL = MtMConfig.paper(**TINY, input_dropout=0.0, dropout=0.0)
@@ -36,7 +43,7 @@ CONFIG = TrainingConfig.paper(
     ema_decay=0.9,
     validate_every=4,
     checkpoint_every=3,
-    timeout=30,
+    timeout=120,  # where tests run side by side
     progress=False,
 )
 Run = tuple[dict[str, np.ndarray], pd.DataFrame]
@@ -111,7 +118,8 @@ def test_a_run_goes_on_with_another_number_of_processes_in_the_middle_of_an_epoc
 
 
 def test_a_step_with_fewer_windows_than_processes_trains_as_in_one(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, batch_size=1, batches_per_step=1, max_steps=4)
+    """And what belongs to the other session stays as it is, decay included."""
+    config = dataclasses.replace(CONFIG, batch_size=1, batches_per_step=1, max_steps=4, weight_decay=0.9)
     first, _ = run_two(train, tmp_path / "two", config)
     assert_close(first, train(tmp_path / "one", config))
 
@@ -136,7 +144,7 @@ def spread_parts_expected() -> set[str]:
 
 
 def lose_a_rank(folder: Path) -> Run:
-    trainer = trainer_of(two_sessions(), folder, dataclasses.replace(CONFIG, timeout=5), STILL)
+    trainer = trainer_of(two_sessions(), folder, CONFIG, STILL)
     step = trainer._step
 
     def killed(*arguments: Any) -> bool:
@@ -155,6 +163,25 @@ def test_the_others_end_with_an_error_when_a_rank_is_killed(alone: Run, tmp_path
     assert "rank 0 lost another process" in str(survivor)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", "metrics.csv"]  # nothing by halves
     assert_close(train(tmp_path), alone)
+
+
+def fall_silent(folder: Path) -> None:
+    trainer = trainer_of(two_sessions(), folder, dataclasses.replace(CONFIG, timeout=2), STILL)
+    step = trainer._step
+
+    def late(*arguments: Any) -> bool:
+        if trainer.ranks.rank == 1 and trainer.progress.step == 1:
+            time.sleep(5)
+        return step(*arguments)
+
+    trainer._step = late  # type: ignore[method-assign]
+    trainer.fit()
+
+
+def test_a_rank_that_does_not_answer_counts_as_lost_after_the_timeout(tmp_path: Path) -> None:
+    waiting, _ = run_ranks(2, fall_silent, tmp_path)
+    assert isinstance(waiting, RankLostError)
+    assert "did not answer within 2 s" in str(waiting)
 
 
 def lose_memory(folder: Path, rank: int) -> None:
@@ -200,6 +227,20 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(alone: Run, tmp_p
     assert [type(stop) for stop in stops] == [TrainingInterrupted] * 2
     assert all("stopped after step 5 of 8" in str(stop) for stop in stops)
     assert_close(train(tmp_path), alone)
+
+
+def draw_weights() -> dict[str, np.ndarray]:
+    torch.manual_seed(int(os.environ["RANK"]))
+    trainer = Trainer(MtM(STILL), two_sessions()[0], (), CONFIG, "never-written")
+    return {name: tensor.numpy() for name, tensor in trainer.model.state_dict().items()}
+
+
+def test_all_processes_start_from_the_weights_of_the_first() -> None:
+    first, second = run_two(draw_weights)
+    torch.manual_seed(0)
+    drawn = MtM(STILL).prompts.detach().numpy()
+    assert np.array_equal(first["prompts"], drawn)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def disagree(folder: Path) -> None:

@@ -95,18 +95,16 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
 def test_workers_outlive_a_signal_to_the_whole_group(
     sessions: Sessions, tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
-    """As Ctrl-C in a terminal and many schedulers send it."""
+    """As Ctrl-C in a terminal and many schedulers send it: the step that ends may still need them."""
     trainer = trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, n_workers=1))
 
-    def signal_all() -> None:
+    def signal_workers() -> None:
         for child in multiprocessing.active_children():
             os.kill(child.pid or 0, signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    before_step(trainer, 2, signal_all)
-    with pytest.raises(TrainingInterrupted, match="stopped after step 3 of 6"):
-        trainer.fit()
-    assert_resumes(sessions, tmp_path, whole)
+    before_step(trainer, 1, signal_workers)
+    trainer.fit()
+    assert largest_difference(weights_of(trainer.model), whole) == 0.0
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once(sessions: Sessions, tmp_path: Path) -> None:
@@ -252,10 +250,12 @@ def test_the_batch_of_a_loss_that_is_not_finite_can_be_read_and_tried_again(
     assert failed.target_mask.any()
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_gradient_that_is_not_finite_leaves_all_batches_of_the_step(
-    sessions: Sessions, tmp_path: Path
+    sessions: Sessions, tmp_path: Path, clip: float | None
 ) -> None:
-    config = dataclasses.replace(SHORT, batches_per_step=3, gradient_clip=1.0)
+    """Before they reach the weights, with or without clipping."""
+    config = dataclasses.replace(SHORT, batches_per_step=3, gradient_clip=clip)
     trainer = trainer_of(sessions, tmp_path, config)
     trainer.model.prompts.register_hook(lambda gradient: gradient * torch.nan)
     before = weights_of(trainer.model)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neurokern.alignment.cka import cka
+from neurokern.alignment._patterns import center
+from neurokern.alignment.cka import compare_prepared, prepare_cka
 from neurokern.alignment.geo_topological import geo_topological
 from neurokern.alignment.rdm import compute_rdm
 from neurokern.alignment.rdm_comparison import compare_rdms
-from neurokern.alignment.shape import canonical_correlations, procrustes_distance
+from neurokern.alignment.shape import leading_basis, procrustes_distance
 
 Named = Mapping[str, Any] | Iterable[tuple[str, Any]]
 Similarity = Callable[[Tensor, Tensor], float]
@@ -29,7 +30,12 @@ class Measure:
 
 
 def by_name(function: str, what: str, values: Named) -> dict[str, Any]:
+    """Return arrays by name, or raise for none, for a name that comes twice, and for arrays without names."""
     pairs = list(values.items() if isinstance(values, Mapping) else values)
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        raise TypeError(
+            f"{function}: {what} must be a mapping of names to arrays, got {type(values).__name__}"
+        )
     names = [str(name) for name, _ in pairs]
     if not names:
         raise ValueError(f"{function}: {what} must hold at least one array, got none")
@@ -50,10 +56,12 @@ def measure_of(method: str | Similarity, metric: str, comparison: str) -> Measur
             lambda X: _transformed(compute_rdm(X, metric)), lambda a, b: compare_rdms(a, b, comparison)
         )
     if method in ("cka", "debiased-cka"):
-        return Measure(lambda X: X, lambda X, Y: cka(X, Y, debiased=method == "debiased-cka"))
+        return Measure(lambda X: prepare_cka(X, debiased=method == "debiased-cka"), compare_prepared)
     if method == "procrustes":
         return Measure(lambda X: X, lambda X, Y: 1 - procrustes_distance(X, Y).square() / 2)
-    return Measure(lambda X: X, lambda X, Y: torch.stack([_mean_correlation(X, y) for y in Y]))
+    return Measure(
+        _leading_bases, lambda one, all_times: torch.stack([_agreement(one[0], y) for y in all_times])
+    )
 
 
 def _transformed(rdms: Tensor) -> Tensor:
@@ -62,5 +70,9 @@ def _transformed(rdms: Tensor) -> Tensor:
     return geo_topological(rdms.masked_fill(bad, 0.0)).masked_fill(bad, math.nan)
 
 
-def _mean_correlation(X: Tensor, Y: Tensor) -> Tensor:
-    return canonical_correlations(X, Y).mean()  # NaN of none
+def _leading_bases(X: Tensor) -> list[Tensor]:
+    return [leading_basis(one) for one in center(X).reshape(-1, *X.shape[-2:])]
+
+
+def _agreement(first: Tensor, second: Tensor) -> Tensor:
+    return torch.linalg.svdvals(first.mT @ second).clamp(0, 1).mean()  # NaN of none

@@ -12,6 +12,7 @@ from neurokern._check import check_memory
 from neurokern.encoding._arrays import as_tensor
 
 BLOCK_ELEMENTS = 1 << 22  # elements of a temporary block (32 MiB in float64)
+_LARGEST = 1e60  # the fourth power is a number
 _ROUNDING = 2.0**-44  # of the size of the numbers that a difference is taken of
 
 
@@ -43,16 +44,29 @@ def as_patterns(function: str, name: str, values: Any, *, least: int = 2) -> Ten
         raise ValueError(
             f"{function}: {name} must be finite, got NaN or infinity in {bad} patterns; drop or fill them"
         )
-    return tensor.to(torch.float64)
+    values = tensor.to(torch.float64)
+    low, high = values.aminmax()
+    if float(high) > _LARGEST or float(low) < -_LARGEST:
+        raise ValueError(
+            f"{function}: {name} must lie within +-{_LARGEST:g}, whose squares are numbers; scale it"
+        )
+    return values
 
 
 def check_same_samples(function: str, X: Tensor, Y: Tensor, names: tuple[str, str] = ("X", "Y")) -> None:
-    """Raise unless both have the same number of samples."""
+    """Raise unless both have the same number of samples, and leading axes that can be broadcast."""
     if X.shape[-2] != Y.shape[-2]:
         raise ValueError(
             f"{function}: {names[0]} and {names[1]} must have the same samples, got {X.shape[-2]} and "
             f"{Y.shape[-2]} rows"
         )
+    try:
+        torch.broadcast_shapes(X.shape[:-2], Y.shape[:-2])
+    except RuntimeError:
+        raise ValueError(
+            f"{function}: the leading axes of {names[0]} and {names[1]} must be the same or 1, got "
+            f"{tuple(X.shape)} and {tuple(Y.shape)}"
+        ) from None
 
 
 def center(X: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def kendall_tau_a(a: Tensor, b: Tensor) -> Tensor:
     by_b = b.argsort(dim=1, stable=True)
     a, b = a.gather(1, by_b), b.gather(1, by_b)
     b_step = b[:, 1:] != b[:, :-1]
-    b_rank = torch.cat([torch.zeros_like(b_step[:, :1]), b_step], 1).cumsum(1)
+    b_rank = torch.cat([torch.zeros_like(b[:, :1], dtype=torch.bool), b_step], 1).cumsum(1)
     a, by_a = a.sort(dim=1, stable=True)
     b_rank = b_rank.gather(1, by_a)
     a_step = a[:, 1:] != a[:, :-1]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neurokern._check import check_integer
 from neurokern.alignment._measures import Named, by_name, measure_of
 from neurokern.alignment._patterns import as_patterns
 from neurokern.encoding.ceilings import normalize_scores, spearman_brown, split_half_reliability
@@ -50,6 +51,8 @@ def response_ceilings(
     function = "response_ceilings"
     if method not in (*FITTED, "rsa", "trsa"):
         raise ValueError(f"{function}: method must be 'ridge', 'pls', 'rsa' or 'trsa', got {method!r}")
+    if check_integer(function, "n_splits", n_splits) < 1:
+        raise ValueError(f"{function}: n_splits must be at least 1, got {n_splits}")
     found = {}
     for name, values in by_name(function, "repeats", repeats).items():
         tensor = as_patterns(function, f"repeats[{name!r}]", values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,18 +75,49 @@ def cka(
     >>> round(float(cka(X, 2 * X[:, ::-1] + 1)), 6)
     1.0
     """
-    a, b = _checked("cka", X, Y, kernel, debiased, bandwidth)
-    n_samples = a.shape[-2]
-    if kernel == "linear" and max(a.shape[-1], b.shape[-1]) < n_samples:
-        products = (
-            _hsic_of_features(a, b, debiased),
-            _hsic_of_features(a, a, debiased),
-            _hsic_of_features(b, b, debiased),
-        )
+    function = "cka"
+    check_choice(function, "kernel", kernel, CKA_KERNELS)
+    check_flag(function, "debiased", debiased)
+    check_positive(function, "bandwidth", bandwidth)
+    least = 4 if debiased else 2
+    a = as_patterns(function, "X", X, least=least)
+    b = as_patterns(function, "Y", Y, least=least).to(a.device)
+    check_same_samples(function, a, b)
+    sides = [prepare_cka(one, kernel=kernel, debiased=debiased, bandwidth=bandwidth) for one in (a, b)]
+    return like(X, compare_prepared(*sides))
+
+
+class Prepared(NamedTuple):
+    """One side of CKA: a centered kernel, or centered features where these are fewer than samples."""
+
+    values: Tensor
+    is_kernel: bool
+    own: Tensor  # HSIC with itself
+    debiased: bool
+
+
+def prepare_cka(
+    X: Tensor, *, kernel: str = "linear", debiased: bool = False, bandwidth: float = 1.0
+) -> Prepared:
+    """Do once what is the same for every comparison of X (..., samples, features); no larger than X."""
+    X = center(X)
+    if kernel == "linear" and X.shape[-1] < X.shape[-2]:
+        return Prepared(X, False, _hsic_of_features(X, X, debiased), debiased)
+    K = _kernel("cka", X, kernel, bandwidth)
+    K = _u_centered(K) if debiased else center_kernel(K)
+    return Prepared(K, True, K.square().sum((-2, -1)), debiased)
+
+
+def compare_prepared(a: Prepared, b: Prepared) -> Tensor:
+    """Return CKA of two sides; leading axes are broadcast."""
+    if a.is_kernel and b.is_kernel:
+        cross = (a.values * b.values).sum((-2, -1))
+    elif a.is_kernel or b.is_kernel:
+        K, X = (a.values, b.values) if a.is_kernel else (b.values, a.values)
+        cross = ((K @ X) * X).sum((-2, -1))  # K is centered, which centers the other kernel as well
     else:
-        K, L = (_kernel("cka", values, kernel, bandwidth) for values in (a, b))
-        products = _hsic(K, L, debiased), _hsic(K, K, debiased), _hsic(L, L, debiased)
-    return like(X, _ratio(*products))
+        cross = _hsic_of_features(a.values, b.values, a.debiased)
+    return _ratio(cross, a.own, b.own)
 
 
 class CkaAccumulator:
@@ -134,6 +165,7 @@ class CkaAccumulator:
         if not xs or not ys:
             raise ValueError(f"{function}: xs and ys must hold at least one array each")
         sides = [[as_patterns(function, "xs and ys", one, least=4) for one in side] for side in (xs, ys)]
+        sides = [[one.to(sides[0][0].device) for one in side] for side in sides]
         for one in (*sides[0], *sides[1]):
             if one.ndim != 2:
                 raise ValueError(
@@ -172,19 +204,6 @@ class CkaAccumulator:
         return like(self._given, _ratio(cross, own_x[:, None], own_y[None]))
 
 
-def _checked(
-    function: str, X: Any, Y: Any, kernel: str, debiased: bool, bandwidth: float
-) -> tuple[Tensor, Tensor]:
-    check_choice(function, "kernel", kernel, CKA_KERNELS)
-    check_flag(function, "debiased", debiased)
-    check_positive(function, "bandwidth", bandwidth)
-    least = 4 if debiased else 2
-    a = as_patterns(function, "X", X, least=least)
-    b = as_patterns(function, "Y", Y, least=least).to(a.device)
-    check_same_samples(function, a, b)
-    return center(a), center(b)
-
-
 def _kernel(function: str, X: Tensor, kernel: str, bandwidth: float) -> Tensor:
     n_samples = X.shape[-2]
     n_bytes = 8.0 * math.prod(X.shape[:-2]) * n_samples**2
@@ -196,11 +215,6 @@ def _kernel(function: str, X: Tensor, kernel: str, bandwidth: float) -> Tensor:
     row, column = torch.triu_indices(n_samples, n_samples, 1, device=X.device)
     median = distances[..., row, column].median(-1).values[..., None, None]
     return torch.exp(-distances / (2 * bandwidth**2 * median.where(median > 0, 1.0)))
-
-
-def _hsic(K: Tensor, L: Tensor, debiased: bool) -> Tensor:
-    center_of = _u_centered if debiased else center_kernel
-    return (center_of(K) * center_of(L)).sum((-2, -1))  # up to a factor, which the ratio does not see
 
 
 def _u_centered(K: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ def layer_names(module: nn.Module, layers: str | Sequence[str] = "*") -> list[st
                 + (", ..." if len(children) > 12 else "")
             )
         chosen |= matched
+    if not chosen:
+        raise ValueError("layer_features: layers must name at least one, got none")
     return [name for name in children if name in chosen]
 
 
@@ -107,6 +109,8 @@ def layer_features(
         size between batches, or all features together would not fit into memory (pool them, or take fewer).
     """
     function = "layer_features"
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{function}: module must be a torch.nn.Module, got {type(module).__name__}")
     names = layer_names(module, layers)
     if not callable(pool) and pool not in POOLINGS:
         raise ValueError(
@@ -134,6 +138,8 @@ def _batches(function: str, inputs: Any, batch_size: int) -> tuple[Iterable[Any]
         inputs = torch.from_numpy(np.ascontiguousarray(inputs))
     if not isinstance(inputs, Tensor):
         return inputs, None
+    if not inputs.ndim:
+        raise ValueError(f"{function}: inputs must have shape (samples, ...), got a single number")
     if check_integer(function, "batch_size", batch_size) < 1:
         raise ValueError(f"{function}: batch_size must be at least 1, got {batch_size}")
     return inputs.split(batch_size) if len(inputs) else (), len(inputs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neurokern._check import check_flag, check_fraction
+from neurokern._check import check_flag, check_fraction, check_integer
 from neurokern.alignment._ranks import average_ranks
 from neurokern.alignment.rdm import n_conditions, square_rdm
 from neurokern.encoding._arrays import as_tensor, check_finite_values, like
@@ -105,7 +105,7 @@ def geodesic_rdm(
     if neighbors is None:
         edges = lengths <= _quantiles(ranks, keep)[..., None]
     else:
-        if not 1 <= neighbors < size:
+        if not 1 <= check_integer(function, "neighbors", neighbors) < size:
             raise ValueError(f"{function}: neighbors must lie within [1, {size}), got {neighbors!r}")
         nearest = lengths.diagonal_scatter(lengths.new_full(lengths.shape[:-1], math.inf), 0, -2, -1)
         edges = nearest <= nearest.kthvalue(neighbors, dim=-1, keepdim=True).values

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurokern._check import check_choice, check_fraction, check_memory
+from neurokern._check import check_choice, check_fraction, check_integer, check_memory
 from neurokern.alignment._patterns import as_patterns, center, center_kernel, square_distances
 from neurokern.encoding._arrays import as_tensor, like
 
@@ -102,7 +102,7 @@ def kernel_analysis(
     n_samples = values.shape[-2]
     targets, classes = _targets(function, labels, n_samples)
     targets, longest = targets.to(values.device), n_samples - 2
-    length = longest if n_dimensions is None else int(n_dimensions)
+    length = longest if n_dimensions is None else check_integer(function, "n_dimensions", n_dimensions)
     if not 1 <= length <= longest:
         raise ValueError(f"{function}: n_dimensions must lie within [1, {longest}], got {n_dimensions!r}")
     n_bytes = 8.0 * math.prod(values.shape[:-2]) * n_samples**2

@@ -219,7 +219,7 @@ def _check_pairs(function: str, patterns: Tensor) -> None:
 def _unit(values: Tensor, given: Tensor) -> Tensor:
     """Scale patterns to length 1; those whose length is rounding alone become NaN."""
     length = values.norm(dim=-1, keepdim=True)
-    largest = given.abs().amax(-1, keepdim=True).to(torch.float64) * math.sqrt(values.shape[-1])
+    largest = given.to(torch.float64).abs().amax(-1, keepdim=True) * math.sqrt(values.shape[-1])
     return torch.where(length > 2.0**-48 * largest, values / length, torch.nan)
 
 

@@ -63,7 +63,7 @@ def compare_rdms(first: Array, second: Array, method: str = "spearman") -> Array
 
     Examples
     --------
-    >>> float(compare_rdms(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]), "spearman"))
+    >>> round(float(compare_rdms(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]), "spearman")), 6)
     1.0
     """
     check_choice("compare_rdms", "method", method, RDM_COMPARISONS)
@@ -78,7 +78,10 @@ def compare_rdms(first: Array, second: Array, method: str = "spearman") -> Array
         )
     shape = mine.shape[:-1] + other.shape[:-1]
     rows, columns = mine.reshape(-1, mine.shape[-1]), other.reshape(-1, mine.shape[-1])
-    return like(first, compare_rows(rows, columns, method).reshape(shape))
+    similarity = mine.new_empty(shape)
+    if similarity.numel():
+        similarity = compare_rows(rows, columns, method).reshape(shape)
+    return like(first, similarity)
 
 
 def rdm_noise_ceiling(rdms: Array, method: str = "spearman") -> tuple[float, float]:

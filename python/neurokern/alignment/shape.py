@@ -77,14 +77,18 @@ def canonical_correlations(X: Array, Y: Array, *, variance: float = 0.99) -> Arr
     a, b = _pair(function, X, Y)
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(f"{function}: X and Y must have shape (samples, features), got {tuple(a.shape)}")
-    bases = []
-    for one in (a, b):
-        U, S, _ = torch.linalg.svd(one, full_matrices=False)
-        power = S.square().cumsum(0)
-        share = power / power[-1].clamp_min(torch.finfo(power.dtype).tiny)
-        needed = min(int((share < variance * (1 - 1e-12)).sum()) + 1, int((_RANK * S[0] < S).sum()))
-        bases.append(U[:, :needed])
-    return like(X, torch.linalg.svdvals(bases[0].mT @ bases[1]).clamp(0, 1))
+    return like(
+        X, torch.linalg.svdvals(leading_basis(a, variance).mT @ leading_basis(b, variance)).clamp(0, 1)
+    )
+
+
+def leading_basis(X: Tensor, variance: float = 0.99) -> Tensor:
+    """Return left singular vectors (samples, components) of centered X that carry a share of its variance."""
+    U, S, _ = torch.linalg.svd(X, full_matrices=False)
+    power = S.square().cumsum(0)
+    share = power / power[-1].clamp_min(torch.finfo(power.dtype).tiny)
+    needed = min(int((share < variance * (1 - 1e-12)).sum()) + 1, int((_RANK * S[0] < S).sum()))
+    return U[:, :needed]
 
 
 class PlsFit(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
             episodes=args.episodes,
             tuned_episodes=args.tuned_episodes,
             seed=seed,
-            progress=True,
+            progress=sys.stderr.isatty(),
         )
         methods = set(episodes["features"] + ", " + episodes["adapter"])
         baselines = [_REFERENCE] if _REFERENCE in methods else []
@@ -219,4 +220,7 @@ def _as_text(table: pd.DataFrame) -> str:
     one = table.iloc[0]
     title = f"balanced accuracy, chance {one['chance']:.2f}; {table['n_sessions'].max()} sessions"
     title += f" of {table['n_subjects'].max()} subjects"
+    if table["n_episodes"].nunique() > 1:
+        fewest = table["n_episodes"].min()
+        title += f"\nmethods that train the model ran on the first {fewest} draws: compare their differences"
     return f"{title}\n{text_table(header, rows)}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from neurokern._check import check_memory
 
-__all__ = ["child", "open_hdf5", "read_values", "scalar_text"]
+__all__ = ["child", "number_attribute", "open_hdf5", "read_values", "scalar_text"]
 
 
 @contextlib.contextmanager
@@ -76,6 +76,14 @@ def read_values(function: str, stored: Any, kinds: str) -> np.ndarray:
         return np.asarray(values, dtype=str) if np.ndim(values) else np.array([values], dtype=str)
     values = np.asarray(stored[()])
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def number_attribute(function: str, stored: Any, name: str, default: float) -> float:
+    """Return an attribute that is one finite number, or the default if there is none."""
+    value = np.asarray(stored.attrs.get(name, default)).reshape(-1)
+    if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value[0]):
+        raise ValueError(f"{function}: {name} of {stored.name} must be a number, got {stored.attrs[name]!r}")
+    return float(value[0])
 
 
 def scalar_text(file: Any, path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 
@@ -128,7 +128,15 @@ class BIDSDataset:
             return BIDSRun(path, entities, metadata, events, self._confounds(path))
         return MEEGRun(path, entities, metadata, events, **self._sensors(path))
 
-    def with_extractor(self, extractor: FMRIExtractor | MEEGExtractor, **windows: Any) -> Any:
+    @overload
+    def with_extractor(self, extractor: MEEGExtractor, **windows: Any) -> MEEGWindows: ...
+
+    @overload
+    def with_extractor(self, extractor: FMRIExtractor, **windows: Any) -> FMRIWindows: ...
+
+    def with_extractor(
+        self, extractor: FMRIExtractor | MEEGExtractor, **windows: Any
+    ) -> FMRIWindows | MEEGWindows:
         """Return the dataset with signals: windows of every run.
 
         Parameters
@@ -145,16 +153,13 @@ class BIDSDataset:
             A map-style PyTorch dataset; :class:`~neurokern.datasets.WindowStream` reads it run after run.
         """
         runs = [self.run(i) for i in range(len(self))]
-        made: FMRIWindows | MEEGWindows
         if self.modality == "func":
             from neurokern.datasets.fmri_windows import FMRIWindows
 
-            made = FMRIWindows(runs, extractor, **windows)  # type: ignore[arg-type]
-        else:
-            from neurokern.datasets.meeg_windows import MEEGWindows
+            return FMRIWindows(runs, extractor, **windows)  # type: ignore[arg-type]
+        from neurokern.datasets.meeg_windows import MEEGWindows
 
-            made = MEEGWindows(runs, extractor, **windows)  # type: ignore[arg-type]
-        return made
+        return MEEGWindows(runs, extractor, **windows)  # type: ignore[arg-type]
 
     def _sensors(self, path: Path) -> dict[str, Any]:
         """Return the tables of channels and electrodes; of electrodes in several spaces those without one."""

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from neurokern._check import check_memory
-from neurokern.datasets.meeg_batch import LazyItems
+from neurokern.datasets.meeg_batch import LazyItems, stack_channels
 from neurokern.ops import _library
 
 __all__ = ["WindowList", "collate_windows", "stack_windows"]
@@ -55,7 +55,7 @@ def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Parameters
     ----------
     items : sequence of dict
-        Windows as the dataset gives them, of one number of voxels or parcels.
+        Windows as the dataset gives them, of one number of voxels or parcels; those of channels may differ.
 
     Returns
     -------
@@ -73,6 +73,8 @@ def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return items.batch
     if not items:
         raise ValueError("collate_windows: there are no windows")
+    if "channel_mask" in items[0]:
+        return stack_channels(items)
     features = {tuple(item["signal"].shape[1:]) for item in items}
     if len(features) > 1:
         raise ValueError(f"collate_windows: windows must have the same features, got {sorted(features)}")

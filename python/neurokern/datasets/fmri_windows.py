@@ -133,7 +133,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         hrf_delay: float = 0.0,
         pad: bool = False,
     ) -> None:
-        if isinstance(extractor, type) or not hasattr(extractor, "extract"):
+        if isinstance(extractor, type) or not hasattr(extractor, "n_volumes"):
             kind = extractor.__name__ if isinstance(extractor, type) else type(extractor).__name__
             raise TypeError(
                 "FMRIWindows: extractor must be an object of neurokern.extractors, such as "

@@ -12,7 +12,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from neurokern.datasets.channels import Channels
 
-__all__ = ["ChannelNames", "ChannelTables", "LazyItems", "PackedChannels", "pack_channels"]
+__all__ = ["ChannelNames", "ChannelTables", "LazyItems", "PackedChannels", "pack_channels", "stack_channels"]
 
 _PADDING = -1
 
@@ -127,6 +127,48 @@ class LazyItems(Sequence[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self._all())
+
+
+# What stands where a window has no such sample or channel.
+_FILL: dict[str, tuple[float, int]] = {  # value, axes to lengthen
+    "signal": (0.0, 2),
+    "valid": (False, 1),
+    "channel_mask": (False, 1),
+    "channel_bad": (False, 1),
+    "channel_types": (_PADDING, 1),
+    "positions": (torch.nan, 1),
+    "orientations": (torch.nan, 1),
+    "regions": (_PADDING, 1),
+}
+
+
+def stack_channels(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return windows of any channels and lengths, asked for one by one, as a batch that is padded."""
+    if any(item.keys() != items[0].keys() for item in items):
+        raise ValueError(
+            "collate_windows: windows must have the same entries, as those of one kind of dataset"
+        )
+    batch: dict[str, Any] = {}
+    for name, first in items[0].items():
+        values = [item[name] for item in items]
+        if name in _FILL:
+            batch[name] = _padded(values, *_FILL[name])
+        elif isinstance(first, (int, float)):
+            batch[name] = torch.tensor(
+                values, dtype=torch.float64 if isinstance(first, float) else torch.int64
+            )
+        else:
+            batch[name] = values
+    return batch
+
+
+def _padded(values: list[torch.Tensor], fill: float, n_axes: int) -> torch.Tensor:
+    longest = [max(value.shape[axis] for value in values) for axis in range(n_axes)]
+    shape = (len(values), *longest, *values[0].shape[n_axes:])
+    out = torch.full(shape, fill, dtype=values[0].dtype)
+    for row, value in zip(out, values, strict=True):
+        row[tuple(slice(n) for n in value.shape[:n_axes])] = value
+    return out
 
 
 def _rows(values: Any) -> list[Any]:

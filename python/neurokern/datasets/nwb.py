@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from neurokern._check import check_memory
-from neurokern.datasets._hdf5 import child, open_hdf5, read_values, scalar_text
+from neurokern.datasets._hdf5 import child, number_attribute, open_hdf5, read_values, scalar_text
 from neurokern.datasets.recording import SpikeRecording, make_recording
 from neurokern.datasets.series import TimeSeries
 
@@ -46,8 +47,8 @@ def load_nwb(
     """Load spikes, units, trials and behavior from an NWB file.
 
     A unit's region is its own column (``location``, ``region``, ``brain_area``, ...), else that of most of
-    its electrodes. Series in ``processing/behavior`` become the recording's ``series``, scaled to the unit
-    that the file names.
+    its electrodes; its depth its own, else the mean ``rel_y`` of its electrodes. Series in
+    ``processing/behavior`` become the recording's ``series``, scaled to the unit that the file names.
 
     Parameters
     ----------
@@ -200,16 +201,23 @@ def _unit_table(file: Any, units: Any, n_units: int, region: str | None) -> tupl
         )
     depth = next((columns[n] for n in _DEPTHS if n in columns and columns[n].dtype.kind in "iuf"), None)
     columns.pop("depth", None)
+    if (
+        depth is None
+        and electrodes is not None
+        and electrodes[0].get("rel_y", np.zeros(0, str)).dtype.kind == "f"
+    ):
+        along, rows = electrodes[0]["rel_y"], electrodes[1]
+        depth = np.array([along[row].mean() if len(row) else np.nan for row in rows])
+        notes.append("depths are the mean rel_y of the units' electrodes")
     if depth is not None:
         columns["depth"] = depth.astype(np.float64)
     return pd.DataFrame({"id": ids.astype(np.int64), **columns}), notes
 
 
 def _most_common(names: np.ndarray) -> str:
-    if not len(names):
-        return ""
-    values, counts = np.unique(names, return_counts=True)
-    return str(values[counts.argmax()])
+    """Return the name that most have, of several the first."""
+    counts = Counter(names.tolist())  # in the order in which they occur
+    return str(max(counts, key=counts.__getitem__)) if counts else ""
 
 
 def _electrodes_of_units(
@@ -306,8 +314,11 @@ def _series(item: Any, data: Any) -> TimeSeries | None:
     check_memory("load_nwb", item.name, 16.0 * n * (data.shape[1:] or (1,))[0], "pass behavior=False")
     if clock is not None:
         times = read_values("load_nwb", clock, kinds="fiu").astype(np.float64)
-    elif start is not None and float(start.attrs.get("rate", 0)) > 0:
-        times = float(start[()]) + np.arange(n) / float(start.attrs["rate"])
+    elif start is not None and number_attribute("load_nwb", start, "rate", 0.0) > 0:
+        first = read_values("load_nwb", start, kinds="fiu").astype(np.float64).reshape(-1)
+        if len(first) != 1:
+            raise ValueError(f"load_nwb: {start.name} must be one number, got {len(first)}")
+        times = first[0] + np.arange(n) / number_attribute("load_nwb", start, "rate", 0.0)
     else:
         raise ValueError(f"load_nwb: {item.name} must have timestamps, or a starting_time with a rate")
     if len(times) != n:
@@ -315,7 +326,10 @@ def _series(item: Any, data: Any) -> TimeSeries | None:
             f"load_nwb: {item.name} must have a timestamp for each of {n} samples, got {len(times)}"
         )
     values = read_values("load_nwb", data, kinds="biuf")
-    scale, shift = float(data.attrs.get("conversion", 1.0)), float(data.attrs.get("offset", 0.0))
+    scale, shift = (
+        number_attribute("load_nwb", data, name, default)
+        for name, default in (("conversion", 1.0), ("offset", 0.0))
+    )
     if values.dtype.kind != "f" or scale != 1.0 or shift != 0.0:
         values = values.astype(np.float64) * scale + shift
     unit = data.attrs.get("unit", "")

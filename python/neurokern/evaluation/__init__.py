@@ -1,15 +1,17 @@
 """Masked prediction, decoding and encoding: predictors, baselines, scores, intervals, and a set with known
 rates."""
 
+from neurokern.evaluation.behavior_decoding import decode_behavior
 from neurokern.evaluation.behavior_encoding import encode_spikes
-from neurokern.evaluation.decoding import decode_behavior, decode_labels, region_features
 from neurokern.evaluation.glm_predictor import GLMPredictor
+from neurokern.evaluation.label_decoding import decode_labels
 from neurokern.evaluation.masked_prediction import evaluate_masked_prediction, score_rates, training_mean
 from neurokern.evaluation.mtm_predictor import MtMPredictor
 from neurokern.evaluation.poisson_glm import PoissonGLM, fit_poisson_glm
 from neurokern.evaluation.predictors import Predictor, TimeCoursePredictor, UnitMeanPredictor
 from neurokern.evaluation.psth import psth_rates, tuned_psth_rates
 from neurokern.evaluation.reduced_rank_predictor import ReducedRankPredictor
+from neurokern.evaluation.region_features import region_features
 from neurokern.evaluation.ridge_predictor import RidgePredictor
 from neurokern.evaluation.summary import paired_differences, summarize
 from neurokern.evaluation.synthetic import SyntheticSession, score_true_rates, simulate_sessions

@@ -14,6 +14,7 @@ import yaml
 __all__ = ["DataSource", "ModelCard"]
 
 NOT_STATED = "not stated"
+PLACE = "OWNER/NAME"  # of the model, until it has one
 _MOST_ROWS = 200  # of a table in the card; all are in its file
 LIMITS = (
     "It knows the recordings listed under Data and nothing else. Other species, areas, tasks or recording "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurokern._check import check_choice, check_flag
 from neurokern.checkpoint import CONFIG, read_json
+from neurokern.hub.card import PLACE
 from neurokern.hub.load import REPO_ID, hub_library, read_folder
 from neurokern.hub.manifest import CARD, FILES, MANIFEST, SESSIONS
 from neurokern.hub.save import save_pretrained
@@ -94,15 +96,24 @@ def _upload(
             f"push_to_hub: {folder} holds the names of its sessions; write it with sessions='pseudonyms', or "
             "pass sessions='keep' here if they identify nobody"
         )
-    api.create_repo(repo_id, private=private, repo_type="model", exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=str(folder),
-        repo_type="model",
-        revision=revision,
-        commit_message=message,
-        allow_patterns=[*FILES, MANIFEST, CARD],
-    )
+    if not (folder / CARD).is_file():
+        raise FileNotFoundError(f"push_to_hub: {folder / CARD}, the card, is missing; save the model again")
+    with tempfile.TemporaryDirectory() as place:
+        leaving = Path(place) / "model"  # a copy: what else lies in the folder never comes near the upload
+        leaving.mkdir()
+        for name in (*FILES, MANIFEST, CARD):
+            if (folder / name).is_file():
+                shutil.copy(folder / name, leaving)
+        text = (leaving / CARD).read_text(encoding="utf-8").replace(PLACE, repo_id)
+        (leaving / CARD).write_text(text, encoding="utf-8")
+        api.create_repo(repo_id, private=private, repo_type="model", exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=str(leaving),
+            repo_type="model",
+            revision=revision,
+            commit_message=message,
+        )
     return str(getattr(commit, "commit_url", commit))
 
 

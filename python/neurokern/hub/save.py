@@ -16,7 +16,7 @@ import neurokern
 from neurokern._check import check_choice
 from neurokern.alignment.storage import write_tables
 from neurokern.checkpoint import CONFIG, WEIGHTS, read_json, replace_checkpoint, write_model
-from neurokern.hub.card import Facts, ModelCard, card_text
+from neurokern.hub.card import PLACE, Facts, ModelCard, card_text
 from neurokern.hub.manifest import ALIGNMENT, CARD, METRICS, SESSIONS, TORCH_RANGE, write_manifest
 from neurokern.models import MtM
 
@@ -164,7 +164,7 @@ def _facts_of_model(model: MtM, sessions: str) -> dict[str, Any]:
     ]
     use = (
         "from neurokern.hub import from_pretrained\n\n"
-        'model = from_pretrained("OWNER/NAME")        # or a folder; checks every file\'s SHA-256\n'
+        f'model = from_pretrained("{PLACE}")        # or a folder; checks every file\'s SHA-256\n'
         'model.add_session("mine", n_units, counts=counts)  # (windows, bins, units); then adapt or predict'
     )
     kind = (
@@ -185,7 +185,7 @@ def _facts_of_adapter(folder: Path, base: str | None) -> dict[str, Any]:
         ("size", f"{size:,} bytes"),
         *_versions(),
     ]
-    call = 'from_pretrained("OWNER/NAME")' if base else 'from_pretrained("OWNER/NAME", base=model)'
+    call = f'from_pretrained("{PLACE}")' if base else f'from_pretrained("{PLACE}", base=model)'
     use = f"from neurokern.hub import from_pretrained\n\nadapted = {call}\nadapted.predict(inputs)"
     structure = {k: v for k, v in description.get("structure", {}).items() if k != "session"}
     kind = "An adapter: the weights that were fitted on top of a base model, and nothing else."

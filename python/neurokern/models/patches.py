@@ -46,9 +46,12 @@ class PatchParts(SessionParts):
 
     def set_region_rows(self, rows: Tensor) -> None:
         """Take the region of most units of each patch; of equals the one with the lowest row."""
-        padded = F.pad(rows, (0, self.n_patches * self.patch_size - self.n_units), value=-1)
-        counted = F.one_hot(padded.view(self.n_patches, self.patch_size) + 1)[..., 1:].sum(1)
-        self.patch_region = counted.argmax(1).to(self.patch_region.device)
+        patch = torch.arange(self.n_units, device="cpu") // self.patch_size
+        found, size = torch.stack([patch, rows.cpu()]).unique(dim=1, return_counts=True)  # by patch, then row
+        largest_first = size.argsort(descending=True, stable=True)
+        found = found[:, largest_first][:, found[0, largest_first].argsort(stable=True)]
+        begins = torch.cat([found.new_ones(1, dtype=torch.bool), found[0].diff() > 0])
+        self.patch_region = found[1, begins].to(self.patch_region.device)
 
     def read_in(
         self, counts: Tensor, hidden: Tensor | None, causal: bool, evidence: float = 1.0

@@ -44,7 +44,6 @@ class RegionTable(nn.Module):
         grown = torch.cat([self.weight, self.weight[:1].expand(len(new), -1)])
         self.weight = nn.Parameter(grown, requires_grad=self.weight.requires_grad)
 
-    def rows(self, regions: Sequence[str] | None, n_units: int) -> Tensor:
-        """Return the row of each unit, int64 of shape (n_units,) on the CPU; 0 where the region is new."""
-        names = [""] * n_units if regions is None else regions
-        return torch.tensor([self._row_of.get(name, 0) for name in names], dtype=torch.int64, device="cpu")
+    def rows(self, regions: Sequence[str]) -> Tensor:
+        """Return the row of each unit's region, int64 on the CPU; 0 where the region has none."""
+        return torch.tensor([self._row_of.get(name, 0) for name in regions], dtype=torch.int64, device="cpu")

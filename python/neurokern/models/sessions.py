@@ -131,6 +131,7 @@ class SessionStore(nn.Module):
         elif isinstance(old, PatchParts):
             grown = PatchParts(self.config, old.n_units + n_units, _joined(old, n_units, regions))
             old.n_units, old.regions = grown.n_units, grown.regions
+            old.patch_region = grown.patch_region.to(old.patch_region.device)
         else:
             raise ValueError(
                 f"MtM.add_units: session {session!r} has matrices for {old.n_units} units; "
@@ -250,9 +251,9 @@ class SessionStore(nn.Module):
         self._number_regions(parts)
 
     def _number_regions(self, parts: SessionParts) -> None:
-        if self.region_table is not None:
-            self.region_table.add(parts.regions or ())
-            parts.set_region_rows(self.region_table.rows(parts.regions, parts.n_units))
+        if self.region_table is not None and parts.regions is not None:  # without any, rows stay 0
+            self.region_table.add(parts.regions)
+            parts.set_region_rows(self.region_table.rows(parts.regions))
 
     def _embedded(self) -> list[EmbeddedParts]:
         return [parts for parts in self.parts if isinstance(parts, EmbeddedParts)]

@@ -20,13 +20,13 @@ class SessionParts(nn.Module):
     config : MtMConfig
     n_units : int
     regions : sequence of str of length n_units, optional
-        Region names, kept with the model; the weights do not depend on them.
+        Region names, "" or None where not known; kept with the model.
     """
 
     def __init__(self, config: MtMConfig, n_units: int, regions: Sequence[str] | None = None) -> None:
         super().__init__()
         self.n_units = n_units
-        self.regions = None if regions is None else tuple(map(str, regions))
+        self.regions = None if regions is None else tuple("" if r is None else str(r) for r in regions)
         self.token: nn.Parameter | None = None
         if config.session_tokens:
             self.token = nn.Parameter(torch.randn(config.hidden_size) * config.token_std)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _STEPS = 30
+_HALVINGS = 12
 _SMALLEST_SCALE = 1e-3  # scores that say nothing, or the contrary, still order the classes
 _GAUGE = 1e-6  # a constant for all classes changes nothing; this keeps the system solvable
 
@@ -37,20 +38,12 @@ def calibrate(scores: Tensor, number: Tensor, counts: Tensor) -> tuple[Tensor, T
     """
     wanted = _smoothed(number, counts)
     n_classes = counts.shape[1]
-    # The design of sample i is [f_i, I]: (classes, 1 + classes).
-    identity = torch.eye(n_classes, dtype=scores.dtype, device=scores.device).expand(*scores.shape, -1)
-    design = torch.cat([scores[..., None], identity], dim=3)
     theta = torch.zeros(len(scores), 1 + n_classes, dtype=scores.dtype, device=scores.device)
     theta[:, 0] = 1
-    loss = _loss(design, theta, wanted)
-    gauge = _GAUGE * torch.eye(1 + n_classes, dtype=scores.dtype, device=scores.device)
+    loss = _loss(scores, theta, wanted)
     for _ in range(_STEPS):
-        p = _logits(design, theta).softmax(2)
-        gradient = torch.einsum("bic,bick->bk", p - wanted, design)
-        mean = torch.einsum("bic,bick->bik", p, design)
-        hessian = torch.einsum("bic,bick,bicl->bkl", p, design, design) - mean.mT @ mean
-        step = torch.linalg.solve(hessian + gauge, gradient)
-        theta, loss, moved = _descend(design, wanted, theta, loss, step)
+        step = _newton_step(scores, theta, wanted)
+        theta, loss, moved = _descend(scores, wanted, theta, loss, step)
         if not bool(moved.any()):
             break
     bias = theta[:, 1:]
@@ -65,22 +58,36 @@ def _smoothed(number: Tensor, counts: Tensor) -> Tensor:
     return one_hot * own + (1 - one_hot) * (1 - own) / (n_classes - 1)
 
 
-def _logits(design: Tensor, theta: Tensor) -> Tensor:
-    return torch.einsum("bick,bk->bic", design, theta)
+def _logits(scores: Tensor, theta: Tensor) -> Tensor:
+    return theta[:, :1, None] * scores + theta[:, None, 1:]
 
 
-def _loss(design: Tensor, theta: Tensor, wanted: Tensor) -> Tensor:
-    return -(wanted * _logits(design, theta).log_softmax(2)).sum((1, 2))
+def _loss(scores: Tensor, theta: Tensor, wanted: Tensor) -> Tensor:
+    return -(wanted * _logits(scores, theta).log_softmax(2)).sum((1, 2))
+
+
+def _newton_step(scores: Tensor, theta: Tensor, wanted: Tensor) -> Tensor:
+    """The inverse of the Hessian times the gradient, (episodes, 1 + classes)."""
+    p = _logits(scores, theta).softmax(2)
+    missed = p - wanted
+    gradient = torch.cat([(missed * scores).sum((1, 2))[:, None], missed.sum(1)], 1)
+    about = scores - (p * scores).sum(2, keepdim=True)
+    hessian = torch.zeros(*theta.shape, theta.shape[1], dtype=theta.dtype, device=theta.device)
+    hessian[:, 0, 0] = (p * about.square()).sum((1, 2))
+    hessian[:, 0, 1:] = hessian[:, 1:, 0] = (p * about).sum(1)
+    hessian[:, 1:, 1:] = torch.diag_embed(p.sum(1)) - p.mT @ p
+    hessian.diagonal(dim1=1, dim2=2).add_(_GAUGE)
+    return torch.linalg.solve(hessian, gradient)
 
 
 def _descend(
-    design: Tensor, wanted: Tensor, theta: Tensor, loss: Tensor, step: Tensor
+    scores: Tensor, wanted: Tensor, theta: Tensor, loss: Tensor, step: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go along a step, halved for the episodes that it would make worse."""
     size = torch.ones_like(loss)
-    for _ in range(12):
+    for _ in range(_HALVINGS):
         trial = theta - size[:, None] * step
-        trial_loss = _loss(design, trial, wanted)
+        trial_loss = _loss(scores, trial, wanted)
         better = trial_loss < loss - 1e-12 * loss.abs()
         settled = step.abs().amax(1) < 1e-9
         if bool((better | settled).all()):
