@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurokern.ops import _ridge_blas, _ridge_cv, _ridge_plan, _ridge_tall, _ridge_wide
+from neurokern.ops import (
+    _ridge_blas,
+    _ridge_blocks,
+    _ridge_cv,
+    _ridge_parts,
+    _ridge_plan,
+    _ridge_tall,
+    _ridge_wide,
+)
 from neurokern.ops._ridge_folds import make_folds
 from neurokern.ops._ridge_reference import cv_reference, ridge_reference
 from neurokern.ops.solve_ridge import ridge_cv, solve_ridge
@@ -40,6 +48,7 @@ def float32_products(monkeypatch):
     """Let small problems of float32 be computed as large ones are."""
     monkeypatch.setattr(_ridge_cv, "SMALL", 0)
     monkeypatch.setattr(_ridge_wide, "_LARGE", 0)
+    monkeypatch.setattr(_ridge_parts, "_WORTH_CUTTING", 0)
 
 
 def data(n, p, v, seed=0, noise=2.0):
@@ -164,8 +173,9 @@ def test_chunks_of_targets_and_of_rows_change_nothing(route, monkeypatch, float3
     assert whole.plan.chunk == 500
     for module in (_ridge_tall, _ridge_wide):
         monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
-        monkeypatch.setattr(module, "_OUT_BYTES", 1)
-    monkeypatch.setattr(_ridge_wide, "_STACK_BYTES", 1)
+        monkeypatch.setattr(module, "_STACK_BYTES", 1)
+    monkeypatch.setattr(_ridge_parts, "_BUFFER_BYTES", 1)
+    monkeypatch.setattr(_ridge_blocks, "_KEPT_BYTES", 1)
     monkeypatch.setattr(_ridge_wide, "_KEPT_BYTES", 1)
     monkeypatch.setattr(_ridge_tall, "ROWS", 16)
     cut = ridge_cv(X, Y, ALPHAS, return_plan=True)

@@ -84,7 +84,7 @@ class BlockSolver(_LiftedSolver):
         operator = Operator(algebra, fold.n_test, len(self.skeleton), self.dtype)
         for block in blocks_of(functions, self._cuts, self.dtype):
             function = algebra.cast(kept[block.columns] @ algebra.array(block.basis, "float64"), self.dtype)
-            operator.add_rows(block.columns, rows[:, block.columns], function, block.basis, n_targets)
+            operator.add_rows(block, block.columns, rows[:, block.columns], function, n_targets)
         return operator
 
 
@@ -148,7 +148,7 @@ class SingleWide(_LiftedSolver):
             for block in found:
                 function = algebra.cast(kept[block.columns] @ algebra.array(block.basis, "float64"), dtype)
                 rows = algebra.cast(self._vectors[samples, block.columns], dtype)
-                operator.add_rows(block.columns, rows, function, block.basis, len(U))
+                operator.add_rows(block, block.columns, rows, function, len(U))
             products = {"ones": ones[samples]} if scores.needs_products else {}
             truth = U[:, samples] if products else None
             operator.add_sums(

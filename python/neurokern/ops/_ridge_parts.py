@@ -20,7 +20,7 @@ from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_score_op import ridge_sums
 
 # Of a component's share in predictions, of which a row has many with errors of either sign.
-TOLERANCE = {"float32": 5e-6, "float64": 1e-13}
+TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
 _PLACES = np.array([0, 1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64]) / 64  # where blocks may end
 _SAMPLES = 24  # eigenvalues that stand for those between two places
 _PART_COST = 9.0  # of writing and reading a part, in multiply-adds
@@ -34,7 +34,8 @@ class Block:
     """Neighboring eigenvalues, and what stands for all penalties there."""
 
     columns: slice
-    basis: Any  # (penalties, few), orthonormal: functions times basis times its transpose are the functions
+    basis: Any  # (penalties, few): parts are functions times it
+    mix: Any  # (few, penalties): functions are parts times it
 
 
 def cut(functions: np.ndarray, dtype: str, n_rows: int, *, triangular: bool = False) -> list[slice]:
@@ -54,6 +55,7 @@ def cut(functions: np.ndarray, dtype: str, n_rows: int, *, triangular: bool = Fa
     n, n_penalties = functions.shape
     if float(n_rows) * functions.size < _WORTH_CUTTING:
         return [slice(0, n)]
+    functions = _relative(functions)[0]
     places = np.unique(np.round(_PLACES * n).astype(int))
     pairs = [(i, j) for i in range(len(places)) for j in range(i + 1, len(places))]
     index = np.stack([np.linspace(places[i], places[j] - 1, _SAMPLES).round().astype(int) for i, j in pairs])
@@ -107,11 +109,23 @@ def blocks_of(functions: np.ndarray, cuts: list[slice], dtype: str) -> list[Bloc
     """Blocks between cuts, which may come from more or fewer eigenvalues; where all vanish there is none."""
     n = len(functions)
     if len(cuts) == 1:
-        return [Block(slice(0, n), np.eye(functions.shape[1]))]
+        return [Block(slice(0, n), *[np.eye(functions.shape[1])] * 2)]
     ends = [0] + [round(one.stop * n / cuts[-1].stop) for one in cuts]
     cuts = [slice(a, b) for a, b in itertools.pairwise(ends) if a < b]
-    made = [Block(columns, basis_of(functions[columns], dtype)) for columns in cuts]
-    return [block for block in made if block.basis.shape[1]]
+    functions, sizes = _relative(functions)
+    bases = [basis_of(functions[columns], dtype) for columns in cuts]
+    return [
+        Block(columns, basis / sizes[:, None], basis.T * sizes)
+        for columns, basis in zip(cuts, bases, strict=True)
+        if basis.shape[1]
+    ]
+
+
+def _relative(functions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide by the largest for each penalty: correlations do not forgive small predictions their errors."""
+    sizes = np.abs(functions).max(0, initial=0)
+    sizes = np.where(sizes > 0, sizes, 1.0)
+    return functions / sizes, sizes
 
 
 class Operator:
@@ -122,32 +136,32 @@ class Operator:
         self._products: list[tuple[int, Callable[[Any, Any], None]]] = []
         self._mix: list[np.ndarray] = [np.zeros((0, n_penalties))]
 
-    def add(self, columns: slice, matrix: Any, basis: np.ndarray) -> None:
-        """Take a block with its matrix (eigenvalues, parts * samples), and parts' shares in predictions."""
+    def add(self, block: Block, columns: slice, matrix: Any) -> None:
+        """Take some columns of a block with their matrix (eigenvalues, parts * samples)."""
         algebra = self._algebra
 
         def multiply(Z: Any, out: Any) -> None:
             algebra.mm_to(Z[:, columns], matrix, out)
 
-        self._products.append((basis.shape[1], multiply))
-        self._mix.append(basis.T)
+        self._products.append((len(block.mix), multiply))
+        self._mix.append(block.mix)
 
-    def add_rows(self, columns: slice, rows: Any, functions: Any, basis: np.ndarray, n_targets: int) -> None:
-        """Take a block of ``rows`` (samples, eigenvalues) times ``functions`` (eigenvalues, parts).
+    def add_rows(self, block: Block, columns: slice, rows: Any, functions: Any, n_targets: int) -> None:
+        """Take some columns of a block: ``rows`` (samples, columns) times ``functions`` (columns, parts).
 
         The functions are multiplied into the rows or into the targets' coefficients, whichever are fewer.
         """
         algebra = self._algebra
         if n_targets > rows.shape[0]:
             matrix = (functions[:, :, None] * rows.T[:, None, :]).reshape(rows.shape[1], -1)
-            return self.add(columns, matrix, basis)
+            return self.add(block, columns, matrix)
 
         def multiply(Z: Any, out: Any) -> None:
             many = Z[:, columns][:, None, :] * functions.T[None, :, :]
             out[:] = algebra.mm(many.reshape(-1, rows.shape[1]), rows.T).reshape(len(Z), -1)
 
-        self._products.append((basis.shape[1], multiply))
-        self._mix.append(basis.T)
+        self._products.append((len(block.mix), multiply))
+        self._mix.append(block.mix)
         return None
 
     def add_constant(self, ones: Any) -> None:

@@ -102,7 +102,7 @@ class SingleTall:
         for block in blocks:
             functions = self._shrink[block.columns] @ algebra.array(block.basis, "float64")
             functions = algebra.cast(functions, dtype)
-            operator.add_rows(block.columns, B[:, block.columns], functions, block.basis, len(Z))
+            operator.add_rows(block, block.columns, B[:, block.columns], functions, len(Z))
         y = moments.targets(rows, self._targets) - origin[:, None] * ones[None, :]
         scale = algebra.cast(1 / (1 - leverage), dtype).T
         operator.add_sums(sums, Z, y, scale=scale, ones=ones if products else None)

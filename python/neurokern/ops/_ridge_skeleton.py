@@ -39,6 +39,9 @@ class Skeleton:
             lowest = max(smallest, 1e-9 * float(alphas[0]), 1e-15 * largest)
             spectrum = np.geomspace(min(lowest, largest), largest, _EIGENVALUES)
             shares = spectrum / (spectrum + alphas[:, None])
+            # Correlations do not forgive large penalties a larger error beside their small predictions.
+            sizes = shares.max(1)
+            shares /= sizes[:, None]
             chosen = _pivots(shares, TOLERANCE[dtype])
             if _PARTS * (alphas.size - chosen.size) < chosen.size * (chosen.size + 1) / 2:
                 chosen = np.arange(alphas.size)
@@ -47,6 +50,7 @@ class Skeleton:
         weights = np.eye(alphas.size)
         if not self.complete:
             weights = np.linalg.lstsq(shares[chosen].T, shares.T, rcond=None)[0]
+            weights *= sizes / sizes[chosen, None]
         self.weights = algebra.array(weights, "float64")  # (few, alphas)
         first, second = np.tril_indices(chosen.size)
         pairs = weights[first] * weights[second] * np.where(first == second, 1.0, 2.0)[:, None]

@@ -239,7 +239,7 @@ class TallFold:
                 if start < block.columns.stop:
                     columns = slice(start, block.columns.stop)
                     inside = function[start - block.columns.start :]
-                    operator.add_rows(columns, self.root[rows, columns], inside, block.basis, Z.shape[0])
+                    operator.add_rows(block, columns, self.root[rows, columns], inside, Z.shape[0])
             operator.add_sums(total, Z, pairs=not complete)
         return total if complete else skeleton.squares(total)
 

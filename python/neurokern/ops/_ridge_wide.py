@@ -279,7 +279,7 @@ class WideSolver(KernelSolver):
             operator = Operator(algebra, samples.stop - samples.start, len(self.skeleton), self.dtype)
             for block, function in zip(found, functions, strict=True):
                 part = rows[samples, block.columns]
-                operator.add_rows(block.columns, part, function, block.basis, len(U))
+                operator.add_rows(block, block.columns, part, function, len(U))
             sums.add(operator, Z, U[:, samples], ones[samples])
         return sums.result(U, ones, origin)
 
