@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from neurokern.checkpoint import load_model
 from neurokern.datasets import (
@@ -356,6 +356,16 @@ def test_a_damaged_training_state_is_an_error_that_names_the_file(
     file = tmp_path / "last" / name
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(ValueError, match=f"{name} is cut short"):
+        trainer_of(sessions, tmp_path).fit(resume=True)
+
+
+@pytest.mark.parametrize("name", ["trainer.safetensors", "model.safetensors"])
+def test_a_training_state_that_was_changed_is_refused(sessions: Sessions, tmp_path: Path, name: str) -> None:
+    trainer_of(sessions, tmp_path).fit()
+    tensors = load_file(tmp_path / "last" / name)
+    next(iter(tensors.values())).add_(1.0)
+    save_file(tensors, tmp_path / "last" / name)
+    with pytest.raises(ValueError, match=rf"{name} is not the file .*another SHA-256"):
         trainer_of(sessions, tmp_path).fit(resume=True)
 
 

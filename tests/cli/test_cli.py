@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from neurokern.adapters import AdaptedModel
+from neurokern.checkpoint import load_model
 from neurokern.cli import main
+from neurokern.datasets import load_binned_npz
 
 SMALL = [
     "model.hidden_size=16",
@@ -263,39 +266,25 @@ def test_a_checkpoint_cut_short_is_named(trained, capsys):
     assert "model.safetensors" in fails(capsys, "evaluate", trained)
 
 
-@pytest.mark.parametrize("mode", ["stitch", "full"])
-def test_adapt_brings_the_model_to_a_new_recording(trained, binned_file, tmp_path, mode):
+@pytest.mark.parametrize(("mode", "adapter"), [("stitch", "lora"), ("full", None)])
+def test_adapt_brings_the_model_to_a_new_recording(trained, binned_file, tmp_path, capsys, mode, adapter):
     pytest.importorskip("matplotlib")
     new = tmp_path / "binned_b.npz"
     new.write_bytes(binned_file.read_bytes())
     out = tmp_path / "adapted"
-    label = ("--label", "contrast_left>contrast_right")
-    assert (
-        run("adapt", trained, new, "--out", out, "--mode", mode, *label, "--episodes", "3", *small()[-6:])
-        == 0
-    )
+    flags = ("--label", "contrast_left>contrast_right", "--episodes", "3", "--mode", mode)
+    flags += ("--adapter", adapter) if adapter else ()
+    assert run("adapt", trained, new, "--out", out, *flags, *small()[-6:]) == 0
     few = pd.read_csv(out / "few_shot.csv")
     assert {"MtM states, ridge", "MtM factors, logistic", "raw counts, ridge"} <= set(few["method"])
     assert few["mean"].between(0, 1).all()
     assert "contrast_left&gt;contrast_right" in (out / "report.html").read_text()
+    assert ("weights learned in" in capsys.readouterr().out) == bool(adapter)
+    if adapter:
+        adapted = AdaptedModel.load(out / "adapter", load_model(out))
+        assert adapted.adapter == "LoRA"
+        assert set(adapted.predict(load_binned_npz(new))) <= {0, 1}
     assert run("evaluate", out) == 0  # the folder is a run like any other
-
-
-def test_adapt_fits_an_adapter_that_its_file_brings_back(trained, binned_file, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    from neurokern.adapters import AdaptedModel
-    from neurokern.checkpoint import load_model
-    from neurokern.datasets import load_binned_npz
-
-    new, out = tmp_path / "binned_b.npz", tmp_path / "adapted"
-    new.write_bytes(binned_file.read_bytes())
-    label = ("--label", "contrast_left>contrast_right", "--adapter", "lora")
-    assert run("adapt", trained, new, "--out", out, *label, "--episodes", "2", *small()[-6:]) == 0
-    assert "weights learned in" in capsys.readouterr().out
-    adapted = AdaptedModel.load(out / "adapter", load_model(out))
-    assert adapted.adapter == "LoRA"
-    assert set(adapted.predict(load_binned_npz(new))) <= {0, 1}
-    assert "known are ridge" not in fails(capsys, "adapt", trained, new, *label[2:], "--label", "mood")
 
 
 def test_few_shot_compares_adapters_on_new_recordings(trained, binned_file, tmp_path, capsys):

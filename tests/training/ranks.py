@@ -69,6 +69,7 @@ def _child(
         WORLD_SIZE=str(n_ranks),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
+        GLOO_SOCKET_IFNAME="lo",  # whatever the machine calls itself
     )
     try:
         result = function(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ CONFIG = TrainingConfig.paper(
     ema_decay=0.9,
     validate_every=4,
     checkpoint_every=3,
-    timeout=30,
+    timeout=120,  # where tests run side by side
     progress=False,
 )
 Run = tuple[dict[str, np.ndarray], pd.DataFrame]
@@ -143,7 +144,7 @@ def spread_parts_expected() -> set[str]:
 
 
 def lose_a_rank(folder: Path) -> Run:
-    trainer = trainer_of(two_sessions(), folder, dataclasses.replace(CONFIG, timeout=5), STILL)
+    trainer = trainer_of(two_sessions(), folder, CONFIG, STILL)
     step = trainer._step
 
     def killed(*arguments: Any) -> bool:
@@ -162,6 +163,25 @@ def test_the_others_end_with_an_error_when_a_rank_is_killed(alone: Run, tmp_path
     assert "rank 0 lost another process" in str(survivor)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", "metrics.csv"]  # nothing by halves
     assert_close(train(tmp_path), alone)
+
+
+def fall_silent(folder: Path) -> None:
+    trainer = trainer_of(two_sessions(), folder, dataclasses.replace(CONFIG, timeout=2), STILL)
+    step = trainer._step
+
+    def late(*arguments: Any) -> bool:
+        if trainer.ranks.rank == 1 and trainer.progress.step == 1:
+            time.sleep(5)
+        return step(*arguments)
+
+    trainer._step = late  # type: ignore[method-assign]
+    trainer.fit()
+
+
+def test_a_rank_that_does_not_answer_counts_as_lost_after_the_timeout(tmp_path: Path) -> None:
+    waiting, _ = run_ranks(2, fall_silent, tmp_path)
+    assert isinstance(waiting, RankLostError)
+    assert "did not answer within 2 s" in str(waiting)
 
 
 def lose_memory(folder: Path, rank: int) -> None:

@@ -20,10 +20,9 @@ from neurokern.adapters.federated import average_states, load_shared_state, shar
 from neurokern.adapters.few_shot import (
     DEFAULT_ADAPTERS,
     evaluate_few_shot,
-    few_shot_differences,
     few_shot_episodes,
-    summarize_few_shot,
 )
+from neurokern.adapters.few_shot_summary import few_shot_differences, summarize_few_shot
 from neurokern.adapters.few_shot_task import FewShotTask, few_shot_task, write_few_shot_splits
 from neurokern.adapters.fine_tune import FineTuneOptions
 from neurokern.adapters.front_ends import FewShotAdapter, few_shot_adapt

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neurokern._check import check_choice
-from neurokern.adapters.adapted import FORMAT, fingerprint, read_adapter, write_adapter
+from neurokern.adapters.files import FORMAT, fingerprint, read_adapter, write_adapter
 from neurokern.adapters.stitch import MODES, adapt_session
 from neurokern.adapters.support import Inputs, as_inputs
 

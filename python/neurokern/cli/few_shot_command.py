@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
             episodes=args.episodes,
             tuned_episodes=args.tuned_episodes,
             seed=seed,
-            progress=True,
+            progress=sys.stderr.isatty(),
         )
         methods = set(episodes["features"] + ", " + episodes["adapter"])
         baselines = [_REFERENCE] if _REFERENCE in methods else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +46,7 @@ def fit_adapter(
         part.select(np.flatnonzero(values >= 0)) for part, values in zip(halves, labels, strict=True)
     )
     known, asked = (values[values >= 0] for values in labels)
-    options = FineTuneOptions(max_epochs=_EPOCHS, seed=seed, progress=True)
+    options = FineTuneOptions(max_epochs=_EPOCHS, seed=seed, progress=sys.stderr.isatty())
     adapted = make_adapter(name, options).fit(model, Support.of(train, known))
     adapted.save(folder)
     raw = RidgeProbe().fit(count_features(train)["raw counts"], known)

@@ -109,18 +109,19 @@ class WeightAverage:
 
 
 @torch.no_grad()
-def clip_gradient(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
-    """Shrink the gradients to a norm of at most ``largest``; returns the norm before, over all processes."""
-    sharded = [p for p in parameters if is_sharded(p) and p.grad is not None]
-    if not sharded:
-        return nn.utils.clip_grad_norm_(parameters, largest)
-    norms = []
-    for parameter in parameters:
-        if parameter.grad is not None:
-            norms.append(whole(torch.linalg.vector_norm(parameter.grad)))
+def clip_gradient(parameters: Sequence[nn.Parameter], largest: float | None) -> Tensor:
+    """Shrink the gradients to a norm of at most ``largest``, if given; returns the norm before.
+
+    It is that of the whole gradient, also where parts of it are spread over processes.
+    """
+    filled = [parameter for parameter in parameters if parameter.grad is not None]
+    if largest is not None and not any(map(is_sharded, filled)):
+        return nn.utils.clip_grad_norm_(filled, largest)
+    gradients = [parameter.grad for parameter in filled if parameter.grad is not None]
+    norms = list(torch._foreach_norm([gradient for gradient in gradients if not is_sharded(gradient)]))
+    norms += [whole(torch.linalg.vector_norm(gradient)) for gradient in gradients if is_sharded(gradient)]
     norm = torch.linalg.vector_norm(torch.stack(norms))
-    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
-    for parameter in parameters:
-        if parameter.grad is not None:
-            local_part(parameter.grad).mul_(scale)
+    if largest is not None:
+        scale = (largest / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_([local_part(gradient) for gradient in gradients], scale)
     return norm

@@ -46,7 +46,9 @@ class RunState:
         model.load_state_dict(ranks.share(model.state_dict()))  # whatever each process drew
         model.to(ranks.device)
         self.is_sharded = config.strategy == "shard" and ranks.size > 1
-        self.network = shard_trunk(model) if self.is_sharded else model
+        self.network = model
+        if self.is_sharded:
+            self.network = shard_trunk(model, ranks.device, ranks.size)
         self.names: dict[Tensor, str] = {p: name for name, p in self.network.named_parameters()}
         self.optimizer, self.scheduler = make_optimizer(self.network, config, total_steps)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.fp16)

@@ -38,22 +38,27 @@ def copy_whole(target: Tensor, source: Tensor) -> None:
     target.copy_(source)
 
 
-def shard_trunk(model: MtM) -> MtM:
+def shard_trunk(model: MtM, device: torch.device, n_processes: int) -> MtM:
     """Return a copy of a model whose trunk is spread over all processes; the parts of sessions stay whole.
+
+    The model itself moves to the CPU, to make room on a GPU.
 
     Each process trains on sessions of its own, and a layer that is spread must be run by all at once: what
     belongs to a session is therefore held by everyone, and its gradients are added up.
     """
     try:
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
     except ImportError:
         raise ImportError(f"Trainer: {_NEEDED}, this is torch {torch.__version__}") from None
     network = copy.deepcopy(model)
+    model.cpu()
+    mesh = init_device_mesh(device.type, (n_processes,))  # by default, of a GPU wherever there is one
     for layer in network.layers:
-        fully_shard(layer)
+        fully_shard(layer, mesh=mesh)
     in_layers = {id(parameter) for parameter in network.layers.parameters()}
     others: set[nn.Parameter] = {p for p in network.parameters() if id(p) not in in_layers}
-    fully_shard(network, ignored_params=others)  # the root: lets the layers gather ahead of time
+    fully_shard(network, mesh=mesh, ignored_params=others)  # the root: lets the layers gather ahead of time
     if hasattr(network, "set_force_sum_reduction_for_comms"):  # gloo knows no mean
         for module in (*network.layers, network):
             module.set_force_sum_reduction_for_comms(True)

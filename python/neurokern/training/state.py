@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neurokern.checkpoint import (
+    CONFIG,
     WEIGHTS,
     check_format,
     check_hash,
@@ -95,6 +96,7 @@ def read_training_state(
     """
     values = read_run_values(folder, identity)  # other settings may mean other weights: they come first
     weights = read_tensors(folder / WEIGHTS, expected=shapes)
+    check_hash(folder / WEIGHTS, read_json(folder / CONFIG).get("weights_sha256"))
     tensors = read_tensors(folder / TENSORS)
     check_hash(folder / TENSORS, values.get("sha256"))
     return values, {**tensors, **{f"model/{name}": tensor for name, tensor in weights.items()}}

@@ -132,6 +132,7 @@ class Stepper:
                 raise
             if self.state.is_sharded:
                 raise NoMemory(str(self.device), self._most_windows(parts), updated=True) from error
+            error.__traceback__ = None  # it holds what the step has computed so far
             return error, torch.zeros(self.config.batches_per_step, dtype=torch.float64)
 
     def _backward_all(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> Tensor:
@@ -163,11 +164,10 @@ class Stepper:
         config, state = self.config, self.state
         if config.fp16:
             state.scaler.unscale_(state.optimizer)
-        if config.gradient_clip is not None:
-            norm = float(clip_gradient(self.trained, config.gradient_clip))
-            # In float16, an overflow skips the step and lowers the loss scale.
-            if not (config.fp16 or math.isfinite(norm)):
-                raise NotFinite("norm of the gradient", norm)
+        norm = float(clip_gradient(self.trained, config.gradient_clip))
+        # In float16, an overflow skips the step and lowers the loss scale.
+        if not (config.fp16 or math.isfinite(norm)):
+            raise NotFinite("norm of the gradient", norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if config.fp16 and state.scaler.get_scale() < SMALLEST_SCALE:

@@ -383,7 +383,7 @@ class Trainer:
         best: dict[str, Tensor] = {}
         self.ranks.first(lambda: best.update(self._without_episodes(load_model(self.folder / "best"))))
         self._without_episodes(self.model)
-        self.model.load_state_dict(self.ranks.share(best))
+        self.model.to(self.device).load_state_dict(self.ranks.share(best))
         if (self._refit() or self.episodes) and self.ranks.is_first:
             with replace_checkpoint(self.folder / "best") as temporary:
                 write_model(self.model, temporary)
