@@ -393,6 +393,19 @@ def test_a_recording_that_is_cut_short_is_an_error(tmp_path):
         MEEGWindows(tmp_path / "b.vhdr", MEEGExtractor())
 
 
+def test_an_edf_with_a_gap_is_an_error_and_one_that_may_have_some_is_read(tmp_path):
+    right = write_edf(tmp_path / "a.edf", names=("F3", "F4"), onsets=range(10))
+    item = MEEGWindows(tmp_path / "a.edf", MEEGExtractor())[0]
+    np.testing.assert_allclose(item["signal"].numpy(), right, rtol=1e-4, atol=1e-12)
+    write_edf(tmp_path / "b.edf", names=("F3", "F4"), onsets=[0, 1, 2, 3, 9, 10, 11, 12, 13, 14])
+    with pytest.raises(ValueError, match="has a gap: record 5 begins at 9 s instead of 4 s"):
+        MEEGWindows(tmp_path / "b.edf", MEEGExtractor())
+    content = (tmp_path / "a.edf").read_bytes()
+    (tmp_path / "a.edf").write_bytes(content.replace(b"+3\x14", b"x3\x14"))
+    with pytest.raises(ValueError, match="record 4 must begin with its time"):
+        MEEGWindows(tmp_path / "a.edf", MEEGExtractor())
+
+
 def test_a_link_to_nowhere_is_told_from_a_missing_file(tmp_path):
     (tmp_path / "a.edf").symlink_to(tmp_path / "annex" / "a.edf")
     with pytest.raises(FileNotFoundError, match="link to nowhere"):
