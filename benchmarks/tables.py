@@ -309,6 +309,7 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "bids_windows": functools.partial(times_table, "bids_windows"),
     "meeg_windows": functools.partial(times_table, "meeg_windows"),
     "solve_ridge": solve_ridge_table,
+    "readouts": functools.partial(times_table, "readouts"),
     "training_step": training_step_table,
 }
 
@@ -323,6 +324,7 @@ MEASURED = (
     "bids_windows",
     "meeg_windows",
     "solve_ridge",
+    "readouts",
     "training_step",
 )
 

@@ -106,9 +106,25 @@ def test_wrong_support_sets_are_named(support: object, n_shots: int, message: st
         few_shot_adapt(FewShotAdapter(nn.Identity(), 2), support, n_shots)
 
 
+def test_other_encoders_are_called_whatever_they_are_made_of(trials: tuple[torch.Tensor, np.ndarray]) -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(9, 3)  # not what the front end calls embed
+
+        def forward(self, counts: torch.Tensor) -> torch.Tensor:
+            return counts * 2.0
+
+    counts, labels = trials
+    adapted = few_shot_adapt(FewShotAdapter(Encoder(), 2), (counts, labels), n_shots=10)
+    assert (adapted.predict(counts) == labels).mean() > 0.9
+
+
 def test_wrong_encoders_and_sizes_are_named() -> None:
     with pytest.raises(TypeError, match="encoder must be a torch module"):
         FewShotAdapter(abs, 2)
+    with pytest.raises(TypeError, match=r"pass SessionEncoder\(model, session\)"):
+        FewShotAdapter(MultiTaskMasking(3, 8, 2, n_layers=1).mtm, 2)
     with pytest.raises(ValueError, match="output_dim must be at least 1"):
         FewShotAdapter(nn.Identity(), 0)
     with pytest.raises(TypeError, match="wrap the encoder"):

@@ -39,25 +39,34 @@ def write_brainvision(
     return counts * STEP * 1e-6
 
 
-def write_edf(path: Path, *, names=NAMES, n_records=10, rate=100, seed=0) -> np.ndarray:
-    """Write an EDF of one-second records; return the signals in volts, (samples, channels)."""
+def write_edf(path: Path, *, names=NAMES, n_records=10, rate=100, seed=0, onsets=None) -> np.ndarray:
+    """Write an EDF of one-second records; return the signals in volts, (samples, channels).
+
+    With ``onsets``, the seconds at which records begin, it is an EDF+D, which may have gaps.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     counts = counts_of(len(names), n_records * rate, seed)
+    n = len(names) + (onsets is not None)
+    rates = [rate] * len(names) + [15] * (onsets is not None)
 
     def field(values, width):
         return "".join(str(value).ljust(width)[:width] for value in values)
 
-    n = len(names)
-    header = field(["0", "X X X X", "Startdate X X X X"], 80)
+    labels = [*names, "EDF Annotations"][:n]
     header = "0".ljust(8) + "X X X X".ljust(80) + "Startdate X X X X".ljust(80) + "01.01.2000.00.00"
-    header += field([256 * (n + 1)], 8) + " " * 44 + field([n_records], 8) + field([1], 8) + field([n], 4)
-    header += field(names, 16) + " " * 80 * n + field(["uV"] * n, 8)
+    header += field([256 * (n + 1)], 8) + ("EDF+D" if onsets else "").ljust(44)
+    header += field([n_records], 8) + field([1], 8) + field([n], 4)
+    header += field(labels, 16) + " " * 80 * n + field((["uV"] * len(names) + [""])[:n], 8)
     header += (
         field([-16384] * n, 8) + field([16383.5] * n, 8) + field([-32768] * n, 8) + field([32767] * n, 8)
     )
-    header += " " * 80 * n + field([rate] * n, 8) + " " * 32 * n
-    records = counts.reshape(n_records, rate, n).transpose(0, 2, 1)
-    path.write_bytes(header.encode("latin-1") + records.tobytes())
+    header += " " * 80 * n + field(rates, 8) + " " * 32 * n
+    records = counts.reshape(n_records, rate, len(names)).transpose(0, 2, 1)
+    content = header.encode("latin-1")
+    for k, record in enumerate(records):
+        content += record.tobytes()
+        content += b"" if onsets is None else f"+{onsets[k]}\x14\x14\0".encode().ljust(30, b"\0")
+    path.write_bytes(content)
     return counts * STEP * 1e-6
 
 

@@ -344,6 +344,22 @@ def test_a_raw_that_begins_late_keeps_its_annotations_in_place():
     assert MEEGWindows(raw, MEEGExtractor(), events=True, tmax=0.1)[0]["signal"][0, 0].item() == 200
 
 
+@pytest.mark.parametrize("channel", ["STI 014", "auto"])
+def test_triggers_of_a_channel_are_events_by_their_values(channel):
+    info = mne.create_info(["Cz", "STI 014"], 100.0, ["eeg", "stim"], verbose="ERROR")
+    data = np.zeros((2, 1000))
+    data[0] = np.arange(1000)
+    data[1, 200:205], data[1, 400], data[1, 600:700] = 5, 7, 5
+    raw = mne.io.RawArray(data, info, first_samp=50, verbose="ERROR")
+    windows = MEEGWindows(raw, MEEGExtractor(stim_channel=channel), events=True, tmin=-0.1, tmax=0.1)
+    assert windows.table["condition"].tolist() == ["5", "7", "5"]
+    assert windows.batch([0, 1, 2])["signal"][:, 10, 0].tolist() == [200, 400, 600]
+    with pytest.raises(
+        ValueError, match=r"stim_channel must be a channel of the file, got 'Trig'; .* STI 014"
+    ):
+        MEEGWindows(raw, MEEGExtractor(stim_channel="Trig"), events=True, tmax=0.1)
+
+
 def test_a_value_that_is_no_number_stays_one():
     info = mne.create_info(["Cz", "Pz"], 100.0, "eeg", verbose="ERROR")
     data = np.zeros((2, 300))
@@ -391,6 +407,19 @@ def test_a_recording_that_is_cut_short_is_an_error(tmp_path):
     (tmp_path / "b.vhdr").write_text("nothing")
     with pytest.raises(ValueError, match="cannot be read as a recording"):
         MEEGWindows(tmp_path / "b.vhdr", MEEGExtractor())
+
+
+def test_an_edf_with_a_gap_is_an_error_and_one_that_may_have_some_is_read(tmp_path):
+    right = write_edf(tmp_path / "a.edf", names=("F3", "F4"), onsets=range(10))
+    item = MEEGWindows(tmp_path / "a.edf", MEEGExtractor())[0]
+    np.testing.assert_allclose(item["signal"].numpy(), right, rtol=1e-4, atol=1e-12)
+    write_edf(tmp_path / "b.edf", names=("F3", "F4"), onsets=[0, 1, 2, 3, 9, 10, 11, 12, 13, 14])
+    with pytest.raises(ValueError, match="has a gap: record 5 begins at 9 s instead of 4 s"):
+        MEEGWindows(tmp_path / "b.edf", MEEGExtractor())
+    content = (tmp_path / "a.edf").read_bytes()
+    (tmp_path / "a.edf").write_bytes(content.replace(b"+3\x14", b"x3\x14"))
+    with pytest.raises(ValueError, match="record 4 must begin with its time"):
+        MEEGWindows(tmp_path / "a.edf", MEEGExtractor())
 
 
 def test_a_link_to_nowhere_is_told_from_a_missing_file(tmp_path):

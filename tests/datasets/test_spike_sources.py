@@ -33,6 +33,7 @@ def write_nwb(path, **changes):
         electrodes = file.create_group("general/extracellular_ephys/electrodes")
         electrodes["id"] = [10, 11, 12, 13]
         electrodes.create_dataset("location", data=["CA1", "CA1", "VISp", "VISp"], dtype=text)
+        electrodes["rel_y"] = [0.0, 20.0, 40.0, 60.0]
         units = file.create_group("units")
         units["id"] = [7, 3, 5]
         units["spike_times"] = np.concatenate(TIMES)
@@ -71,7 +72,8 @@ def test_nwb_gives_units_regions_trials_and_behavior(tmp_path):
     recording = load_recording(write_nwb(tmp_path / "a.nwb"))
     assert trains(recording) == {7: [0.5, 1.5, 2.5], 3: [], 5: [0.25, 3.0]}
     table = recording.unit_table.set_index("id")
-    assert table["region"].to_dict() == {7: "CA1", 3: "VISp", 5: "CA1"}
+    assert table["region"].to_dict() == {7: "CA1", 3: "VISp", 5: "VISp"}  # of two, the first
+    assert table["depth"].to_dict() == {7: 10.0, 3: 50.0, 5: 20.0}
     assert table["quality"].to_dict() == {7: "good", 3: "mua", 5: "good"}
     assert "waveforms" not in table
     assert recording.trials["side"].tolist() == ["left", "right"]

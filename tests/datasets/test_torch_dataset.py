@@ -16,6 +16,7 @@ from neurokern.datasets import (
     SessionBatchSampler,
     SpikeBatch,
     SpikeWindows,
+    TimeSeries,
     WindowedRecording,
     collate_spikes,
     sliding_windows,
@@ -205,3 +206,24 @@ def test_resuming_with_workers_gives_the_rest_of_the_epoch(random_recording):
     expected = [dataset.__getitems__(items) for items in sampler.plan(0)]
     for one, other in zip(seen + rest, expected, strict=True):
         assert_equal_batches(one, other)
+
+
+def test_behavior_is_read_in_the_middle_of_bins_with_what_is_known(random_recording):
+    def windowed(session, gap):
+        times = np.arange(0, 20.01, 0.05)
+        times = times[(times < gap) | (times > gap + 2)]
+        series = {"hand": TimeSeries.from_arrays(times, np.stack([times, -times], axis=1), ("x", "y"))}
+        recording = dataclasses.replace(random_recording(session=session), series=series)
+        return WindowedRecording(recording, sliding_windows(recording, 1.0), 0.1)
+
+    dataset = SpikeWindows([windowed("a", 5.0), windowed("b", 12.0)], series=["hand"])
+    batch = collate_spikes(dataset.__getitems__([3, 5, 20 + 12, 20 + 3]))
+    middle = torch.arange(10) * 0.1 + 0.05
+    torch.testing.assert_close(batch.series["hand"][0, :, 1], -(3 + middle))
+    assert batch.series_valid["hand"].all(dim=1).tolist() == [True, False, False, True]
+    assert torch.isnan(batch.series["hand"][1][~batch.series_valid["hand"][1]]).all()
+    one_by_one = collate_spikes([dataset[3], dataset[5]])
+    torch.testing.assert_close(one_by_one.series["hand"], batch.series["hand"][:2], equal_nan=True)
+    assert batch.to("cpu").series_valid.keys() == {"hand"}
+    with pytest.raises(ValueError, match=r"session 'a' has no series 'wheel'; it has \['hand'\]"):
+        SpikeWindows([windowed("a", 5.0)], series=["wheel"])

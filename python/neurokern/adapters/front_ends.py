@@ -14,6 +14,7 @@ from neurokern._check import check_integer
 from neurokern.adapters.heads import pool_features
 from neurokern.adapters.support import Support
 from neurokern.adapters.tuning import HeadProbe
+from neurokern.models import MtM, MultiTaskMasking
 
 __all__ = ["FewShotAdapter", "few_shot_adapt"]
 
@@ -46,6 +47,10 @@ class FewShotAdapter(nn.Module):
         super().__init__()
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"FewShotAdapter: encoder must be a torch module, got {type(encoder).__name__}")
+        if isinstance(encoder, MtM):
+            raise TypeError(
+                "FewShotAdapter: an MtM needs to know the session; pass SessionEncoder(model, session)"
+            )
         if check_integer("FewShotAdapter", "output_dim", output_dim) < 1:
             raise ValueError(f"FewShotAdapter: output_dim must be at least 1, got {output_dim}")
         self.encoder, self.output_dim = encoder.eval(), output_dim
@@ -61,8 +66,7 @@ class FewShotAdapter(nn.Module):
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """Return what is read from, ``(samples, features)``."""
-        read = getattr(self.encoder, "embed", self.encoder)
-        found: Tensor = read(x)
+        found = self.encoder.embed(x) if isinstance(self.encoder, MultiTaskMasking) else self.encoder(x)
         return pool_features(found, "mean")
 
     def forward(self, x: Tensor) -> Tensor:

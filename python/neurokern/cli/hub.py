@@ -34,6 +34,7 @@ The card never names a session or a subject. config.json names the sessions, sin
 by their names: --sessions pseudonyms calls them session-1, session-2, ...; drop leaves them out.
 """
 _TABLES = {"scores.csv": "test windows, mean over units", "differences.csv": "MtM minus baseline, paired"}
+_NAMED = {"keep": "by name", "pseudonyms": "under pseudonyms", "drop": "left out"}
 _FEW_SHOT = ("few_shot.csv", "decoding from few labeled windows")
 
 
@@ -158,7 +159,7 @@ def _check(args: argparse.Namespace) -> None:
         ("kind", found.kind),
         (
             "sessions",
-            {"keep": "by name", "pseudonyms": "under pseudonyms", "drop": "left out"}[found.sessions],
+            _NAMED.get(found.sessions, found.sessions),
         ),
         ("license", found.card.license),
         ("data", ", ".join(one.name for one in found.card.data) or "not stated"),

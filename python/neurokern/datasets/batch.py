@@ -26,6 +26,8 @@ class SpikeSample:
     window : int
         Number of the window in the session.
     labels : dict of str to Tensor of shape ()
+    series : dict of str to Tensor of shape (n_bins,) or (n_bins, columns), float32
+    series_valid : dict of str to Tensor of shape (n_bins,), bool
     """
 
     counts: Tensor
@@ -34,6 +36,8 @@ class SpikeSample:
     session_index: int
     window: int
     labels: dict[str, Tensor] = field(default_factory=dict)
+    series: dict[str, Tensor] = field(default_factory=dict)
+    series_valid: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +60,10 @@ class SpikeBatch:
         Number of each window in its session.
     labels : dict of str to Tensor of shape (batch,)
         Columns of the trials that the dataset was asked for.
+    series : dict of str to Tensor of shape (batch, n_bins) or (batch, n_bins, columns), float32
+        Behavior in the middle of each bin; NaN where ``series_valid`` is False.
+    series_valid : dict of str to Tensor of shape (batch, n_bins), bool
+        Where it is known.
     """
 
     counts: Tensor
@@ -65,6 +73,8 @@ class SpikeBatch:
     session_index: Tensor
     window: Tensor
     labels: dict[str, Tensor] = field(default_factory=dict)
+    series: dict[str, Tensor] = field(default_factory=dict)
+    series_valid: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.session)
@@ -92,6 +102,8 @@ class SpikeBatch:
             session_index=function(self.session_index),
             window=function(self.window),
             labels={name: function(values) for name, values in self.labels.items()},
+            series={name: function(values) for name, values in self.series.items()},
+            series_valid={name: function(valid) for name, valid in self.series_valid.items()},
         )
 
 
@@ -115,6 +127,8 @@ def collate_spikes(samples: Sequence[SpikeSample] | SpikeBatch) -> SpikeBatch:
         )
     if len({tuple(sorted(sample.labels)) for sample in samples}) > 1:
         raise ValueError("collate_spikes: samples differ in their labels")
+    if len({tuple(sorted(sample.series)) for sample in samples}) > 1:
+        raise ValueError("collate_spikes: samples differ in their series")
     sizes = [sample.counts.shape[1] for sample in samples]
     counts = torch.zeros(len(samples), samples[0].counts.shape[0], max(sizes))
     regions = torch.full((len(samples), max(sizes)), -1)
@@ -129,4 +143,8 @@ def collate_spikes(samples: Sequence[SpikeSample] | SpikeBatch) -> SpikeBatch:
         session_index=torch.tensor([sample.session_index for sample in samples]),
         window=torch.tensor([sample.window for sample in samples]),
         labels={name: torch.stack([s.labels[name] for s in samples]) for name in samples[0].labels},
+        series={name: torch.stack([s.series[name] for s in samples]) for name in samples[0].series},
+        series_valid={
+            name: torch.stack([s.series_valid[name] for s in samples]) for name in samples[0].series
+        },
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def load_nwb(
     """Load spikes, units, trials and behavior from an NWB file.
 
     A unit's region is its own column (``location``, ``region``, ``brain_area``, ...), else that of most of
-    its electrodes. Series in ``processing/behavior`` become the recording's ``series``, scaled to the unit
-    that the file names.
+    its electrodes; its depth its own, else the mean ``rel_y`` of its electrodes. Series in
+    ``processing/behavior`` become the recording's ``series``, scaled to the unit that the file names.
 
     Parameters
     ----------
@@ -200,16 +201,23 @@ def _unit_table(file: Any, units: Any, n_units: int, region: str | None) -> tupl
         )
     depth = next((columns[n] for n in _DEPTHS if n in columns and columns[n].dtype.kind in "iuf"), None)
     columns.pop("depth", None)
+    if (
+        depth is None
+        and electrodes is not None
+        and electrodes[0].get("rel_y", np.zeros(0, str)).dtype.kind == "f"
+    ):
+        along, rows = electrodes[0]["rel_y"], electrodes[1]
+        depth = np.array([along[row].mean() if len(row) else np.nan for row in rows])
+        notes.append("depths are the mean rel_y of the units' electrodes")
     if depth is not None:
         columns["depth"] = depth.astype(np.float64)
     return pd.DataFrame({"id": ids.astype(np.int64), **columns}), notes
 
 
 def _most_common(names: np.ndarray) -> str:
-    if not len(names):
-        return ""
-    values, counts = np.unique(names, return_counts=True)
-    return str(values[counts.argmax()])
+    """Return the name that most have, of several the first."""
+    counts = Counter(names.tolist())  # in the order in which they occur
+    return str(max(counts, key=counts.__getitem__)) if counts else ""
 
 
 def _electrodes_of_units(

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from neurokern.datasets.batch import SpikeBatch, SpikeSample
 from neurokern.datasets.binned import BinnedSession, index_regions
+from neurokern.datasets.series import TimeSeries
 from neurokern.datasets.windowed import WindowedRecording
 
 __all__ = ["SpikeWindows"]
@@ -29,6 +30,9 @@ class SpikeWindows(Dataset[SpikeSample]):
     labels : sequence of str, default ()
         Numeric columns of the trials to put into each batch's ``labels``: integers and truth values as int64,
         others as float32.
+    series : sequence of str, default ()
+        Series of the recordings, such as ``"wheel.position"``, to read in the middle of each bin into each
+        batch's ``series``, with ``series_valid``; of :class:`~neurokern.datasets.WindowedRecording` alone.
 
     Attributes
     ----------
@@ -40,7 +44,8 @@ class SpikeWindows(Dataset[SpikeSample]):
     Raises
     ------
     ValueError
-        If there are no sessions, two have one name, their bins differ, or a label is missing or not numeric.
+        If there are no sessions, two have one name, their bins differ, a label is missing or not numeric, or
+        a series is missing or differs in its columns.
 
     Examples
     --------
@@ -50,7 +55,10 @@ class SpikeWindows(Dataset[SpikeSample]):
     """
 
     def __init__(
-        self, sessions: Sequence[BinnedSession | WindowedRecording], labels: Sequence[str] = ()
+        self,
+        sessions: Sequence[BinnedSession | WindowedRecording],
+        labels: Sequence[str] = (),
+        series: Sequence[str] = (),
     ) -> None:
         self.sessions = tuple(sessions)
         _check_sessions(self.sessions)
@@ -60,6 +68,7 @@ class SpikeWindows(Dataset[SpikeSample]):
             torch.from_numpy(index_regions(s.regions, self.region_names)[0]) for s in self.sessions
         ]
         self._labels = {name: _label_columns(self.sessions, name) for name in labels}
+        self._series = {name: _series_of(self.sessions, name) for name in series}
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -75,6 +84,8 @@ class SpikeWindows(Dataset[SpikeSample]):
             session_index=int(session[0]),
             window=int(window[0]),
             labels={name: values[0] for name, values in batch.labels.items()},
+            series={name: values[0] for name, values in batch.series.items()},
+            series_valid={name: valid[0] for name, valid in batch.series_valid.items()},
         )
 
     def __getitems__(self, indices: Sequence[int]) -> SpikeBatch:
@@ -111,7 +122,26 @@ class SpikeWindows(Dataset[SpikeSample]):
             session_index=torch.from_numpy(session),
             window=torch.from_numpy(window),
             labels={name: values[items] for name, values in self._labels.items()},
+            **self._read_series(session, window),
         )
+
+    def _read_series(self, session: np.ndarray, window: np.ndarray) -> dict[str, dict[str, torch.Tensor]]:
+        """Return behavior in the middle of each bin, and where it is known."""
+        found: dict[str, dict[str, torch.Tensor]] = {"series": {}, "series_valid": {}}
+        for name, by_session in self._series.items():
+            shape = (len(window), self.sessions[0].n_bins)
+            values = np.empty((*shape, *by_session[0].values.shape[1:]), np.float32)
+            valid = np.empty(shape, bool)
+            for s in np.unique(session).tolist():
+                windows = self.sessions[s].windows
+                assert windows is not None  # a recording's always are
+                rows = session == s
+                values[rows], valid[rows] = by_session[s].in_windows(
+                    windows[window[rows]], self.sessions[s].bin_size
+                )
+            found["series"][name] = torch.from_numpy(values)
+            found["series_valid"][name] = torch.from_numpy(valid)
+        return found
 
     def _read_padded(
         self, session: np.ndarray, window: np.ndarray, present: np.ndarray
@@ -146,6 +176,22 @@ def _check_sessions(sessions: tuple[BinnedSession | WindowedRecording, ...]) -> 
             f"SpikeWindows: all sessions must have the (n_bins, bin_size) of {names[0]!r}, {first}, "
             f"got {different}; rebin them or take windows of one length"
         )
+
+
+def _series_of(sessions: tuple[BinnedSession | WindowedRecording, ...], name: str) -> list[TimeSeries]:
+    found = []
+    for s in sessions:
+        known = s.recording.series if isinstance(s, WindowedRecording) else {}
+        if name not in known:
+            raise ValueError(
+                f"SpikeWindows: session {s.session!r} has no series {name!r}; it has {sorted(known)}, and "
+                "counts that are binned already have none"
+            )
+        found.append(known[name])
+    widths = {one.values.shape[1:] for one in found}
+    if len(widths) > 1:
+        raise ValueError(f"SpikeWindows: series {name!r} must have the same columns everywhere, got {widths}")
+    return found
 
 
 def _label_columns(sessions: tuple[BinnedSession | WindowedRecording, ...], name: str) -> torch.Tensor:

@@ -42,7 +42,7 @@ def make_folds(
     return pairs
 
 
-def inner_folds(train: NDArray[np.int64], gap: int, groups: np.ndarray | None, n_folds: int) -> list[Fold]:
+def folds_within(train: NDArray[np.int64], gap: int, groups: np.ndarray | None, n_folds: int) -> list[Fold]:
     """Folds of positions in ``train``, by the same rule as the outer ones; none where there is too little."""
     if groups is not None:
         n_groups = len(np.unique(np.asarray(groups)[train]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from neurokern.adapters._labels import check_features
 from neurokern.encoding import RidgeEncoder, complete_rows, delay_features
 from neurokern.encoding.folds import Fold
-from neurokern.evaluation._nested_folds import DIFFERENCE, choose_baseline, inner_folds, make_folds, varying
+from neurokern.evaluation._nested_folds import DIFFERENCE, choose_baseline, folds_within, make_folds, varying
 from neurokern.evaluation.resampling import draw_counts, interval
 
 __all__ = ["decode_behavior"]
@@ -150,7 +150,7 @@ def _fold_residuals(
     if not len(asked):
         return  # the signal is missing in all its bins
     inner = []
-    for kept, held_out in inner_folds(train, *apart, 4):
+    for kept, held_out in folds_within(train, *apart, 4):
         sides = (np.flatnonzero(np.isin(runs[rows], train[side])) for side in (kept, held_out))
         fitted_on, scored_on = sides
         if len(fitted_on) > 1 and len(scored_on):

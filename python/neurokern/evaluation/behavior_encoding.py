@@ -13,7 +13,7 @@ from torch import Tensor
 from neurokern._check import check_choice
 from neurokern.datasets import BinnedSession
 from neurokern.encoding import RidgeEncoder, complete_rows, delay_features
-from neurokern.evaluation._nested_folds import inner_folds, make_folds
+from neurokern.evaluation._nested_folds import folds_within, make_folds
 from neurokern.evaluation.poisson_glm import PoissonGLM, capped_rates, fit_poisson_glm
 from neurokern.metrics import bits_per_spike, poisson_d2, r2
 
@@ -117,7 +117,7 @@ def _inner_rows(
     """Inner folds of windows as positions among the rows that are fitted."""
     pairs = [
         tuple(np.flatnonzero(np.isin(runs, train[side])) for side in fold)
-        for fold in inner_folds(train, gap, groups, 4)
+        for fold in folds_within(train, gap, groups, 4)
     ]
     return [(kept, held_out) for kept, held_out in pairs if len(kept) and len(held_out)]
 

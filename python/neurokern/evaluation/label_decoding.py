@@ -14,7 +14,7 @@ from neurokern._check import check_choice
 from neurokern.adapters import LDAProbe, LinearProbe, RidgeProbe
 from neurokern.adapters._labels import Features, Labels, check_features
 from neurokern.encoding.folds import Fold
-from neurokern.evaluation._nested_folds import DIFFERENCE, choose_baseline, inner_folds, make_folds, varying
+from neurokern.evaluation._nested_folds import DIFFERENCE, choose_baseline, folds_within, make_folds, varying
 from neurokern.evaluation.resampling import draw_counts, interval
 from neurokern.metrics import balanced_accuracy, roc_auc
 
@@ -196,7 +196,7 @@ def _fold_scores(
     train, test = fold
     values = values[:, varying(values[train])]
     losses = np.zeros(len(candidates))
-    for kept, held_out in inner_folds(train, gap, groups, n_inner):
+    for kept, held_out in folds_within(train, gap, groups, n_inner):
         fitted_on = train[kept]
         if len(np.unique(truth[fitted_on])) < 2:
             continue

@@ -7,8 +7,9 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,7 @@ def _check_edf(path: Path, sample_bytes: int) -> None:
         fixed = file.read(256)
         try:
             n_header, n_records, n_signals = int(fixed[184:192]), int(fixed[236:244]), int(fixed[252:256])
+            seconds = float(fixed[244:252])
         except ValueError:
             raise ValueError(
                 f"{path}: header must be that of EDF or BDF; its numbers cannot be read"
@@ -129,12 +131,46 @@ def _check_edf(path: Path, sample_bytes: int) -> None:
             per_record = [int(file.read(8)) for _ in range(n_signals)]
         except ValueError:
             raise ValueError(f"{path}: samples per record cannot be read in its header") from None
+        labels = [label.strip() for label in _labels(file, n_signals)]
     record = sum(per_record) * sample_bytes
     if min(per_record) < 0 or record <= 0:
         raise ValueError(f"{path}: samples per record must be positive, got {min(per_record)}")
     if n_records >= 0 and size < n_header + n_records * record:
         whole = (size - n_header) // record
         raise ValueError(f"{path}: is cut short: {whole} of {n_records} records of {record} bytes are there")
+    if fixed[192:197] in (b"EDF+D", b"BDF+D"):
+        notes = next((i for i, label in enumerate(labels) if label.endswith("Annotations")), None)
+        if notes is not None:
+            begin = n_header + sum(per_record[:notes]) * sample_bytes
+            n_bytes, n_whole = per_record[notes] * sample_bytes, (size - n_header) // record
+            places = (begin + k * record for k in range(n_whole))
+            _check_joined(path, seconds, places, n_bytes)
+
+
+def _labels(file: BinaryIO, n_signals: int) -> list[str]:
+    file.seek(256)
+    text = file.read(16 * n_signals).decode("latin-1")
+    return [text[k : k + 16] for k in range(0, len(text), 16)]
+
+
+def _check_joined(path: Path, seconds: float, places: Iterator[int], n_bytes: int) -> None:
+    """Raise if a file that may have gaps has one: MNE would close it, and move all that follows."""
+    first = None
+    with path.open("rb") as file:
+        for k, place in enumerate(places):
+            file.seek(place)
+            try:
+                onset = float(file.read(n_bytes).split(b"\x14")[0])
+            except ValueError:
+                raise ValueError(
+                    f"{path}: record {k + 1} must begin with its time, as EDF+ demands"
+                ) from None
+            first = onset if first is None else first
+            if not abs(onset - first - k * seconds) <= 1e-3:  # NaN, too
+                raise ValueError(
+                    f"{path}: has a gap: record {k + 1} begins at {onset - first:g} s instead of "
+                    f"{k * seconds:g} s; write each part to a file of its own (EDF+C)"
+                )
 
 
 def _check_rate(run: MEEGRun, raw: Any) -> None:
@@ -291,6 +327,25 @@ def annotated_events(raw: Any) -> pd.DataFrame:
     onset = np.asarray(notes.onset, dtype=np.float64) - raw.first_time  # a recording's own count from there
     columns = {"onset": onset, "duration": notes.duration, "trial_type": [str(d) for d in notes.description]}
     return pd.DataFrame(columns)
+
+
+def triggered_events(run: MEEGRun, raw: Any, channel: str) -> pd.DataFrame:
+    """Return the onsets of a trigger channel as events, named by their values."""
+    stims = [n for n, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
+    if channel != "auto" and channel not in raw.ch_names:
+        raise ValueError(
+            f"{run.path}: stim_channel must be a channel of the file, got {channel!r}; its trigger channels "
+            f"are {', '.join(stims) or 'none'}"
+        )
+    try:
+        found = import_mne().find_events(
+            raw, None if channel == "auto" else channel, shortest_event=1, initial_event=True, verbose=QUIET
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{run.path}: its trigger channel {channel!r} cannot be read: {error}") from error
+    onset = (found[:, 0] - raw.first_samp) / raw.info["sfreq"]
+    kinds = [str(value) for value in found[:, 2].tolist()]
+    return pd.DataFrame({"onset": onset, "duration": 0.0, "trial_type": kinds})
 
 
 def files_of(run: MEEGRun, raw: Any) -> tuple[Path, ...]:

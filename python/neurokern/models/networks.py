@@ -36,6 +36,7 @@ def output_network(config: MtMConfig) -> nn.Module:
 
 
 def start_of_calibration(config: MtMConfig) -> Tensor:
+    """Return logarithm of the gain, its slope, offset and its slope for each scheme; see ``FactorParts``."""
     start = torch.zeros(len(config.schemes), 4)
     start[:, 0] = torch.tensor(
         [0.0 if name == "causal" else math.log(config.gain) for name in config.schemes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,7 @@ def reduced_rank_ridge_cv(
     most = min(n_samples, n_features, n_targets)
     sizes = _check_ranks(function, ranks, most)
     with algebra_for(problem.device) as algebra:
+        whole = Whole.of(algebra, problem, fit_intercept)
         scores = np.full((len(candidates), len(sizes)), np.nan)
         if scores.size > 1:
             splits = make_folds(function, folds, runs, n_samples)
@@ -143,9 +145,9 @@ def reduced_rank_ridge_cv(
                 raise ValueError(
                     f"{function}: folds must be sets of samples, got {folds!r}; use a number or pairs"
                 )
-            scores = _scores(algebra, problem, splits, candidates, sizes, fit_intercept)
+            scores = _scores(algebra, problem, splits, candidates, sizes, fit_intercept, whole)
         at_alpha, at_rank = _best(scores)
-        basis = Basis(algebra, problem, None, fit_intercept)
+        basis = Basis(algebra, problem, None, fit_intercept, whole)
         parts = basis.solve(float(candidates[at_alpha]), int(sizes[at_rank]))
         weights, intercept, projections, loadings = (algebra.cast(part, problem.dtype) for part in parts)
 
@@ -167,25 +169,42 @@ def reduced_rank_ridge_cv(
     )
 
 
+@dataclass(frozen=True)
+class Whole:
+    """Products of all samples about their mean, from which those of folds follow."""
+
+    shift: Any | None  # (features,), the mean
+    kernel: Any | None  # (samples, samples), for fewer samples than features
+    gram: Any | None  # (features, features), otherwise
+
+    @classmethod
+    def of(cls, algebra: Algebra, problem: Problem, fit_intercept: bool) -> Whole:
+        """Multiply once."""
+        shift = means(algebra, problem.X, None) if fit_intercept else None
+        if problem.shape[0] < problem.shape[1]:
+            return cls(shift, kernel(algebra, problem.X, shift, None), None)
+        return cls(shift, None, gram(algebra, problem.X, shift, None))
+
+
 class Basis:
     r"""A centered problem in the eigenbasis V of its features: :math:`Z = V^T X^T Y`.
 
     Parameters
     ----------
-    samples : int array or None
-        Those to fit; all by default.
+    fold : Fold or None
+        Whose training samples are fitted; all samples by default.
     """
 
     def __init__(
-        self, algebra: Algebra, problem: Problem, samples: np.ndarray | None, fit_intercept: bool
+        self, algebra: Algebra, problem: Problem, fold: Fold | None, fit_intercept: bool, whole: Whole
     ) -> None:
-        rows = slice(None) if samples is None else algebra.array(samples, "int64")
-        self.algebra, self._X, Y = algebra, problem.X[rows], problem.Y[rows]
-        self.x_mean = means(algebra, self._X, None) if fit_intercept else None
+        rows = slice(None) if fold is None else algebra.array(fold.train, "int64")
+        self.algebra, self._problem, self._rows, self._whole = algebra, problem, rows, whole
+        self._fit_intercept = fit_intercept
+        Y = problem.Y[rows]
         self.y_mean = means(algebra, Y, None) if fit_intercept else None
-        n_samples, n_features = self._X.shape
-        self._dual = n_samples < n_features
-        matrix = (kernel if self._dual else gram)(algebra, self._X, self.x_mean, None)
+        self._dual = len(Y) < problem.shape[1]
+        matrix = self._matrix(fold, len(Y))
         values, vectors = algebra.eigh(matrix)
         on_host = algebra.host(values)
         kept = algebra.array(np.flatnonzero(on_host > _DROPPED * max(on_host[-1], 0.0)), "int64")
@@ -204,14 +223,55 @@ class Basis:
         self._by_basis = len(self.values) < Y.shape[1]
         self.inner = algebra.mm(self.Z, self.Z.T) if self._by_basis else None
 
+    @functools.cached_property
+    def _X(self) -> Any:
+        return self._problem.X[self._rows]
+
+    @functools.cached_property
+    def x_mean(self) -> Any | None:
+        """Mean of the features over the samples of the fit."""
+        return means(self.algebra, self._X, None) if self._fit_intercept else None
+
+    def _matrix(self, fold: Fold | None, n_samples: int) -> Any:
+        """The kernel of the samples, or the Gram matrix of the features, about the mean of the fit."""
+        whole = self._whole
+        if fold is None:
+            return whole.kernel if whole.gram is None else whole.gram
+        if whole.kernel is not None:
+            matrix = whole.kernel[self._rows][:, self._rows]
+            self._of_mean = matrix.mean(1)
+            return self._about_mean(matrix, self._of_mean)
+        if self._dual or fold.aside is not None:
+            return (kernel if self._dual else gram)(self.algebra, self._X, self.x_mean, None)
+        test = gram(self.algebra, self._test(fold), whole.shift, None)
+        if self.x_mean is None:
+            return whole.gram - test
+        moved = self.x_mean - whole.shift
+        return whole.gram - test - n_samples * moved[:, None] * moved[None, :]
+
+    def _about_mean(self, products: Any, of_mean: Any) -> Any:
+        """Products of some samples with those of the fit, once both are less the mean of the latter."""
+        if not self._fit_intercept:
+            return products
+        return products - products.mean(1)[:, None] - of_mean[None, :] + of_mean.mean()
+
+    def _test(self, fold: Fold) -> Any:
+        test = fold.test if isinstance(fold.test, slice) else self.algebra.array(fold.test, "int64")
+        return self._problem.X[test]
+
     def center_targets(self, Y: Any, targets: slice) -> Any:
         """Targets less their mean over the samples of the fit, in float64."""
         mean = None if self.y_mean is None else self.y_mean[targets]
         return shifted(self.algebra, Y[:, targets], mean, None, "float64")
 
-    def coordinates(self, X: Any) -> Any:
-        """Samples (n, features) in the basis, (n, rank of the basis)."""
+    def coordinates(self, fold: Fold) -> Any:
+        """Test samples of the fold in the basis, (n, rank of the basis)."""
         mm = self.algebra.mm
+        if self._whole.kernel is not None:
+            test = fold.test if isinstance(fold.test, slice) else self.algebra.array(fold.test, "int64")
+            products = self._whole.kernel[test][:, self._rows]
+            return mm(self._about_mean(products, self._of_mean), self._to_basis)
+        X = self._test(fold)
         if not self._dual:
             return mm(shifted(self.algebra, X, self.x_mean, None, "float64"), self._to_basis)
         total = self.algebra.zeros((len(X), self._X.shape[0]), "float64")
@@ -315,13 +375,14 @@ def _scores(
     alphas: np.ndarray,
     ranks: np.ndarray,
     fit_intercept: bool,
+    whole: Whole,
 ) -> np.ndarray:
     """Mean over folds of the R2 of all targets together, (alphas, ranks)."""
     each = []
     for fold in folds:
-        basis = Basis(algebra, problem, fold.train, fit_intercept)
+        basis = Basis(algebra, problem, fold, fit_intercept, whole)
         test = fold.test if isinstance(fold.test, slice) else algebra.array(fold.test, "int64")
-        B = basis.coordinates(problem.X[test])
+        B = basis.coordinates(fold)
         Y, about_fit, about_own = basis.against_targets(problem.Y[test])
         found = np.full((len(alphas), len(ranks)), np.nan)
         for at, alpha in enumerate(alphas if about_own > 0 else []):
