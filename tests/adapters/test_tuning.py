@@ -618,5 +618,5 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_read_out_by_name_is_refused_with_what_to_pass():
-    with pytest.raises(TypeError, match="such as the class RidgeProbe, got 'ridge'"):
+    with pytest.raises(TypeError, match="as the class RidgeProbe does, got 'ridge'"):
         FrozenReadout(readout="ridge")

@@ -43,8 +43,8 @@ class FrozenReadout:
         check_choice("FrozenReadout", "pool", self.pool, ("mean", "flatten"))
         if not callable(self.readout):
             raise TypeError(
-                "FrozenReadout: readout must return a read-out when called, such as the class RidgeProbe, got "
-                f"{self.readout!r}"
+                "FrozenReadout: readout must return a read-out when called, as the class RidgeProbe does, "
+                f"got {self.readout!r}"
             )
 
     def fit(self, model: nn.Module, support: Support) -> AdaptedModel:
