@@ -10,7 +10,6 @@ trainer; a phase's ratio is its share of the whole step. Phases leave out little
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -100,7 +99,7 @@ def profile(workload: Workload, n_steps: int, budget: float) -> dict[str, list[f
     torch.manual_seed(0)
     model = MtM(workload.model(n_bins=workload.n_bins))
     config = workload.training(batch_size=16, max_steps=10_000, bf16=False, progress=False, device="cpu")
-    trainer = Trainer(model, sessions, [], config, tempfile.mkdtemp())
+    trainer = Trainer(model, sessions, [], config, "never-written")
     trainer.model.train()
     stepper, network, clock = trainer.stepper, trainer.state.network, Clock()
     stepper.trained = [p for group in trainer.state.optimizer.param_groups for p in group["params"]]

@@ -344,6 +344,22 @@ def test_a_raw_that_begins_late_keeps_its_annotations_in_place():
     assert MEEGWindows(raw, MEEGExtractor(), events=True, tmax=0.1)[0]["signal"][0, 0].item() == 200
 
 
+@pytest.mark.parametrize("channel", ["STI 014", "auto"])
+def test_triggers_of_a_channel_are_events_by_their_values(channel):
+    info = mne.create_info(["Cz", "STI 014"], 100.0, ["eeg", "stim"], verbose="ERROR")
+    data = np.zeros((2, 1000))
+    data[0] = np.arange(1000)
+    data[1, 200:205], data[1, 400], data[1, 600:700] = 5, 7, 5
+    raw = mne.io.RawArray(data, info, first_samp=50, verbose="ERROR")
+    windows = MEEGWindows(raw, MEEGExtractor(stim_channel=channel), events=True, tmin=-0.1, tmax=0.1)
+    assert windows.table["condition"].tolist() == ["5", "7", "5"]
+    assert windows.batch([0, 1, 2])["signal"][:, 10, 0].tolist() == [200, 400, 600]
+    with pytest.raises(
+        ValueError, match=r"stim_channel must be a channel of the file, got 'Trig'; .* STI 014"
+    ):
+        MEEGWindows(raw, MEEGExtractor(stim_channel="Trig"), events=True, tmax=0.1)
+
+
 def test_a_value_that_is_no_number_stays_one():
     info = mne.create_info(["Cz", "Pz"], 100.0, "eeg", verbose="ERROR")
     data = np.zeros((2, 300))

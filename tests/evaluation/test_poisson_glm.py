@@ -90,6 +90,21 @@ def test_fits_keep_the_number_of_spikes_and_ignore_the_order_of_samples(
     torch.testing.assert_close(shuffled.log_rates(x).exp(), model.log_rates(x).exp(), rtol=0.05, atol=0.02)
 
 
+def test_units_that_are_done_early_leave_the_others_to_go_on():
+    x, y = regression_case(seed=4, n_units=12)
+    y[:, :8] = np.random.default_rng(0).poisson(1.0, (len(y), 8))  # nothing to find: done at once
+    penalty = torch.full((x.shape[1], 12), 0.01, dtype=torch.float64)
+    penalty[:, :8] = 1e6
+    together = fit_poisson_glm(x, y, penalty, tolerance=1e-9)
+    alone = fit_poisson_glm(x, y[:, 8:], penalty[:, 8:], tolerance=1e-9)
+    assert together.converged.all()
+    assert together.n_iterations == alone.n_iterations > 2
+    torch.testing.assert_close(together.weights[:, 8:], alone.weights, atol=1e-3, rtol=0)
+    stopped = fit_poisson_glm(x, y, penalty, tolerance=1e-9, max_iter=2)
+    assert stopped.converged[:8].all()
+    assert not stopped.converged[8:].any()
+
+
 def test_silent_units_extreme_counts_and_constant_features_stay_finite():
     x, y = regression_case(seed=3, dtype=np.float32)
     x[:, 2] = 7.0

@@ -152,6 +152,23 @@ def test_a_stored_model_comes_back_and_takes_new_sessions(recipe: str, tmp_path:
     assert torch.isfinite(loaded(spikes(2, 3), "new", "neuron")).all()
 
 
+@pytest.mark.parametrize("recipe", ["ndt2 with regions", "modern"])
+def test_a_model_that_has_grown_comes_back_and_grows_on(recipe: str, tmp_path: Path) -> None:
+    model = make_model(recipe)
+    model.add_units("two", 3, ["MOs", "CA1", ""], spikes(9, 3).numpy())
+    model.add_session("late", 4, ["MOs", "LP", "LP", "MOs"], spikes(9, 4).numpy(), start="mean")
+    with torch.no_grad():
+        model.region_table.weight.normal_()
+    loaded = load_model(save_model(model, tmp_path / "model"))
+    assert loaded.region_names == ("CA1", "VISp", "MOs", "LP")
+    for session in (*SESSIONS, "late"):
+        counts = spikes(2, model.session_parts(session).n_units)
+        assert torch.equal(model(counts, session, "causal"), loaded(counts, session, "causal"))
+    known = loaded.region_table.weight.detach().clone()
+    loaded.add_session("later", 2, ["VIS", "LP"], spikes(9, 2).numpy())
+    assert torch.equal(loaded.region_table.weight[:-1], known)
+
+
 @everyone
 @pytest.mark.parametrize("changes", [{"n_units": 10**11}, {"max_patches": 10**11}, {"patch_size": 10**11}])
 def test_absurd_sizes_in_a_file_are_errors_that_take_no_memory(

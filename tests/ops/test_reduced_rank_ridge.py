@@ -107,13 +107,16 @@ def test_float32_tensors_single_targets_and_half_precision():
     assert half.weights.dtype == np.float32
 
 
-def test_the_same_on_the_algebra_of_a_gpu(monkeypatch):
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_same_on_the_algebra_of_a_gpu(shape, fit_intercept, monkeypatch):
     from neurokern.ops import _ridge_blas
 
-    X, Y = (torch.from_numpy(values) for values in problem(30, 6, 12))
-    here = reduced_rank_ridge_cv(X, Y, [0.1, 1.0])
+    X, Y = (torch.from_numpy(values) for values in problem(*shape))
+    folds = [([0, 2, 4, 6, 8, 10], [1, 3]), (range(4, 12), [0, 1, 2, 3])]
+    here = reduced_rank_ridge_cv(X, Y, [0.1, 1.0], folds, fit_intercept=fit_intercept)
     monkeypatch.setattr(_ridge_blas, "device_of", lambda tensor: tensor.device)
-    there = reduced_rank_ridge_cv(X, Y, [0.1, 1.0])
+    there = reduced_rank_ridge_cv(X, Y, [0.1, 1.0], folds, fit_intercept=fit_intercept)
     np.testing.assert_allclose(there.weights, here.weights, atol=1e-10)
     np.testing.assert_allclose(there.scores, here.scores, atol=1e-10)
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from neurokern.training import (
     TrainingMemoryError,
     read_failed_batches,
 )
+from neurokern.training.interruption import memory_advice
 from neurokern.training.log import tokens_of
 
 SHORT = TrainingConfig.paper(
@@ -55,6 +57,17 @@ def whole(sessions: Sessions, tmp_path_factory: pytest.TempPathFactory) -> dict[
     trainer = trainer_of(sessions, tmp_path_factory.mktemp("whole"), SHORT)
     trainer.fit()
     return weights_of(trainer.model)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Give both signals Python's own handlers, whatever started the tests: jobs of a shell ignore Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def before_step(trainer: Trainer, number: int, action: Any) -> None:
@@ -196,6 +209,29 @@ def test_too_little_memory_names_what_to_change_and_loses_no_step(
     assert "recompute=True" in str(error.value)
     assert load_model(tmp_path / "last").sessions == trainer.model.sessions
     assert_resumes(sessions, tmp_path, whole, recompute=True)
+
+
+def test_ignored_signals_stay_ignored(
+    sessions: Sessions, tmp_path: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trainer = trainer_of(sessions, tmp_path, SHORT)
+    before_step(trainer, 1, lambda: signal.raise_signal(signal.SIGINT))
+    trainer.fit()
+    assert largest_difference(weights_of(trainer.model), whole) == 0.0
+
+
+def test_advice_about_memory_names_only_what_helps() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    least = TrainingConfig.paper(micro_batch_size=1, recompute=True)
+    assert memory_advice(least, 1, cpu, 1) == "in a new run a smaller model or shorter windows"
+    advice = memory_advice(TrainingConfig.paper(), 16, gpu, 4)
+    assert advice.split(", or ") == [
+        "micro_batch_size=8 (now 16 windows at once)",
+        "recompute=True",
+        "strategy='shard'",
+        "in a new run bf16=True",
+    ]
 
 
 def test_memory_that_ends_in_the_update_sends_back_to_the_last_checkpoint(

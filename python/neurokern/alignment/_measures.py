@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurokern._check import check_choice
 from neurokern.alignment._patterns import center
 from neurokern.alignment.cka import compare_prepared, prepare_cka
 from neurokern.alignment.geo_topological import geo_topological
 from neurokern.alignment.rdm import compute_rdm
-from neurokern.alignment.rdm_comparison import compare_rdms
-from neurokern.alignment.shape import leading_basis, procrustes_distance
+from neurokern.alignment.rdm_comparison import RDM_COMPARISONS, compare_scored, score_rows
+from neurokern.alignment.shape import leading_basis, nuclear_products, unit_shape
 
 Named = Mapping[str, Any] | Iterable[tuple[str, Any]]
 Similarity = Callable[[Tensor, Tensor], float]
@@ -49,23 +50,27 @@ def measure_of(method: str | Similarity, metric: str, comparison: str) -> Measur
     if callable(method):
         function = method
         return Measure(lambda X: X, lambda X, Y: torch.tensor([float(function(X, y)) for y in Y]).double())
-    if method == "rsa":
-        return Measure(lambda X: compute_rdm(X, metric), lambda a, b: compare_rdms(a, b, comparison))
-    if method == "trsa":
+    if method in ("rsa", "trsa"):
+        check_choice("alignment_table", "comparison", comparison, RDM_COMPARISONS)
         return Measure(
-            lambda X: _transformed(compute_rdm(X, metric)), lambda a, b: compare_rdms(a, b, comparison)
+            lambda X: score_rows(_rdm_rows(X, metric, geometric=method == "rsa"), comparison),
+            lambda a, b: compare_scored(a, b, comparison)[0],
         )
     if method in ("cka", "debiased-cka"):
         return Measure(lambda X: prepare_cka(X, debiased=method == "debiased-cka"), compare_prepared)
     if method == "procrustes":
-        return Measure(lambda X: X, lambda X, Y: 1 - procrustes_distance(X, Y).square() / 2)
+        return Measure(unit_shape, nuclear_products)
     return Measure(
         _leading_bases, lambda one, all_times: torch.stack([_agreement(one[0], y) for y in all_times])
     )
 
 
-def _transformed(rdms: Tensor) -> Tensor:
-    """Geo-topological RDMs; those with NaN stay NaN."""
+def _rdm_rows(X: Tensor, metric: str, *, geometric: bool) -> Tensor:
+    """RDMs (times, pairs), geo-topological unless ``geometric``; those with NaN stay NaN."""
+    rdms = torch.as_tensor(compute_rdm(X, metric))
+    rdms = rdms.reshape(-1, rdms.shape[-1])
+    if geometric:
+        return rdms
     bad = rdms.isnan().any(-1, keepdim=True)
     return geo_topological(rdms.masked_fill(bad, 0.0)).masked_fill(bad, math.nan)
 

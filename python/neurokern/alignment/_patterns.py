@@ -86,5 +86,5 @@ def center_kernel(K: Tensor) -> Tensor:
 def square_distances(rows: Tensor, columns: Tensor) -> Tensor:
     """Squared Euclidean distances (..., rows, columns); what is only rounding is 0."""
     sizes = rows.square().sum(-1)[..., :, None] + columns.square().sum(-1)[..., None, :]
-    distances = sizes - 2 * rows @ columns.mT
-    return torch.where(distances <= _ROUNDING * sizes, 0.0, distances)
+    distances = (rows @ columns.mT).mul_(-2).add_(sizes)
+    return distances.masked_fill_(distances <= sizes.mul_(_ROUNDING), 0.0)

@@ -76,16 +76,15 @@ def _rdm_reliability(
     measure = measure_of(method, metric, comparison)
     generator = np.random.default_rng(seed)
     half = len(repeats) // 2
-    total = torch.zeros(repeats.shape[2:-1], dtype=torch.float64, device=repeats.device)
+    shape = repeats.shape[2:-1]
+    by_time = repeats.reshape(*repeats.shape[:2], -1, repeats.shape[-1]).movedim(2, 1)
+    total = by_time.new_zeros(by_time.shape[1])
     for _ in range(n_splits):
         order = torch.from_numpy(generator.permutation(len(repeats)))
-        first, second = (
-            measure.prepare(repeats[part].mean(0).movedim(0, -2))
-            for part in (order[:half], order[half : 2 * half])
-        )
-        both = measure.compare(first, second)
-        total += both.diagonal() if both.ndim else both  # each time with itself
-    return torch.as_tensor(spearman_brown(total / n_splits, len(repeats) / half))
+        first, second = (by_time[part].mean(0) for part in (order[:half], order[half : 2 * half]))
+        pairs = zip(first, second, strict=True)
+        total += torch.cat([measure.compare(measure.prepare(a), measure.prepare(b)) for a, b in pairs])
+    return torch.as_tensor(spearman_brown(total / n_splits, len(repeats) / half)).reshape(shape)
 
 
 class Ceilings:

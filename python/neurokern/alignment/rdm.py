@@ -250,9 +250,10 @@ def _pairs_of(values: Tensor, distances: Any) -> Tensor:
     step = max(1, BLOCK_ELEMENTS // max(1, math.prod(batch) * size))
     filled = 0
     for first in range(0, size - 1, step):
-        rows = range(first, min(first + step, size - 1))
-        block = distances(values[..., first : rows.stop, :], values[..., first + 1 :, :])
-        row, column = torch.triu_indices(len(rows), block.shape[-1], device=values.device)
-        pairs[..., filled : filled + len(row)] = block[..., row, column]
-        filled += len(row)
+        last = min(first + step, size - 1)
+        block = distances(values[..., first:last, :], values[..., first + 1 :, :])
+        for row in range(last - first):
+            n_pairs = size - 1 - first - row
+            pairs[..., filled : filled + n_pairs] = block[..., row, row:]
+            filled += n_pairs
     return pairs

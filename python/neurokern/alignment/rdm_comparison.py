@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -132,12 +132,26 @@ def rdm_noise_ceiling(rdms: Array, method: str = "spearman") -> tuple[float, flo
 
 def compare_rows(rows: Tensor, columns: Tensor, method: str) -> Tensor:
     """Similarities (rows, columns) of RDMs (rows, pairs) and (columns, pairs)."""
-    bad = ~torch.isfinite(rows).all(1)[:, None] | ~torch.isfinite(columns).all(1)[None]
-    if method == "kendall":
-        similarity = _kendall(rows.nan_to_num(), columns.nan_to_num())
-    else:
-        similarity = _cosines(_scored(rows, method), _scored(columns, method))
-    return similarity.masked_fill(bad, math.nan)
+    return compare_scored(score_rows(rows, method), score_rows(columns, method), method)
+
+
+class Scored(NamedTuple):
+    """RDMs in the form that a method compares, and which of them are not finite."""
+
+    values: Tensor  # (rdms, entries)
+    bad: Tensor  # (rdms,)
+
+
+def score_rows(rdms: Tensor, method: str) -> Scored:
+    """Do once what is the same for every comparison of RDMs (rdms, pairs)."""
+    bad = ~torch.isfinite(rdms).all(1)
+    return Scored(rdms.nan_to_num() if method == "kendall" else _scored(rdms, method), bad)
+
+
+def compare_scored(a: Scored, b: Scored, method: str) -> Tensor:
+    """Return the similarity of each RDM of ``a`` to each of ``b``."""
+    similarity = _kendall(a.values, b.values) if method == "kendall" else _cosines(a.values, b.values)
+    return similarity.masked_fill(a.bad[:, None] | b.bad[None], math.nan)
 
 
 def _scored(rdms: Tensor, method: str) -> Tensor:

@@ -45,11 +45,22 @@ def procrustes_distance(X: Array, Y: Array, *, angular: bool = False) -> Array:
     function = "procrustes_distance"
     check_flag(function, "angular", angular)
     a, b = _pair(function, X, Y)
-    a, b = (_compressed(_over(one, one.flatten(-2).norm(dim=-1)[..., None, None])) for one in (a, b))
+    nuclear = nuclear_products(unit_shape(a), unit_shape(b))
+    return like(X, nuclear.arccos() if angular else (2 - 2 * nuclear).sqrt())
+
+
+def unit_shape(X: Tensor) -> Tensor:
+    """Center X (..., samples, features), scale it to norm 1 and rotate features beyond samples away."""
+    X = center(X)
+    X = _over(X, X.flatten(-2).norm(dim=-1)[..., None, None])
+    return _compressed(X)
+
+
+def nuclear_products(a: Tensor, b: Tensor) -> Tensor:
+    """Nuclear norm of a'b, which is the cosine of two shapes after the best rotation; NaN of NaN."""
     bad = a.isnan().any(-1).any(-1) | b.isnan().any(-1).any(-1)
     nuclear = torch.linalg.svdvals(a.nan_to_num().mT @ b.nan_to_num()).sum(-1).clamp(0, 1)
-    distance = nuclear.arccos() if angular else (2 - 2 * nuclear).sqrt()
-    return like(X, distance.masked_fill(bad, math.nan))
+    return nuclear.masked_fill(bad, math.nan)
 
 
 def canonical_correlations(X: Array, Y: Array, *, variance: float = 0.99) -> Array:

@@ -18,6 +18,7 @@ from neurokern.evaluation.tasks import TASKS, n_forward_bins
 from neurokern.metrics import bits_per_spike
 
 _OWN = 5.0  # forward prediction: a unit's own past is penalized 1 / own ** 2 times as much as others'
+_TOLERANCE = 0.01  # nats of a unit's likelihood: its choice of features is far less certain
 _MIN_SPIKES = 10  # units with fewer validation spikes say too little to choose a penalty by
 
 
@@ -132,7 +133,9 @@ class _BinModel:
     def fit(self, alpha: float, start: PoissonGLM | None, max_iter: int) -> PoissonGLM:
         y = torch.from_numpy(self._counts[:, :, self.wanted.numpy()].astype(np.float32)).flatten(0, 1)
         features = self._features(torch.from_numpy(self._counts))
-        return fit_poisson_glm(features, y, alpha, allowed=self._allowed, start=start, max_iter=max_iter)
+        return fit_poisson_glm(
+            features, y, alpha, allowed=self._allowed, start=start, max_iter=max_iter, tolerance=_TOLERANCE
+        )
 
     def log_rates(self, counts: Tensor, glm: PoissonGLM) -> Tensor:
         """Return those of the wanted units, ``(windows, bins, wanted)``."""
@@ -152,7 +155,9 @@ class _ForwardModel:
         # A mean over the horizon weighs as much as its bins did: its penalty is divided by their number.
         penalty = self._relative_penalty * (alpha / self._features.horizon)
         after = self._features.after[:, self.wanted]
-        return fit_poisson_glm(self._features.past, after, penalty, start=start, max_iter=max_iter)
+        return fit_poisson_glm(
+            self._features.past, after, penalty, start=start, max_iter=max_iter, tolerance=_TOLERANCE
+        )
 
     def log_rates(self, counts: Tensor, glm: PoissonGLM) -> Tensor:
         """Return those of the wanted units, ``(windows, bins, wanted)``; all bins have the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ __all__ = ["PoissonGLM", "fit_poisson_glm"]
 _BLOCK_ELEMENTS = 1 << 22  # rates computed at a time (16 MiB as float32)
 _MEMORY = 6  # pairs of steps and changes of gradient that L-BFGS keeps
 _SHRINK, _MOST_CUTS, _SUFFICIENT = 0.3, 25, 1e-4  # of the search along a direction
+_SHARE_TO_DROP = 0.2  # of units that are done, from which on the others go on without them
 _ROUNDING = 1e-6  # of a unit's loss: sums of float32 terms are no more exact
 
 
@@ -136,13 +138,21 @@ class _Problem:
     def __init__(self, features: Tensor, counts: Tensor, penalty: Tensor, free: Tensor) -> None:
         self.features, self.counts, self.penalty, self.free = features, counts, penalty, free
         self.mean = counts.mean(0).clamp_min(0.5 / len(counts))
-        self._rows = max(1, _BLOCK_ELEMENTS // counts.shape[1])
         values, self._axes = torch.linalg.eigh((features.T @ features).double())
         typical = penalty.double().mean(0) if penalty.ndim == 2 else penalty.double()
         self._axes = self._axes.to(features)
         curvature = values.clamp_min(0)[:, None] * self.mean.double() + typical
         self._inverse_curvature = (1 / curvature).to(features)
         self._inverse_intercept = 1 / (self.mean * len(counts))
+
+    def of(self, units: Tensor) -> _Problem:
+        """Return the problem of some units, with what is known of the features."""
+        part = copy.copy(self)
+        part.counts, part.free, part.mean = self.counts[:, units], self.free[:, units], self.mean[units]
+        part.penalty = self.penalty[:, units] if self.penalty.ndim == 2 else self.penalty
+        part._inverse_curvature = self._inverse_curvature[:, units]
+        part._inverse_intercept = self._inverse_intercept[units]
+        return part
 
     def start(self, silent: Tensor) -> Tensor:
         first = torch.zeros_like(self.free)
@@ -155,8 +165,9 @@ class _Problem:
         loss = 0.5 * (self.penalty * weights.square()).sum(0).double()
         gradient = torch.zeros_like(parameters)
         gradient[:-1] = self.penalty * weights
-        for first in range(0, len(self.counts), self._rows):
-            rows = slice(first, first + self._rows)
+        n_rows = max(1, _BLOCK_ELEMENTS // self.counts.shape[1])
+        for first in range(0, len(self.counts), n_rows):
+            rows = slice(first, first + n_rows)
             x, y = self.features[rows], self.counts[rows]
             eta = x @ weights + intercept
             residual = eta.exp()
@@ -176,47 +187,78 @@ class _Problem:
 def _minimize(
     problem: _Problem, parameters: Tensor, max_iter: int, tolerance: float
 ) -> tuple[Tensor, int, Tensor]:
-    """L-BFGS on all columns at once, each with its own step length."""
+    """L-BFGS on all columns at once, each with its own step length; those that are done drop out."""
+    solution = parameters.clone()
+    finished = torch.zeros(parameters.shape[1], dtype=torch.bool)
+    columns = torch.arange(parameters.shape[1])  # that are still worked on
     loss, gradient = problem(parameters)
     pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_MEMORY)
-    converged = torch.zeros(len(loss), dtype=torch.bool)
     for iteration in range(max_iter):
-        direction = -_apply_history(gradient, pairs, problem.precondition)
-        slope = (direction * gradient).sum(0)
-        uphill = ~(slope < 0)
-        if (
-            uphill.any()
-        ):  # rounding near the optimum, or a pair that does not fit: start again from the Hessian
-            plain = -problem.precondition(gradient)
-            direction = torch.where(uphill, plain, direction)
-            slope = (direction * gradient).sum(0)
-        enough = tolerance + _ROUNDING * loss.abs()
-        converged = -slope.double() <= enough
-        if converged.all():
-            return parameters, iteration, converged
-        direction = direction.masked_fill(converged, 0)
-        moved, new_loss, new_gradient = _search(problem, parameters, direction, loss, slope.double())
+        direction, slope = _downhill(problem, gradient, pairs)
+        done = -slope.double() <= tolerance + _ROUNDING * loss.abs()
+        solution[:, columns], finished[columns] = parameters, done.cpu()
+        if done.all():
+            return solution, iteration, finished
+        if done.float().mean() > _SHARE_TO_DROP:
+            left = ~done
+            problem, columns = problem.of(left), columns[left.cpu()]
+            parameters, gradient, direction = (
+                values[:, left] for values in (parameters, gradient, direction)
+            )
+            loss, slope, done = loss[left], slope[left], done[left]
+            kept = [(step[:, left], change[:, left], weight[left]) for step, change, weight in pairs]
+            pairs = deque(kept, maxlen=_MEMORY)
+        direction = direction.masked_fill(done, 0)
+        moved, new_loss, new_gradient = _search(
+            problem, parameters, direction, (loss, gradient), slope.double()
+        )
         step, change = moved - parameters, new_gradient - gradient
         product = (step * change).sum(0)
         pairs.append((step, change, torch.where(product > 0, 1 / product.clamp_min(1e-30), 0)))
         parameters, loss, gradient = moved, new_loss, new_gradient
-    return parameters, max_iter, converged
+    solution[:, columns] = parameters
+    return solution, max_iter, finished
+
+
+def _downhill(
+    problem: _Problem, gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Direction of each column, and the slope of its loss along it."""
+    direction = -_apply_history(gradient, pairs, problem.precondition)
+    slope = (direction * gradient).sum(0)
+    uphill = ~(slope < 0)
+    if uphill.any():  # rounding near the optimum, or a pair that does not fit: start again from the Hessian
+        direction = torch.where(uphill, -problem.precondition(gradient), direction)
+        slope = (direction * gradient).sum(0)
+    return direction, slope
 
 
 def _search(
-    problem: _Problem, parameters: Tensor, direction: Tensor, loss: Tensor, slope: Tensor
+    problem: _Problem, parameters: Tensor, direction: Tensor, now: tuple[Tensor, Tensor], slope: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shorten the step of each column until its loss falls; a column where it never does stays."""
-    size = torch.ones_like(loss)
+    """Shorten the step of each column until its loss falls; a column where it never does stays where it is.
+
+    ``now`` is the loss and the gradient at ``parameters``. Only columns still searching are computed again.
+    """
+    start_loss, start_gradient = now
+    enough = start_loss + _ROUNDING * start_loss.abs()
+    moved = parameters + direction
+    loss, gradient = problem(moved)
+    left = (~(loss <= enough + _SUFFICIENT * slope)).nonzero()[:, 0]
+    size = 1.0
     for _ in range(_MOST_CUTS):
-        moved = parameters + size.to(direction) * direction
-        new_loss, gradient = problem(moved)
-        fell = new_loss <= loss + _SUFFICIENT * size * slope + _ROUNDING * loss.abs()
-        if fell.all():
-            return moved, new_loss, gradient
-        size = torch.where(fell, size, size * _SHRINK)
-    moved = torch.where(fell, moved, parameters)
-    return moved, *problem(moved)
+        if not len(left):
+            return moved, loss, gradient
+        size *= _SHRINK
+        tried = parameters[:, left] + size * direction[:, left]
+        tried_loss, tried_gradient = problem.of(left)(tried)
+        fell = tried_loss <= enough[left] + _SUFFICIENT * size * slope[left]
+        found, left = left[fell], left[~fell]
+        moved[:, found], gradient[:, found] = tried[:, fell], tried_gradient[:, fell]
+        loss[found] = tried_loss[fell]
+    moved[:, left], gradient[:, left] = parameters[:, left], start_gradient[:, left]
+    loss[left] = start_loss[left]
+    return moved, loss, gradient
 
 
 def _apply_history(

@@ -329,6 +329,25 @@ def annotated_events(raw: Any) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def triggered_events(run: MEEGRun, raw: Any, channel: str) -> pd.DataFrame:
+    """Return the onsets of a trigger channel as events, named by their values."""
+    stims = [n for n, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
+    if channel != "auto" and channel not in raw.ch_names:
+        raise ValueError(
+            f"{run.path}: stim_channel must be a channel of the file, got {channel!r}; its trigger channels "
+            f"are {', '.join(stims) or 'none'}"
+        )
+    try:
+        found = import_mne().find_events(
+            raw, None if channel == "auto" else channel, shortest_event=1, initial_event=True, verbose=QUIET
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{run.path}: its trigger channel {channel!r} cannot be read: {error}") from error
+    onset = (found[:, 0] - raw.first_samp) / raw.info["sfreq"]
+    kinds = [str(value) for value in found[:, 2].tolist()]
+    return pd.DataFrame({"onset": onset, "duration": 0.0, "trial_type": kinds})
+
+
 def files_of(run: MEEGRun, raw: Any) -> tuple[Path, ...]:
     """Return the files that hold the recording: header, signals, and what else MNE names."""
     found = {run.path, *(Path(name) for name in raw.filenames if name is not None)}

@@ -90,6 +90,10 @@ class MEEGExtractor:
         (:func:`~neurokern.datasets.channel_name`).
     regions : str, optional
         Column of ``_channels.tsv`` or ``_electrodes.tsv`` with the region of each channel.
+    stim_channel : str, optional
+        Trigger channel whose onsets are the events, named by their values (``"5"``), of recordings without a
+        table of events: ``"STI 014"``, ``"Status"``; "auto" for the file's usual one. Its samples are read
+        when the recording is opened. Without it the annotations in the file are its events.
     cache : {"auto", True, False}, default "auto"
         Keep prepared signals in the cache folder (``NEUROKERN_CACHE``, else ``~/.cache/neurokern``) and map
         them. "auto": in memory where the folder cannot be written, or is full. False: always in memory.
@@ -120,6 +124,7 @@ class MEEGExtractor:
         montage: str | None = None,
         rename: bool = True,
         regions: str | None = None,
+        stim_channel: str | None = None,
         cache: bool | str = "auto",
     ) -> None:
         if cache not in (True, False, "auto"):
@@ -141,6 +146,7 @@ class MEEGExtractor:
         self.bads = check_choice("MEEGExtractor", "bads", bads, ("drop", "keep", "interpolate"))
         self.rename = check_flag("MEEGExtractor", "rename", rename)
         self.montage, self.regions, self.cache = montage, regions, cache
+        self.stim_channel = stim_channel
         self._facts: dict[str, _Facts] = {}  # by the key of the recording, as signals
         self._signals: OrderedDict[str, _Signals] = OrderedDict()
 
@@ -212,7 +218,10 @@ class MEEGExtractor:
         if self.resample is not None and self.resample != sfreq:
             n_samples, sfreq = round(n_samples * self.resample / sfreq), self.resample
         found = () if run.data is not None else files.files_of(run, raw)
-        events = files.annotated_events(raw)
+        if run.events is None and self.stim_channel is not None:
+            events = files.triggered_events(run, raw, self.stim_channel)
+        else:
+            events = files.annotated_events(raw)
         key = self._key(run, channels, rows, raw, found)
         return _Facts(channels, rows, sfreq, n_samples, events, found, files.signature(found), key)
 

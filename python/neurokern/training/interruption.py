@@ -90,12 +90,14 @@ def is_memory_error(error: BaseException) -> bool:
 
 
 def memory_advice(config: TrainingConfig, windows: int, device: torch.device, n_processes: int) -> str:
-    """Return which settings to change; the first two do not change what is trained."""
-    knobs = [f"micro_batch_size={max(1, windows // 2)} (now {windows} windows at once)"]
+    """Return which settings to change, those first that do not change what is trained."""
+    knobs = []
+    if windows > 1:
+        knobs.append(f"micro_batch_size={windows // 2} (now {windows} windows at once)")
     if not config.recompute:
         knobs.append("recompute=True")
     if n_processes > 1 and config.strategy == "replicate":
         knobs.append("strategy='shard'")
     if not (config.bf16 or config.fp16) and device.type == "cuda":
         knobs.append("in a new run bf16=True")
-    return ", or ".join(knobs)
+    return ", or ".join(knobs) or "in a new run a smaller model or shorter windows"
