@@ -29,10 +29,20 @@ class Skeleton:
         Between which the eigenvalues of all training samples lie, except for those of 0.
     dtype : str
         Of the products.
+    relative : bool
+        Keep errors small beside each penalty's own predictions, and not only beside the targets. Weights of
+        small predictions then are large, which residuals do not bear.
     """
 
     def __init__(
-        self, algebra: Algebra, alphas: np.ndarray, smallest: float, largest: float, dtype: str
+        self,
+        algebra: Algebra,
+        alphas: np.ndarray,
+        smallest: float,
+        largest: float,
+        dtype: str,
+        *,
+        relative: bool = True,
     ) -> None:
         chosen = np.arange(alphas.size)
         if alphas.size > 2 and largest > 0:
@@ -40,7 +50,7 @@ class Skeleton:
             spectrum = np.geomspace(min(lowest, largest), largest, _EIGENVALUES)
             shares = spectrum / (spectrum + alphas[:, None])
             # Correlations do not forgive large penalties a larger error beside their small predictions.
-            sizes = shares.max(1)
+            sizes = shares.max(1) if relative else np.ones(alphas.size)
             shares /= sizes[:, None]
             chosen = _pivots(shares, TOLERANCE[dtype])
             if _PARTS * (alphas.size - chosen.size) < chosen.size * (chosen.size + 1) / 2:

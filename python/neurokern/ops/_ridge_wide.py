@@ -97,6 +97,8 @@ class TestSums:
 class KernelSolver:
     """Weights of chunks of targets from the whole kernel; how folds are scored is a subclass's matter."""
 
+    _by_predictions = False  # or by residuals
+
     def __init__(
         self,
         algebra: Algebra,
@@ -135,7 +137,9 @@ class KernelSolver:
         # Kernels of fewer samples have no smaller eigenvalues, unless this one has many of 0.
         smallest, largest = float(self._values[-1]), float(self._values[0])
         self.spectrum = smallest, largest
-        self.skeleton = Skeleton(algebra, alphas, smallest, largest, self.dtype)
+        self.skeleton = Skeleton(
+            algebra, alphas, smallest, largest, self.dtype, relative=self._by_predictions
+        )
         self._cuts: list[slice] | None = None  # of eigenvalues into blocks
         self._to_weights: Any = None
 
@@ -221,6 +225,8 @@ class KernelSolver:
 
 class WideSolver(KernelSolver):
     """A decomposition for each fold."""
+
+    _by_predictions = True
 
     def __init__(
         self,
