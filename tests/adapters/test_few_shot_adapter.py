@@ -127,5 +127,13 @@ def test_wrong_encoders_and_sizes_are_named() -> None:
         FewShotAdapter(MultiTaskMasking(3, 8, 2, n_layers=1).mtm, 2)
     with pytest.raises(ValueError, match="output_dim must be at least 1"):
         FewShotAdapter(nn.Identity(), 0)
-    with pytest.raises(TypeError, match="wrap the encoder"):
-        few_shot_adapt(nn.Identity(), (torch.zeros(2, 2), [0, 1]), 1)
+    with pytest.raises(TypeError, match="model must be a torch module"):
+        few_shot_adapt(abs, (torch.zeros(2, 2), [0, 1]), 1)
+
+
+def test_a_bare_encoder_gets_a_read_out_of_the_size_of_the_support() -> None:
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    labels = np.array(["a", "b", "c"] * 10)
+    adapted = few_shot_adapt(nn.Identity(), (x, labels))
+    assert adapted.output_dim == 3
+    assert torch.equal(adapted(x), few_shot_adapt(FewShotAdapter(nn.Identity(), 3), (x, labels))(x))

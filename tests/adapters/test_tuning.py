@@ -624,3 +624,8 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="not a checkpoint"):
         adapted.save(tmp_path / "mine")
+
+
+def test_a_read_out_by_name_is_refused_with_what_to_pass():
+    with pytest.raises(TypeError, match="as the class RidgeProbe does, got 'ridge'"):
+        FrozenReadout(readout="ridge")

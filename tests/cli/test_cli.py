@@ -254,6 +254,18 @@ def test_evaluate_takes_a_choice_of_baselines_and_conditions(trained, capsys):
     assert "conditions must be columns" in fails(capsys, "evaluate", trained, "--conditions", "mood")
 
 
+def test_evaluate_of_a_recording_without_trials_has_no_psth_and_refuses_conditions(
+    recording_folder, tmp_path, capsys
+):
+    out = tmp_path / "sliding"
+    assert run("train", recording_folder, "--out", out, *small()) == 0
+    assert run("evaluate", out, "--max-units", 4) == 0
+    assert "PSTH" not in capsys.readouterr().out
+    assert not (out / "decoding.csv").exists()
+    for flag in ("--conditions", "--label"):
+        assert "has no trials" in fails(capsys, "evaluate", out, "--baselines", "unit-mean", flag, "choice")
+
+
 def test_evaluate_refuses_a_session_that_the_model_does_not_know(trained, recording_folder, capsys):
     error = fails(capsys, "evaluate", trained, recording_folder, "--max-units", "3")
     assert "does not know alf_60s" in error

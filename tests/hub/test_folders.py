@@ -68,7 +68,7 @@ def test_the_card_tells_what_a_user_must_know(saved: Path) -> None:
         # MtM of mice | visual task
         | Steinmetz et al. 2019 | cc-by-4.0 |
         | MtM | co-smoothing | 0.25 [0.2, 0.3] |
-        | layers.0 | VISp | 0.5 [0.4, 0.6] | – | 60 |
+        | layers.0 | VISp | 0.5 [0.4, 0.6] | 60 |
         method: rsa
         torch >=2.4
         hidden_size: 16

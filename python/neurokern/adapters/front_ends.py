@@ -81,7 +81,7 @@ class FewShotAdapter(nn.Module):
 
 
 def few_shot_adapt(
-    model: FewShotAdapter, support_set: Support | Sequence[Any], n_shots: int | None = None
+    model: nn.Module, support_set: Support | Sequence[Any], n_shots: int | None = None
 ) -> FewShotAdapter:
     """Return a copy of an adapter that has learned from a few labeled samples.
 
@@ -91,8 +91,9 @@ def few_shot_adapt(
 
     Parameters
     ----------
-    model : FewShotAdapter
-        Not changed; the copy shares its encoder.
+    model : FewShotAdapter or nn.Module
+        Not changed; what is returned shares its encoder. A bare encoder gets a read-out of as many outputs as
+        the support set has classes or values.
     support_set : Support, or pair (inputs, targets), or sequence of pairs (input, target)
         Targets that are floating point with a fractional part, or have several columns, are values; others
         are classes.
@@ -108,13 +109,12 @@ def few_shot_adapt(
     ValueError
         If a class has fewer than ``n_shots`` samples, or the classes or values are not ``output_dim``.
     """
-    if not isinstance(model, FewShotAdapter):
-        raise TypeError(
-            f"few_shot_adapt: model must be a FewShotAdapter, got {type(model).__name__}; wrap the encoder: "
-            "FewShotAdapter(encoder, output_dim)"
-        )
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"few_shot_adapt: model must be a torch module, got {type(model).__name__}")
     support = _first_shots(_as_support(support_set), n_shots)
     n_outputs = support.targets.shape[-1] if support.classes is None else len(support.classes)
+    if not isinstance(model, FewShotAdapter):
+        model = FewShotAdapter(model, n_outputs)
     if n_outputs != model.output_dim:
         what = "values" if support.classes is None else f"classes {support.classes.tolist()}"
         raise ValueError(f"few_shot_adapt: support_set must hold {model.output_dim} {what}, got {n_outputs}")

@@ -41,6 +41,11 @@ class FrozenReadout:
 
     def __post_init__(self) -> None:
         check_choice("FrozenReadout", "pool", self.pool, ("mean", "flatten"))
+        if not callable(self.readout):
+            raise TypeError(
+                "FrozenReadout: readout must return a read-out when called, as the class RidgeProbe does, "
+                f"got {self.readout!r}"
+            )
 
     def fit(self, model: nn.Module, support: Support) -> AdaptedModel:
         """Solve for a head on the model's features; the model is neither changed nor copied.

@@ -110,11 +110,14 @@ def run(args: argparse.Namespace) -> None:
     splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
     for parts in splits.values():
         check_parts(parts)
+    conditions = [name.strip() for name in (args.conditions or "").split(",") if name.strip()]
+    for session, parts in splits.items():
+        if conditions and parts.test.trials is None:
+            raise ValueError(f"--conditions {args.conditions}: recording {session!r} has no trials")
     predictors = {}
     for session, parts in splits.items():
         say(f"{session}: fitting the baselines on {len(parts.train)} windows")
         predictors[session] = predictors_of(model, parts, args.baselines, max_units=args.max_units)
-    conditions = [name.strip() for name in (args.conditions or "").split(",") if name.strip()]
     scores = score_sessions(
         predictors,
         splits,

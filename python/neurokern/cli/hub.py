@@ -33,7 +33,10 @@ card.yaml, of which license and data are needed before a push:
 The card never names a session or a subject. config.json names the sessions, since the model is run
 by their names: --sessions pseudonyms calls them session-1, session-2, ...; drop leaves them out.
 """
-_TABLES = {"scores.csv": "test windows, mean over units", "differences.csv": "MtM minus baseline, paired"}
+_TABLES = {
+    "scores.csv": "bits per spike on test windows, mean over units [95 % interval]",
+    "differences.csv": "MtM minus baseline in bits per spike, unit by unit [95 % interval]",
+}
 _NAMED = {"keep": "by name", "pseudonyms": "under pseudonyms", "drop": "left out"}
 _FEW_SHOT = ("few_shot.csv", "decoding from few labeled windows")
 
@@ -135,7 +138,7 @@ def _metrics(run_folder: pathlib.Path) -> dict[str, pd.DataFrame]:
     file, title = _FEW_SHOT
     if (run_folder / file).is_file():
         table = pd.read_csv(run_folder / file)
-        wanted = ["method", "shots", "mean", "low", "high", "chance", "n_sessions"]
+        wanted = ["metric", "method", "shots", "mean", "low", "high", "chance", "n_sessions"]
         found[title] = table[[name for name in wanted if name in table]]
     return found
 

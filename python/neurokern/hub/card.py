@@ -171,7 +171,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _frame(table: pd.DataFrame) -> str:
-    """Print a table; an interval goes into the column of its value."""
+    """Print a table; an interval goes into the column of its value, and empty columns are left out."""
+    table = table.dropna(axis=1, how="all")
     value = next((name for name in ("mean", "score") if name in table), None)
     merged = value is not None and {"low", "high"} <= set(table.columns)
     columns = [name for name in table.columns if not (merged and name in ("low", "high"))]
