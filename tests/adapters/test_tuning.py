@@ -245,6 +245,15 @@ def test_few_pairs_of_embeddings_are_not_held_out():
     assert "held_out_loss" not in adapted.chosen
 
 
+@pytest.mark.parametrize("adapter", [HeadProbe(), FrozenReadout(), LoRA(options=QUICK)])
+def test_a_model_in_training_mode_is_left_in_it_and_adapted_without_dropout(adapter):
+    inputs, labels = samples()
+    model = nn.Sequential(encoder(), nn.Dropout(0.5)).train()
+    adapted = adapter.fit(model, Support.of(inputs, labels))
+    assert torch.equal(adapted.outputs(inputs), adapted.outputs(inputs))
+    assert all(part.training for part in model.modules())
+
+
 def test_one_sample_per_class_is_trained_blind():
     inputs, labels = samples(3)
     adapted = FullFineTune(options=QUICK).fit(encoder(), Support.of(inputs, labels))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,18 @@ class Pipeline(nn.Module):
         for part in (self.front, self.encoder):
             inputs = part(inputs.to(dtype_of(part, inputs.dtype)))
         return self.head(inputs.to(dtype_of(self.head, inputs.dtype)))
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and each part back into its own afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def dtype_of(module: nn.Module, otherwise: torch.dtype) -> torch.dtype:
@@ -97,7 +110,8 @@ class AdaptedModel:
     Attributes
     ----------
     pipeline : nn.Module
-        Input layer, encoder and head, in evaluation mode. The encoder is a copy where the adapter changes it.
+        Input layer, encoder and head. The encoder is a copy in evaluation mode where the adapter changes it,
+        else the model itself.
     adapter : str
         Name of the adapter.
     classes : array or None
@@ -143,9 +157,8 @@ class AdaptedModel:
         """Return logits, values or embeddings on the CPU, without a graph for gradients."""
         values, _ = as_inputs("AdaptedModel", inputs)
         device = next((p.device for p in self.pipeline.parameters()), torch.device("cpu"))
-        self.pipeline.eval()
-        chunks = [self.pipeline(rows.to(device)).cpu() for rows in values.split(_ROWS_AT_ONCE)]
-        return torch.cat(chunks)
+        with evaluation_mode(self.pipeline):
+            return torch.cat([self.pipeline(rows.to(device)).cpu() for rows in values.split(_ROWS_AT_ONCE)])
 
     def predict(self, inputs: Inputs) -> np.ndarray | Tensor:
         """Return labels as an array of shape (samples,), or values or embeddings as a tensor."""

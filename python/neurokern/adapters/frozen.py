@@ -76,7 +76,7 @@ class FrozenReadout:
             out.weight.copy_(weights.T)
             out.bias.copy_(bias)
         return AdaptedModel(
-            pipeline=pipeline.eval(),
+            pipeline=pipeline,
             adapter=type(readout).__name__,
             structure=structure,
             own_names=own_names(pipeline, encoder),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurokern._check import check_choice
-from neurokern.adapters.adapted import AdaptedModel, Pipeline, Structure, dtype_of, own_names
+from neurokern.adapters.adapted import AdaptedModel, Pipeline, Structure, dtype_of, evaluation_mode, own_names
 from neurokern.adapters.fine_tune import FineTuneOptions, Outcome, Stage, Step, StepLoss, fine_tune, seeded
 from neurokern.adapters.heads import HEADS, POOLS, pool_features
 from neurokern.adapters.low_rank import low_rank_parameters
@@ -138,7 +138,7 @@ class GradientAdapter:
         if not math.isnan(outcome.loss):
             chosen["held_out_loss"] = outcome.loss
         return AdaptedModel(
-            pipeline=pipeline.eval(),
+            pipeline=pipeline,
             adapter=type(self).__name__,
             structure=structure,
             own_names=own_names(pipeline, encoder),
@@ -244,6 +244,7 @@ class GradientAdapter:
             )
         if spread is not None and held is None:
             pipeline.head.rescale(*(part.to(pipeline.head.out.bias) for part in spread))  # type: ignore[operator, union-attr, arg-type]
+        (pipeline.head if keeps else pipeline).eval()  # a model that is shared keeps its mode
         return pipeline, outcome, n_trainable
 
     def _learning(self, pipeline: Pipeline, names: Sequence[tuple[int, list[str]]]) -> list[Stage]:
@@ -301,16 +302,11 @@ def _probe(features: Tensor, targets: Tensor, classes: np.ndarray | None) -> tup
 @torch.no_grad()
 def outputs_of(module: nn.Module, inputs: Tensor) -> Tensor:
     """Outputs on the CPU with the module in evaluation mode, in which each part is left as it was."""
-    dtype = dtype_of(module, inputs.dtype)
-    modes = [(part, part.training) for part in module.modules()]
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    module.eval()
-    try:
+    dtype = dtype_of(module, inputs.dtype)
+    with evaluation_mode(module):
         outputs = torch.cat([module(rows.to(device, dtype)).cpu() for rows in inputs.split(_ROWS_AT_ONCE)])
-        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def _scaled(targets: Tensor, spread: tuple[Tensor, Tensor] | None) -> Tensor:
