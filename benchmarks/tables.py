@@ -33,6 +33,12 @@ class Goal(NamedTuple):
 
 
 BEST = "best peer"
+FEW_SHOT = (
+    "few-shot, 2000 episodes of 5 samples",
+    "few-shot, 1000 episodes of 16 samples",
+    "few-shot, 400 episodes of 32 samples",
+    "few-shot, 100 episodes of 64 samples",
+)
 TAKE = "numpy memmap take, by volume"
 MASK_SCHEMES = ("temporal", "neuron", "intra-region", "inter-region", "random")
 GOALS = [
@@ -82,6 +88,13 @@ GOALS = [
     Goal("solve_ridge", "few targets", "himalaya numpy", 6),
     Goal("solve_ridge", "few targets", "scikit-learn", 2.5),
     Goal("solve_ridge", "autograd head, 2000 x 768, 500 targets", BEST, 2),
+    Goal("solve_ridge", "autograd heads, 64 of 25 x 512, 5 targets", BEST, 2),
+    Goal("solve_ridge", "tall, n/p = 13", "himalaya numpy", 20),
+    Goal("solve_ridge", "tall, n/p = 13", "himalaya torch", 40),
+    Goal("solve_ridge", "banded, p < n, 4 candidates", BEST, 10),
+    Goal("solve_ridge", "streaming, 10 batches", "the same in memory", 0.9),
+    *(Goal("solve_ridge", episodes, "torch.linalg.eigh", 6) for episodes in FEW_SHOT),
+    *(Goal("solve_ridge", episodes, "scikit-learn RidgeCV, loop", 50) for episodes in FEW_SHOT[:3]),
     Goal("bids_windows", "windows of .nii.gz, packed", "rapidgzip + index + take", 40),
     Goal("bids_windows", "windows of .nii.gz, packed", "nibabel + indexed_gzip", 100),
     Goal(

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurokern.ops import banded_ridge_cv, ridge_cv, solve_ridge
+from neurokern.ops import RidgeAccumulator, banded_ridge_cv, ridge_cv, solve_ridge, solve_ridge_batched
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -151,6 +151,67 @@ def autograd(n: int, p: int, v: int) -> Workload:
     return Workload(candidates, differing, n * v, (4 * n * (p + v), 4 * p * v))
 
 
+def batched_autograd(n_problems: int, n: int, p: int, q: int) -> Workload:
+    """Return the gradients of X and Y of many small read-outs: the head of R2-D2, with one penalty."""
+    X, Y = (
+        torch.randn(n_problems, n, width, generator=torch.Generator().manual_seed(width)).requires_grad_()
+        for width in (p, q)
+    )
+    gradient = torch.randn(n_problems, p, q, generator=torch.Generator().manual_seed(0))
+
+    def backward(solve: Callable[[Any, Any], Any]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(solve(X, Y), (X, Y), gradient)
+
+    def by_samples(X: Any, Y: Any) -> Any:
+        kernel = X @ X.mT + 10.0 * torch.eye(n, dtype=X.dtype)
+        return X.mT @ torch.linalg.solve(kernel, Y)
+
+    def by_factor(X: Any, Y: Any) -> Any:
+        factor = torch.linalg.cholesky(X @ X.mT + 10.0 * torch.eye(n, dtype=X.dtype))
+        return X.mT @ torch.cholesky_solve(Y, factor)
+
+    calls: dict[str, Callable[[Any, Any], Any]] = {
+        OURS: lambda X, Y: solve_ridge_batched(X, Y, [10.0], fit_intercept=False).weights,
+        "torch.linalg.solve, samples": by_samples,
+        "torch.linalg.cholesky, samples": by_factor,
+    }
+    exact = [value.detach().double().requires_grad_() for value in (X, Y)]
+    right = torch.autograd.grad(by_samples(*exact), exact, gradient.double())
+
+    def differing(found: Any) -> int:
+        return sum(
+            int(((a - b).abs() > 1e-4 * b.abs().max()).sum()) for a, b in zip(found, right, strict=True)
+        )
+
+    candidates = {name: backward(solve) for name, solve in calls.items()}
+    items = n_problems * n * q
+    return Workload(candidates, differing, items, (4 * n_problems * n * (p + q), 4 * n_problems * p * q))
+
+
+def streaming(n: int, p: int, v: int, n_batches: int) -> Workload:
+    """Return penalties and weights from batches that are seen once, beside the same in memory."""
+    X, Y = peers.make_data(n, p, v)
+    task = peers.Search(X, Y, TEN, 5)
+    fold = np.zeros(n, int)
+    for number, (_, test) in enumerate(task.splits()):
+        fold[test] = number
+
+    def ours() -> peers.Result:
+        sums = RidgeAccumulator()
+        for rows in np.array_split(np.arange(n), n_batches):
+            some = slice(rows[0], rows[-1] + 1)
+            sums.update(X[some], Y[some], fold[some])
+        found = sums.solve(TEN)
+        return found.weights, found.alphas
+
+    def in_memory() -> peers.Result:
+        found = ridge_cv(X, Y, TEN, 5)
+        return found.weights, found.alphas
+
+    candidates: harness.Candidates = {OURS: ours, "the same in memory": in_memory}
+    return Workload(candidates, _checker(task, 5), n * v, (4 * n * (p + v), 4 * p * v))
+
+
 def few_shot(n: int, n_problems: int) -> Workload:
     """Return a batch of episodes of n samples, each with its alphas chosen by leave-one-out."""
     return Workload(*ridge_batched_peers.few_shot(n, n_problems, OURS))
@@ -176,6 +237,8 @@ WORKLOADS: dict[str, Make] = {
     "banded, p < n, 4 candidates": functools.partial(banded, 3000, 450, 2000, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 1000, 3000, 2000, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(2000, 768, 500),
+    "autograd heads, 64 of 25 x 512, 5 targets": lambda: batched_autograd(64, 25, 512, 5),
+    "streaming, 10 batches": functools.partial(streaming, 5120, 512, 2000, 10),
     "few-shot, 2000 episodes of 5 samples": functools.partial(few_shot, 5, 2000),
     "few-shot, 1000 episodes of 16 samples": functools.partial(few_shot, 16, 1000),
     "few-shot, 400 episodes of 32 samples": functools.partial(few_shot, 32, 400),
@@ -191,6 +254,8 @@ QUICK: dict[str, Make] = {
     "banded, p < n, 4 candidates": functools.partial(banded, 300, 60, 50, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 100, 300, 50, 4),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(200, 60, 20),
+    "autograd heads, 64 of 25 x 512, 5 targets": lambda: batched_autograd(4, 5, 40, 3),
+    "streaming, 10 batches": functools.partial(streaming, 300, 60, 50, 3),
     "few-shot, 1000 episodes of 16 samples": functools.partial(few_shot, 16, 10),
 }
 
