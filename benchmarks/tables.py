@@ -89,8 +89,6 @@ GOALS = [
     Goal("solve_ridge", "few targets", "scikit-learn", 2.5),
     Goal("solve_ridge", "autograd head, 2000 x 768, 500 targets", BEST, 2),
     Goal("solve_ridge", "autograd heads, 64 of 25 x 512, 5 targets", BEST, 2),
-    Goal("solve_ridge", "tall, n/p = 13", "himalaya numpy", 20),
-    Goal("solve_ridge", "tall, n/p = 13", "himalaya torch", 40),
     Goal("solve_ridge", "banded, p < n, 4 candidates", BEST, 10),
     Goal("solve_ridge", "streaming, 10 batches", "the same in memory", 0.9),
     *(Goal("solve_ridge", episodes, "torch.linalg.eigh", 6) for episodes in FEW_SHOT),
