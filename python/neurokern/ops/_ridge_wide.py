@@ -137,9 +137,9 @@ class KernelSolver:
         # Kernels of fewer samples have no smaller eigenvalues, unless this one has many of 0.
         smallest, largest = float(self._values[-1]), float(self._values[0])
         self.spectrum = smallest, largest
-        self.skeleton = Skeleton(
-            algebra, alphas, smallest, largest, self.dtype, relative=self._by_predictions
-        )
+        # Residuals are solved for every penalty: those of some do not stand for others' where samples left
+        # out together make their errors large.
+        self.skeleton = Skeleton(algebra, alphas, smallest, largest * self._by_predictions, self.dtype)
         self._cuts: list[slice] | None = None  # of eigenvalues into blocks
         self._to_weights: Any = None
 
