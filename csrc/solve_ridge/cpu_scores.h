@@ -13,6 +13,7 @@
 
 namespace neurokern {
 namespace NEUROKERN_ISA {
+namespace {
 
 template <class Real>
 struct VectorOf;
@@ -257,5 +258,6 @@ struct TargetScores {
   }
 };
 
+}  // namespace
 }  // namespace NEUROKERN_ISA
 }  // namespace neurokern
