@@ -79,6 +79,8 @@ GOALS = [
     Goal("decode_nifti", "mask, detrend, 24 confounds, standardize", "nilearn signal.clean", 6),
     Goal("solve_ridge", "tall, n/p = 5", "himalaya numpy", 7),
     Goal("solve_ridge", "tall, n/p = 5", "himalaya torch", 12),
+    Goal("solve_ridge", "tall, n/p = 13", "himalaya numpy", 20),
+    Goal("solve_ridge", "tall, n/p = 13", "himalaya torch", 40),
     Goal("solve_ridge", "99 alphas", "himalaya numpy", 15),
     Goal("solve_ridge", "99 alphas", "scikit-learn", 6),
     Goal("solve_ridge", "wide", BEST, 3),
