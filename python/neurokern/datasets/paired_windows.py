@@ -136,6 +136,7 @@ class PairedWindows(Dataset[dict[str, Any]]):
         self._within, self._clocks = within, {name: clocks.get(name, Clock()) for name in streams}
         self._partner = {name: self._counterparts(name, windows.runs) for name in streams}
         self.windows = self._paired(windows, pad)
+        self._spans = self.windows.spans()
 
     def _counterparts(self, name: str, runs: Sequence[Any]) -> list[int | None]:
         found = [self.streams[name].counterpart(i, run) for i, run in enumerate(runs)]
@@ -203,12 +204,13 @@ class PairedWindows(Dataset[dict[str, Any]]):
 
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Return the recording of each window, and the seconds that it begins and ends at."""
-        return self.windows.spans()
+        return self._spans
 
     def select(self, indices: Any) -> PairedWindows:
         """Return the pairs of some of the windows."""
         part = copy.copy(self)
         part.windows = self.windows.select(indices)
+        part._spans = part.windows.spans()
         return part
 
     def __len__(self) -> int:
@@ -236,7 +238,7 @@ class PairedWindows(Dataset[dict[str, Any]]):
     def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
         """Return windows as one batch; streams of different lengths are padded at their end."""
         batch = dict(self.windows.batch(indices, shared=shared))
-        recording, begin, end = (values[np.asarray(indices)] for values in self.windows.spans())
+        recording, begin, end = (values[np.asarray(indices)] for values in self._spans)
         for name in self.streams:
             fields = self._read(name, recording, begin, end)
             for field, values in zip(("signal", "valid", "lag"), fields, strict=True):
@@ -341,6 +343,7 @@ class _RunStream:
                 f"{len(self._runs)} in {name!r}"
             )
         self._named = named
+        self._kept: dict[int, torch.Tensor] = {}  # of each recording of images, once looked at
 
     def counterpart(self, i: int, run: Any) -> int | None:
         if not self._named or not run.entities:
@@ -374,7 +377,9 @@ class _RunStream:
         else:
             out[...] = self._extractor.extract(run, start, stop)
         if self._of_images:
-            return torch.from_numpy(self._extractor.kept(run)[start:stop].copy())
+            if recording not in self._kept:
+                self._kept[recording] = torch.from_numpy(self._extractor.kept(run))
+            return self._kept[recording][start:stop]
         return torch.ones(stop - start, dtype=torch.bool)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["EpochSampler", "SessionBatchSampler"]
 
 
-class EpochSampler(Sampler[list[int]]):
+class EpochSampler(Sampler[list[int]], ABC):
     """Batches whose order is a function of ``(seed, epoch)``, with a place in the epoch to resume from.
 
     Of several processes that train together this one takes batches ``rank``, ``rank + world_size``, ...
@@ -35,17 +36,17 @@ class EpochSampler(Sampler[list[int]]):
         self._finished = False
 
     @property
+    @abstractmethod
     def batches_per_epoch(self) -> int:
         """Number of batches in a whole epoch, for all processes together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plan(self, epoch: int) -> list[list[int]]:
         """Return all batches of an epoch, each a list of items of the dataset. Changes nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _identity(self) -> dict[str, Any]:
         """Return what the order depends on, as plain values."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         """Number of batches that the next pass gives: fewer than a whole epoch only right after resuming."""

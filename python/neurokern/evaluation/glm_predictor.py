@@ -13,7 +13,7 @@ from neurokern._check import check_choice, check_positive
 from neurokern.datasets import BinnedSession
 from neurokern.evaluation._features import PastFeatures, UnitFeatures
 from neurokern.evaluation.poisson_glm import PoissonGLM, capped_rates, fit_poisson_glm
-from neurokern.evaluation.predictors import check_units, recent_rates
+from neurokern.evaluation.predictors import check_sessions, check_units, recent_rates
 from neurokern.evaluation.tasks import TASKS, n_forward_bins
 from neurokern.metrics import bits_per_spike
 
@@ -92,7 +92,9 @@ class GLMPredictor:
         ValueError
             If a session is empty or the two have different units or bins, or a task is unknown.
         """
-        _check_sessions(train, validation, tasks, alphas)
+        check_sessions("GLMPredictor.fit", train, validation, tasks)
+        if not len(alphas):
+            raise ValueError("GLMPredictor.fit: alphas must hold at least one penalty, got none")
         check_positive("GLMPredictor.fit", "smoothing", smoothing)
         fitted, settings = {}, {}
         wanted = torch.arange(train.n_units) if units is None else torch.from_numpy(np.asarray(units))
@@ -243,23 +245,3 @@ def _score(task: str, rates: Tensor, validation: BinnedSession, wanted: Tensor) 
     scores = bits_per_spike(rates[:, first:, wanted], target)
     enough = target.sum((0, 1)) >= _MIN_SPIKES
     return float(np.nan_to_num(float((scores[enough] if enough.any() else scores).nanmean()), nan=-1e9))
-
-
-def _check_sessions(
-    train: BinnedSession, validation: BinnedSession, tasks: Sequence[str], alphas: Sequence[float]
-) -> None:
-    for task in tasks:
-        check_choice("GLMPredictor.fit", "tasks", task, TASKS)
-    if not len(alphas):
-        raise ValueError("GLMPredictor.fit: alphas must hold at least one penalty, got none")
-    for name, session in (("train", train), ("validation", validation)):
-        if session.counts.size == 0:
-            raise ValueError(
-                f"GLMPredictor.fit: {name} must have at least one window, bin and unit, got "
-                f"{session.counts.shape}"
-            )
-    if train.counts.shape[1:] != validation.counts.shape[1:]:
-        raise ValueError(
-            "GLMPredictor.fit: train and validation must have the same bins and units, "
-            f"got {train.counts.shape[1:]} and {validation.counts.shape[1:]}"
-        )

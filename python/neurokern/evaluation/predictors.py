@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neurokern._check import check_choice
 from neurokern.datasets import BinnedSession
+from neurokern.evaluation.tasks import TASKS
 
 PSEUDO_WINDOWS = 2.0  # windows of the overall mean mixed into a mean of few effective windows
 
@@ -146,4 +149,22 @@ def _check_train(function: str, train: BinnedSession) -> None:
     if train.counts.size == 0:
         raise ValueError(
             f"{function}: train must have at least one window, bin and unit, got {train.counts.shape}"
+        )
+
+
+def check_sessions(
+    function: str, train: BinnedSession, validation: BinnedSession, tasks: Sequence[str]
+) -> None:
+    """Raise unless a predictor can be fitted on one session and tuned on the other for these tasks."""
+    for task in tasks:
+        check_choice(function, "tasks", task, TASKS)
+    for name, session in (("train", train), ("validation", validation)):
+        if session.counts.size == 0:
+            raise ValueError(
+                f"{function}: {name} must have at least one window, bin and unit, got {session.counts.shape}"
+            )
+    if train.counts.shape[1:] != validation.counts.shape[1:]:
+        raise ValueError(
+            f"{function}: train and validation must have the same bins and units, "
+            f"got {train.counts.shape[1:]} and {validation.counts.shape[1:]}"
         )

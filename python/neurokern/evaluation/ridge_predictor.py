@@ -14,7 +14,7 @@ from neurokern._check import check_choice
 from neurokern.datasets import BinnedSession
 from neurokern.evaluation._forward_ridge import ForwardRidge
 from neurokern.evaluation._unit_ridge import UnitRidge
-from neurokern.evaluation.predictors import check_units
+from neurokern.evaluation.predictors import check_sessions, check_units
 from neurokern.evaluation.tasks import TASKS, n_forward_bins
 from neurokern.metrics import bits_per_spike
 
@@ -123,7 +123,7 @@ class RidgePredictor:
         :math:`P = (X^T X + \\alpha I)^{-1}` and :math:`u = P X^T y`, the solution without the features r is
         :math:`u_o - P_{or} P_{rr}^{-1} u_r`, by inverting :math:`P` in blocks.
         """
-        _check_sessions(train, validation, tasks)
+        check_sessions("RidgePredictor.fit", train, validation, tasks)
         search = _Search(validation.counts, tuple(floors))
         unit_tasks = [task for task in tasks if task != "forward-prediction"]
         if unit_tasks:
@@ -209,19 +209,3 @@ def _joined(train: BinnedSession, validation: BinnedSession) -> BinnedSession:
     """Both sessions' counts as one; windows and trials, which the fit does not look at, are left out."""
     counts = np.concatenate([train.counts, validation.counts])
     return replace(train, counts=counts, windows=None, trials=None)
-
-
-def _check_sessions(train: BinnedSession, validation: BinnedSession, tasks: Sequence[str]) -> None:
-    for task in tasks:
-        check_choice("RidgePredictor.fit", "tasks", task, TASKS)
-    for name, session in (("train", train), ("validation", validation)):
-        if session.counts.size == 0:
-            raise ValueError(
-                f"RidgePredictor.fit: {name} must have at least one window, bin and unit, "
-                f"got {session.counts.shape}"
-            )
-    if train.counts.shape[1:] != validation.counts.shape[1:]:
-        raise ValueError(
-            "RidgePredictor.fit: train and validation must have the same bins and units, "
-            f"got {train.counts.shape[1:]} and {validation.counts.shape[1:]}"
-        )

@@ -8,6 +8,7 @@ the eigenvalue of the constant vector, 0 in a centered kernel, is lifted to the 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -94,7 +95,7 @@ class TestSums:
         return [error, guess, squares.clip(0), product] if self._products else [error]
 
 
-class KernelSolver:
+class KernelSolver(ABC):
     """Weights of chunks of targets from the whole kernel; how folds are scored is a subclass's matter."""
 
     _by_predictions = False  # or by residuals
@@ -180,8 +181,9 @@ class KernelSolver:
             scores.add(self._fold_sums(number, fold, scores))
         return scores.result()
 
+    @abstractmethod
     def _fold_sums(self, number: int, fold: Fold, scores: Scores) -> FoldSums:
-        raise NotImplementedError
+        """Return the sums that the scores of a fold are made of."""
 
     def weights(self, alphas: Any) -> tuple[Any, Any]:
         """Weights (features, targets), and the mean of y about its shift, with a penalty for each target."""
