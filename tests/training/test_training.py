@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from training_sessions import CLOCKED, N_BINS, TINY, Sessions, latent_session
 
 from neurokern.checkpoint import load_model
 from neurokern.datasets import (
-    BinnedSession,
     SessionBatchSampler,
     SpikeRecording,
     SpikeWindows,
@@ -26,38 +26,9 @@ from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
 from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, parameter_groups
 
-N_BINS = 16
-TINY = {
-    "n_bins": N_BINS,
-    "hidden_size": 32,
-    "n_layers": 2,
-    "n_heads": 4,
-    "mlp_size": 64,
-    "stitch_size": 16,
-    "embed_size": 32,
-}
 SHORT = TrainingConfig.paper(
     batch_size=8, max_steps=14, learning_rate=1e-3, validate_every=4, checkpoint_every=5, progress=False
 )
-
-
-CLOCKED = ("seconds", "windows_per_second", "tokens_per_second", "memory_gb")
-
-Sessions = tuple[list[BinnedSession], list[BinnedSession]]  # to train on, to validate on
-
-
-def latent_session(name: str, n_units: int, *, n_windows: int = 60, seed: int = 0) -> BinnedSession:
-    """Three regions driven by the same two latents, constant in a window but for a wave."""
-    rng = np.random.default_rng(seed)
-    latent = rng.normal(size=(n_windows, 1, 2)) + 0.5 * np.sin(np.linspace(0, 6, N_BINS))[:, None]
-    rates = np.exp(latent @ rng.normal(scale=0.6, size=(2, n_units)) - 0.5)
-    return BinnedSession(
-        counts=rng.poisson(rates).clip(max=255).astype(np.uint8),
-        bin_size=0.02,
-        regions=np.array(["CA1", "VISp", "MOs"])[np.arange(n_units) % 3],
-        unit_ids=np.arange(n_units),
-        session=name,
-    )
 
 
 @pytest.fixture(scope="module")
