@@ -78,7 +78,8 @@ def test_the_package_runs_as_a_module():
 
 
 @pytest.mark.parametrize(
-    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "hub"]
+    "command",
+    ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "transfer", "hub"],
 )
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
