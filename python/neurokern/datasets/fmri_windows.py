@@ -154,7 +154,15 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         self.windows = [window for found in by_run for window in found]
         self.offsets = np.cumsum([0, *map(len, by_run)], dtype=np.int64)
         self._places = _places_of(self.windows)
-        self._reader = FMRIReader(self.runs, extractor, self._n_volumes, lengths, self._codes, self.hrf_delay)
+        self._reader = FMRIReader(
+            self.runs,
+            extractor,
+            self._n_volumes,
+            lengths,
+            self._codes,
+            self.hrf_delay,
+            whole=not self.pad,
+        )
         if outside and not self.windows:
             raise ValueError(
                 f"FMRIWindows: all {outside} windows at events reach beyond their run, {max(lengths)} "
