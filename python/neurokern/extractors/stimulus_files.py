@@ -79,8 +79,8 @@ def preprocess_plain(stimulus: Any) -> Tensor:
     value = open_stimulus(stimulus)
     if isinstance(value, str):
         raise TypeError(
-            "StimulusFeatures: texts need a tokenizer: give preprocess, or use from_pretrained; a str is a text, "
-            "files are Path"
+            "StimulusFeatures: texts need a tokenizer: give preprocess, or use from_pretrained; "
+            "a str is a text, files are Path"
         )
     if isinstance(value, AudioClip):
         return torch.from_numpy(value.mono())

@@ -61,7 +61,7 @@ class CachedArrays:
     """An open file of arrays: their addresses, valid while this lives and :meth:`is_unchanged`."""
 
     def __init__(self, path: Path, file: Any, header: bytes, specs: Specs) -> None:
-        self.path, self._file = path, file
+        self.path, self.file, self.specs = path, file, specs
         self.addresses: dict[str, int] = {}
         offset = file.address + len(header)
         for name, spec in specs.items():
@@ -70,7 +70,7 @@ class CachedArrays:
 
     def is_unchanged(self) -> bool:
         """Return whether the file still is what was opened; a mapping of one that shrank must not be read."""
-        return bool(self._file.is_unchanged())
+        return bool(self.file.is_unchanged())
 
 
 def header_bytes(specs: Specs, metadata: Mapping[str, str]) -> bytes:
