@@ -78,7 +78,8 @@ def test_the_package_runs_as_a_module():
 
 
 @pytest.mark.parametrize(
-    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "hub"]
+    "command",
+    ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "transfer", "hub"],
 )
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -251,7 +252,9 @@ def test_evaluate_takes_a_choice_of_baselines_and_conditions(trained, capsys):
     with pytest.raises(SystemExit):
         run("evaluate", trained, "--baselines", "forest")
     assert "unknown forest; known are ridge, reduced-rank, glm, psth, unit-mean" in capsys.readouterr().err
-    assert "conditions must be columns" in fails(capsys, "evaluate", trained, "--conditions", "mood")
+    assert "have no column mood; they have contrast_left" in fails(
+        capsys, "evaluate", trained, "--conditions", "mood"
+    )
 
 
 def test_evaluate_of_a_recording_without_trials_has_no_psth_and_refuses_conditions(

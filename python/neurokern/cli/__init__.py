@@ -25,6 +25,7 @@ from neurokern.cli import (
     prepare,
     report,
     train,
+    transfer,
 )
 
 __all__ = ["main"]
@@ -35,6 +36,7 @@ _COMMANDS = (
     evaluate,
     adapt,
     few_shot_command,
+    transfer,
     encode,
     info,
     prepare,
@@ -54,6 +56,7 @@ examples:
   neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
   neurokern evaluate runs/a --report      masked-prediction scores beside the baselines
   neurokern few-shot runs/a new.npz --label choice   adapters on a recording with few labels
+  neurokern transfer sessions/ --out runs/b --label choice   leave out each session in turn
   neurokern info ds000001/                what a recording, an image or a BIDS folder holds
   neurokern prepare ds000001/ --mask mask.nii.gz   decode all runs ahead of training
   neurokern doctor ds000001/              what is wrong with it

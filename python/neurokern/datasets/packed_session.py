@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from neurokern.datasets.binned import BinnedSession
-from neurokern.ops._array_cache import ArraySpec, CacheEntry, can_be_kept, read_arrays
+from neurokern.ops._array_cache import ArraySpec, CacheEntry, can_be_kept, map_arrays
 from neurokern.ops._gzip_cache import cache_folder, sampled_content
 
 __all__ = ["read_session", "session_entry", "source_bytes", "source_key"]
@@ -107,7 +107,7 @@ def read_session(key: str) -> tuple[BinnedSession, dict[str, Any]] | None:
 
     Its counts are mapped: processes share them until one writes to them, which no other one sees.
     """
-    found = read_arrays(_path(key))
+    found = map_arrays(_path(key))
     if found is None or found[1].get("key") != key or found[1].get("format") != _FORMAT:
         return None
     arrays, facts = found[0], json.loads(found[1]["facts"])

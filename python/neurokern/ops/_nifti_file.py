@@ -192,6 +192,11 @@ class NiftiFile:
             return key
         return f"{_gzip_cache.sampled_content(self._file.descriptor, self._file.size)}-{self._file.state[1]}"
 
+    @property
+    def mapped(self) -> Any:
+        """The native handle of the file with the values."""
+        return self._file
+
     def is_unchanged(self) -> bool:
         """Return whether the file still is what was opened."""
         return bool(self._file.is_unchanged())
