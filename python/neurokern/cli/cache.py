@@ -36,9 +36,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "cache",
         run,
         summary="list, verify or prune what is kept between runs",
-        description="Packed runs, coefficients of cleaning and seek points are kept in a folder, so that "
-        "later epochs need not decode again. All of it can be removed at any time: it is made again when "
-        "needed.",
+        description="Packed runs, coefficients of cleaning, seek points and features of stimuli are kept in "
+        "a folder, so that later epochs need not decode again. All of it can be removed at any time: it is "
+        "made again when needed.",
         examples=_EXAMPLES,
     )
     parser.add_argument(

@@ -21,6 +21,7 @@ from neurokern.ops import (
     NiftiHeader,
     PackedRun,
     ParcelAtlas,
+    StoredRun,
     VoxelBox,
     VoxelMask,
     decode_nifti,
@@ -47,6 +48,7 @@ class _OpenRun:
     packed: PackedRun | None = None
     looked_for_packed: bool = False
     fit: CleaningFit | None = None
+    stored: StoredRun | None = None
 
 
 class _FMRIExtractor(ABC):
@@ -141,6 +143,19 @@ class _FMRIExtractor(ABC):
         self._forget_fits()
         return out
 
+    def stored(self, run: BIDSRun) -> StoredRun | None:
+        """Return the run as :func:`~neurokern.ops.gather_windows` takes it, or None if it is not packed."""
+        opened = self._open(run)
+        if opened.stored is None:
+            packed = self._packed(opened)
+            if packed is None:
+                return None
+            packed.check_unchanged()
+            fit = self._fit(opened, run, packed) if self.cleans else None
+            opened.stored = packed.stored(fit)
+            self._forget_fits()
+        return opened.stored
+
     def _decode_and_clean(self, opened: _OpenRun, run: BIDSRun, start: int, stop: int, out: Any) -> None:
         values = out if out.dtype == torch.float32 else torch.empty(out.shape)
         whole = stop - start == opened.file.header.n_volumes
@@ -204,7 +219,7 @@ class _FMRIExtractor(ABC):
             if n_bytes <= _FIT_BYTES:
                 return
             n_bytes -= opened.fit.n_bytes if opened.fit is not None else 0
-            opened.fit = None
+            opened.fit = opened.stored = None
 
     def _fitted(self, run: BIDSRun) -> NDArray[np.bool_]:
         """Return the volumes that cleaning is fitted on, (trs,)."""

@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from neurokern.datasets.channels import Channels
 from neurokern.extractors import _meeg_files as files
 from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
 from neurokern.ops._gzip_cache import cache_folder
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,12 @@ class _Signals:
 
     values: NDArray[np.float32]
     cached: CachedArrays | None
+    stored: StoredRun = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = [] if self.cached is None else [self.cached.file]
+        place, owner = self.values.ctypes.data, self.values
+        self.stored = StoredRun.at_address(place, self.values.shape, "float32", owner=owner, files=files)
 
 
 class MEEGExtractor:
@@ -191,6 +198,10 @@ class MEEGExtractor:
         Whoever reads from them calls :meth:`check_unchanged` afterwards.
         """
         return self._signals_of(run).values
+
+    def stored(self, run: MEEGRun) -> StoredRun:
+        """Return all signals as :func:`~neurokern.ops.gather_windows` takes them."""
+        return self._signals_of(run).stored
 
     def check_unchanged(self, run: MEEGRun) -> None:
         """Raise if the mapped file was cut or written over while it was read."""

@@ -28,6 +28,17 @@ _CODES = {"float32": "F32", "float64": "F64"} | {
     for sign, letter in (("", "I"), ("u", "U"))
     for bits in (8, 16, 32, 64)
 }
+_TYPES = {code: dtype for dtype, code in _CODES.items()}
+_UNSOUND = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 
 
 class ArraySpec(NamedTuple):
@@ -50,7 +61,7 @@ class CachedArrays:
     """An open file of arrays: their addresses, valid while this lives and :meth:`is_unchanged`."""
 
     def __init__(self, path: Path, file: Any, header: bytes, specs: Specs) -> None:
-        self.path, self._file = path, file
+        self.path, self.file, self.specs = path, file, specs
         self.addresses: dict[str, int] = {}
         offset = file.address + len(header)
         for name, spec in specs.items():
@@ -59,7 +70,7 @@ class CachedArrays:
 
     def is_unchanged(self) -> bool:
         """Return whether the file still is what was opened; a mapping of one that shrank must not be read."""
-        return bool(self._file.is_unchanged())
+        return bool(self.file.is_unchanged())
 
 
 def header_bytes(specs: Specs, metadata: Mapping[str, str]) -> bytes:
@@ -126,6 +137,49 @@ def make_arrays(
     if found is None:
         raise OSError(errno.EIO, "was changed by another program while it was written", os.fspath(path))
     return found
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Return a copy of all arrays of a file, whatever they are, or None if it is not there or not sound.
+
+    Unlike :func:`open_arrays` this reads the whole file and looks at its checksum: for small files.
+    """
+    try:
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        entries = json.loads(content[8:start])
+        first, last = entries[CHECK]["data_offsets"]
+        if start + last != len(content) or zlib.crc32(content[start : start + first]) != int.from_bytes(
+            content[start + first :], "little"
+        ):
+            return None
+        found = {}
+        for name, entry in entries.items():
+            if name not in (CHECK, "__metadata__"):
+                spec = ArraySpec(_TYPES[entry["dtype"]], tuple(entry["shape"]))
+                place = start + entry["data_offsets"][0]
+                values = np.frombuffer(content, spec.dtype, math.prod(spec.shape), place)
+                found[name] = values.reshape(spec.shape)
+        return found
+    except _UNSOUND:
+        return None
+
+
+def read_array(path: Path, name: str) -> NDArray[Any] | None:
+    """Return a copy of one array of a file, or None if it is not there; its checksum is not looked at."""
+    try:
+        with path.open("rb") as file:
+            n_header = int.from_bytes(file.read(8), "little")
+            if n_header > os.fstat(file.fileno()).st_size:
+                return None
+            entry = json.loads(file.read(n_header))[name]
+            file.seek(8 + n_header + entry["data_offsets"][0])
+            spec = ArraySpec(_TYPES[entry["dtype"]], tuple(entry["shape"]))
+            if spec.n_bytes > os.fstat(file.fileno()).st_size:
+                return None
+            return np.frombuffer(file.read(spec.n_bytes), spec.dtype).reshape(spec.shape)
+    except _UNSOUND:
+        return None
 
 
 def _lock(partial: Path) -> int:

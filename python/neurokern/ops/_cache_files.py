@@ -21,6 +21,7 @@ KINDS = {
     "packed_runs": "runs, packed to a mask or an atlas",
     "fits": "coefficients of cleaning",
     "gzip_index": "seek points of .nii.gz files",
+    "stimulus_features": "features of stimuli",
 }
 _MOST_GIB = 50.0  # of the cache, unless NEUROKERN_CACHE_GIB says otherwise
 _STALE = 7 * 24 * 3600 * 10**9  # nanoseconds without use, after which a file may make room for others

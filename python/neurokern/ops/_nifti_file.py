@@ -191,6 +191,11 @@ class NiftiFile:
             return key
         return f"{key}-{self._file.state[1]}"
 
+    @property
+    def mapped(self) -> Any:
+        """The native handle of the file with the values."""
+        return self._file
+
     def is_unchanged(self) -> bool:
         """Return whether the file still is what was opened."""
         return bool(self._file.is_unchanged())

@@ -12,10 +12,12 @@ from neurokern.ops import _gzip_cache, _library
 from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
 from neurokern.ops._library import torch
 from neurokern.ops._nifti_clean import check_cleaning, check_confounds, check_fitted, make_basis
-from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError
+from neurokern.ops._nifti_header import NiftiFormatError
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_resident import DECODED_TYPES
-from neurokern.ops._packed_run import PackedRun, check_place, decode_weighted, run_key, scale_rows
+from neurokern.ops._packed_run import PackedRun, check_place, decode_weighted, run_key
+from neurokern.ops._run_windows import gather_into, row_stride
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     from neurokern.ops._nifti_file import NiftiFile
@@ -68,9 +70,31 @@ class CleaningFit:
     def apply(self, rows: Any, start: int, out: Any = None) -> Any:
         """Clean float32 rows (trs, columns), volumes ``start`` ... of the run; in place unless ``out``."""
         out = rows if out is None else out
-        address = _library.address(rows)
-        scale_rows(out, address, rows.shape[1], VOXEL_TYPES["float32"], 1.0, 0.0, start, self)
+        part = CleaningFit(self.basis[start : start + len(rows)], self._arrays)
+        run = StoredRun.at_address(
+            _library.address(rows),
+            tuple(rows.shape),
+            "float32",
+            stride=row_stride(rows),
+            cleaning=part,
+            owner=rows,
+        )
+        gather_into(out[None], [run], np.zeros(1, np.int64), stride=row_stride(out))
         return out
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Volumes and columns of the run."""
+        arrays = self._arrays
+        n_columns = (
+            arrays.specs["origin"].shape[0] if isinstance(arrays, CachedArrays) else arrays["origin"].size
+        )
+        return len(self.basis), n_columns
+
+    @property
+    def files(self) -> list[Any]:
+        """Native handles of the files that coefficients are mapped from."""
+        return [self._arrays.file] if isinstance(self._arrays, CachedArrays) else []
 
 
 def fit_cleaning(

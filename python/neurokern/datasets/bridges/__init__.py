@@ -10,18 +10,32 @@ import importlib
 from typing import TYPE_CHECKING
 
 _HOME_OF = {
+    "DescribedWindows": "described",
+    "from_braindecode": "braindecode",
+    "from_moabb": "moabb",
+    "from_neuralset": "neuralset",
+    "to_braindecode": "braindecode",
     "from_temporaldata": "temporaldata",
     "interval_windows": "temporaldata",
     "to_temporaldata": "temporaldata",
 }
 
 __all__ = [
+    "DescribedWindows",
+    "from_braindecode",
+    "from_moabb",
+    "from_neuralset",
     "from_temporaldata",
     "interval_windows",
+    "to_braindecode",
     "to_temporaldata",
 ]
 
 if TYPE_CHECKING:
+    from neurokern.datasets.bridges.braindecode import from_braindecode, to_braindecode
+    from neurokern.datasets.bridges.described import DescribedWindows
+    from neurokern.datasets.bridges.moabb import from_moabb
+    from neurokern.datasets.bridges.neuralset import from_neuralset
     from neurokern.datasets.bridges.temporaldata import from_temporaldata, interval_windows, to_temporaldata
 
 
