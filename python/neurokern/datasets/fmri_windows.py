@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from neurokern._check import check_integer, check_number, check_positive
-from neurokern.datasets.fmri_batch import WindowList, stack_windows
-from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, event_times, trial_types
+from neurokern.datasets.fmri_events import conditions_of_runs, event_times, trial_types
+from neurokern.datasets.fmri_reader import FMRIReader, Places
+from neurokern.datasets.window_items import LazyItems
 from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
 NO_CONDITION = -1
-NAMES = ("subject", "session", "task", "run")
 
 
 class FMRIExtractor(Protocol):
@@ -60,22 +60,12 @@ class Window(NamedTuple):
     condition: int  # of the event; NO_CONDITION without
 
 
-class _RunFacts(NamedTuple):
-    """What items of a run share."""
-
-    tr: float
-    conditions: NDArray[np.int64]  # of each volume
-    kept: torch.Tensor  # bool, of each volume: False where it was scrubbed
-    names: dict[str, str]
-
-
 class FMRIWindows(Dataset[dict[str, Any]]):
     """Windows of runs as a map-style dataset, for any DataLoader and number of workers.
 
     Without ``length`` and ``duration`` an item is a whole run. A batch of runs of different lengths is padded
     to the longest, with ``valid`` False where nothing was recorded; no collate function is needed for it.
-    The windows of a batch are read behind each other; ``collate_fn=collate_windows`` takes them as they lie
-    there, where PyTorch's own copies them.
+    A DataLoader's batch is read at once, to where it stays; without workers by PyTorch's threads.
 
     Parameters
     ----------
@@ -152,7 +142,6 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         self.hrf_delay = check_number("FMRIWindows", "hrf_delay", hrf_delay)
         self.conditions = conditions_of_runs(self.runs)
         self._codes = {name: code for code, name in enumerate(self.conditions)}
-        self._facts: dict[int, _RunFacts] = {}
         self._n_volumes = [extractor.n_volumes(run) for run in self.runs]
         lengths = [self._length(i, length, duration) for i in range(len(self.runs))]
         self._lengths = lengths
@@ -164,6 +153,8 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             outside += lost
         self.windows = [window for found in by_run for window in found]
         self.offsets = np.cumsum([0, *map(len, by_run)], dtype=np.int64)
+        self._places = _places_of(self.windows)
+        self._reader = FMRIReader(self.runs, extractor, self._n_volumes, lengths, self._codes, self.hrf_delay)
         if outside and not self.windows:
             raise ValueError(
                 f"FMRIWindows: all {outside} windows at events reach beyond their run, {max(lengths)} "
@@ -261,6 +252,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         chosen = sorted_indices("FMRIWindows.select", indices, len(self))
         part = copy.copy(self)
         part.windows = [self.windows[i] for i in chosen]
+        part._places = self._places.take(chosen)
         runs = [window.run for window in part.windows]
         part.offsets = np.searchsorted(runs, np.arange(len(self.runs) + 1)).astype(np.int64)
         return part
@@ -301,16 +293,18 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             that event to the first volume; ``start`` seconds of the first volume in its run; ``subject``,
             ``session``, ``task``, ``run`` str, empty where a file's name has none.
         """
-        n = self._lengths[self.windows[i].run]
-        signal = torch.empty(self._shape(i, n), dtype=self.extractor.dtype)
-        return self._read(i, signal)
+        return LazyItems(self.batch([i]))[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> LazyItems:
         """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
-        return self._read_all(indices, shared=False)
+        return LazyItems(self.batch(indices, shared=get_worker_info() is not None))
 
     def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
         """Return windows as one batch, each read to its place in it, padded to the longest.
+
+        Windows whose runs lie ready in memory or in the cache are written by one native call, on as many
+        threads as PyTorch has. Memory is used again once nothing refers to an earlier batch, or to any view
+        of it; a batch that is held is never written over.
 
         Parameters
         ----------
@@ -323,56 +317,18 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         batch : dict
             As that of a DataLoader over this dataset: ``signal`` (batch, trs, features), and so on.
         """
-        return stack_windows(self._read_all(indices, shared=shared))
+        items = np.asarray(indices, dtype=np.int64)
+        items = np.where(items < 0, items + len(self), items)
+        if not items.size or items.min() < 0 or items.max() >= len(self):
+            raise IndexError(f"FMRIWindows: items must be 0 to {len(self) - 1}, got {list(indices)}")
+        return self._reader.read(self._places.take(items), shared=shared)
 
-    def _read_all(self, indices: Sequence[int], *, shared: bool) -> WindowList:
-        longest = max(self._lengths[self.windows[i].run] for i in indices)
-        shapes = {self._shape(i, longest) for i in indices}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"FMRIWindows: a batch must be of images of one shape, got {sorted(s[1:] for s in shapes)}; "
-                "take the voxels of a mask or parcels, or batches of one run each"
-            )
-        shape = (len(indices), *shapes.pop())
-        items = WindowList.empty(shape, self.extractor.dtype, shared=shared)
-        for signal, i in zip(items.signal, indices, strict=True):
-            items.append(self._read(i, signal))
-        return items
 
-    def _shape(self, i: int, n: int) -> tuple[int, ...]:
-        return (n, *self.extractor.feature_shape(self.runs[self.windows[i].run]))
-
-    def _read(self, i: int, signal: torch.Tensor) -> dict[str, Any]:
-        """Read a window to its place, which may be longer than it."""
-        window = self.windows[i]
-        run, n = self.runs[window.run], len(signal)
-        first = max(window.start, 0)
-        last = min(window.start + self._lengths[window.run], self._n_volumes[window.run])
-        inside = slice(first - window.start, last - window.start)
-        tr, conditions, kept, names = self._facts_of(window.run)
-        signal[: inside.start].zero_()
-        self.extractor.extract(run, first, last, signal[inside])
-        signal[inside.stop :].zero_()
-        valid = torch.zeros(n, dtype=torch.bool)
-        valid[inside] = kept[first:last]
-        codes = torch.full((n,), NO_CONDITION)
-        codes[inside] = torch.from_numpy(conditions[first:last])
-        item: dict[str, Any] = {
-            "signal": signal,
-            "valid": valid,
-            "conditions": codes,
-            "condition": window.condition,
-            "onset": window.onset,
-            "start": window.start * tr,
-        }
-        return item | names
-
-    def _facts_of(self, i: int) -> _RunFacts:
-        """Return what is known of a run; its sidecar is believed when an item is first asked for."""
-        if i not in self._facts:
-            run = self.runs[i]
-            tr = run.repetition_time
-            codes = conditions_of_volumes(run, self._n_volumes[i], tr, self.hrf_delay, self._codes)
-            names = {name: run.entities.get(name, "") for name in NAMES}
-            self._facts[i] = _RunFacts(tr, codes, torch.from_numpy(self.extractor.kept(run)), names)
-        return self._facts[i]
+def _places_of(windows: Sequence[Window]) -> Places:
+    run, start, onset, condition = zip(*windows, strict=True) if windows else ((),) * 4
+    return Places(
+        np.array(run, np.int64),
+        np.array(start, np.int64),
+        np.array(onset, np.float64),
+        np.array(condition, np.int64),
+    )

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from neurokern._check import check_memory, check_positive
 from neurokern.datasets.clock import Clock
-from neurokern.datasets.meeg_batch import LazyItems
 from neurokern.datasets.series import TimeSeries
+from neurokern.datasets.window_items import LazyItems
 
 __all__ = ["PairedWindows", "SampledSeries"]
 
@@ -230,7 +230,7 @@ class PairedWindows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> LazyItems:
         """Return windows; PyTorch's DataLoader calls this where it exists."""
-        return LazyItems(self.batch(indices))
+        return LazyItems(self.batch(indices, shared=get_worker_info() is not None))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[i] for i in range(len(self)))
