@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from neurokern._check import check_choice, check_flag, check_memory, check_positive
 from neurokern.datasets.channels import Channels
 from neurokern.extractors import _meeg_files as files
-from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
+from neurokern.ops._array_cache import ArraySpec, CachedArrays, CacheEntry
 from neurokern.ops._gzip_cache import cache_folder
 from neurokern.ops._stored_run import StoredRun
 
@@ -181,6 +181,11 @@ class MEEGExtractor:
         """Fill the cache with all that windows of this recording need."""
         self._signals_of(run)
 
+    def cache_entries(self, run: MEEGRun) -> list[CacheEntry]:
+        """Return the files of the cache that windows of this recording are read from, made or not."""
+        entry = self._entry(run, self._facts_of(run))
+        return [] if entry is None else [entry]
+
     def extract(self, run: MEEGRun, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return samples ``start`` ... ``stop - 1``, time first; in ``out`` if given."""
         values = self.values(run)
@@ -322,14 +327,10 @@ class MEEGExtractor:
 
     def _map(self, run: MEEGRun, facts: _Facts) -> _Signals:
         shape = (facts.n_samples, len(facts.channels))
-        if facts.key and self.cache is not False and 0 not in shape:
+        entry = self._entry(run, facts)
+        if entry is not None:
             try:
-                cached = make_arrays(
-                    cache_folder() / "packed_runs" / f"{facts.key}.safetensors",
-                    {"values": ArraySpec("float32", shape)},
-                    {"format": _FORMAT, "key": facts.key},
-                    lambda arrays: self._fill(run, facts, arrays["values"]),
-                )
+                cached = entry.make()
                 return _Signals(_view(cached, shape), cached)
             except OSError:
                 if self.cache is True:
@@ -339,6 +340,17 @@ class MEEGExtractor:
         self._fill(run, facts, values)
         values.flags.writeable = False
         return _Signals(values, None)
+
+    def _entry(self, run: MEEGRun, facts: _Facts) -> CacheEntry | None:
+        shape = (facts.n_samples, len(facts.channels))
+        if not facts.key or self.cache is False or 0 in shape:
+            return None
+        return CacheEntry(
+            cache_folder() / "packed_runs" / f"{facts.key}.safetensors",
+            {"values": ArraySpec("float32", shape)},
+            {"format": _FORMAT, "key": facts.key},
+            lambda arrays: self._fill(run, facts, arrays["values"]),
+        )
 
     def _fill(self, run: MEEGRun, facts: _Facts, values: NDArray[np.float32]) -> None:
         """Write the whole recording to its place, through MNE."""
