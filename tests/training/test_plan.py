@@ -97,10 +97,11 @@ def test_a_part_is_masked_as_in_its_whole_batch(scheme: str, masking: Masking) -
     whole = mask_batch(windows.__getitems__(items), scheme, masking, seed=config.seed, offset=5 * 7)
     for first, stop in ((0, 3), (3, 6), (6, 7), (0, 7)):
         part = Part(number=5, place=0, first=first, n_rows=7, items=items[first:stop])
-        masked, n_targets = mask_part(windows.__getitems__(part.items), part, scheme, config)
-        assert torch.equal(masked.inputs, whole.inputs[first:stop])
-        assert torch.equal(masked.target_mask, whole.target_mask[first:stop])
-        assert torch.equal(masked.hidden, whole.hidden[first:stop])
+        batch = windows.__getitems__(part.items)
+        masks, n_targets = mask_part(batch, part, scheme, config)
+        assert torch.equal(batch.counts.masked_fill(masks.hidden, 0.0), whole.inputs[first:stop])
+        assert torch.equal(masks.target.expand_as(batch.counts), whole.target_mask[first:stop])
+        assert torch.equal(masks.hidden, whole.hidden[first:stop])
         assert int(n_targets) == int(whole.target_mask.sum())
 
 

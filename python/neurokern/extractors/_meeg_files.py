@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neurokern.datasets.channels import DATA_TYPES, Channels, channel_name
+from neurokern.ops._gzip_cache import sampled_content
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids_run import MEEGRun
@@ -28,7 +28,7 @@ _BIDS_TYPES = {
     "REF": "misc", "PD": "misc", "ADC": "misc", "DAC": "misc", "OTHER": "misc", "SYSCLOCK": "syst",
 }  # fmt: skip
 _METERS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
-_ENDS = 1 << 16
+_HEADER = 1 << 16  # bytes of a text header that are looked at
 _DEVICE, _HEAD = 1, 4  # FIFF codes of coordinate frames
 
 
@@ -94,7 +94,7 @@ def check_size(path: Path) -> None:
 
 def _check_brainvision(path: Path) -> None:
     """Raise if the file of samples ends within a sample; how many there should be no header tells."""
-    text = path.read_bytes()[:_ENDS].decode("utf-8", errors="replace")
+    text = path.read_bytes()[:_HEADER].decode("utf-8", errors="replace")
     fields = dict(re.findall(r"^(DataFile|NumberOfChannels|BinaryFormat)\s*=\s*(.+?)\s*$", text, re.M))
     size = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}.get(fields.get("BinaryFormat", ""))
     n_channels = fields.get("NumberOfChannels", "")
@@ -361,15 +361,14 @@ def signature(files: tuple[Path, ...]) -> tuple[tuple[int, int, int], ...]:
 
 
 def content_of(files: tuple[Path, ...]) -> str:
-    """Return what tells these files' content from others': size, time of writing and both ends of each."""
+    """Return what tells these files' content from others': size, time of writing and places all over each."""
     digest = hashlib.blake2b(digest_size=16)
     for file in files:
         state = file.stat()
         digest.update(f"{state.st_size} {state.st_mtime_ns}".encode())
         if file.is_file():
             with file.open("rb") as stream:
-                digest.update(os.pread(stream.fileno(), _ENDS, 0))
-                digest.update(os.pread(stream.fileno(), _ENDS, max(state.st_size - _ENDS, 0)))
+                digest.update(sampled_content(stream.fileno(), state.st_size).encode())
     return digest.hexdigest()
 
 

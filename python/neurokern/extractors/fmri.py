@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,13 +22,16 @@ from neurokern.ops import (
     NiftiHeader,
     PackedRun,
     ParcelAtlas,
+    StoredRun,
     VoxelBox,
     VoxelMask,
     decode_nifti,
     fit_cleaning,
 )
+from neurokern.ops._array_cache import CacheEntry
 from neurokern.ops._nifti_clean import check_cleaning
-from neurokern.ops._packed_run import check_place
+from neurokern.ops._nifti_fit import fit_entry
+from neurokern.ops._packed_run import check_place, packed_entry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +51,7 @@ class _OpenRun:
     packed: PackedRun | None = None
     looked_for_packed: bool = False
     fit: CleaningFit | None = None
+    stored: StoredRun | None = None
 
 
 class _FMRIExtractor(ABC):
@@ -124,6 +129,19 @@ class _FMRIExtractor(ABC):
         if self.cleans:
             self._fit(opened, run, packed)
 
+    def cache_entries(self, run: BIDSRun) -> list[CacheEntry]:
+        """Return the files of the cache that windows of this run are read from, made or not."""
+        if self.cache is False:
+            return []
+        opened = _OpenRun(NiftiFile(run.path))
+        target = self._target(opened.file.header)
+        packs = self._packs(opened)
+        entries = [packed_entry(opened.file, target)] if packs else []
+        if self.cleans:
+            packed = functools.partial(PackedRun, opened.file, target) if packs else None
+            entries.append(fit_entry(opened.file, target, packed=packed, **self._fit_options(run)))
+        return entries
+
     def extract(self, run: BIDSRun, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return volumes ``start`` ... ``stop - 1`` of a run, time first; in ``out`` if given."""
         opened = self._open(run)
@@ -140,6 +158,19 @@ class _FMRIExtractor(ABC):
             self._decode_and_clean(opened, run, start, stop, rows)
         self._forget_fits()
         return out
+
+    def stored(self, run: BIDSRun) -> StoredRun | None:
+        """Return the run as :func:`~neurokern.ops.gather_windows` takes it, or None if it is not packed."""
+        opened = self._open(run)
+        if opened.stored is None:
+            packed = self._packed(opened)
+            if packed is None:
+                return None
+            packed.check_unchanged()
+            fit = self._fit(opened, run, packed) if self.cleans else None
+            opened.stored = packed.stored(fit)
+            self._forget_fits()
+        return opened.stored
 
     def _decode_and_clean(self, opened: _OpenRun, run: BIDSRun, start: int, stop: int, out: Any) -> None:
         values = out if out.dtype == torch.float32 else torch.empty(out.shape)
@@ -169,7 +200,7 @@ class _FMRIExtractor(ABC):
     def _packed(self, opened: _OpenRun) -> PackedRun | None:
         if opened.looked_for_packed:
             return opened.packed
-        if self.cache is True or (self.cache == "auto" and opened.file.is_compressed and self._chooses):
+        if self._packs(opened):
             try:
                 opened.packed = opened.file.pack(self._target(opened.file.header))
             except OSError:
@@ -178,23 +209,32 @@ class _FMRIExtractor(ABC):
         opened.looked_for_packed = True
         return opened.packed
 
+    def _packs(self, opened: _OpenRun) -> bool:
+        """Whether the run's values go to the cache."""
+        return self.cache is True or (self.cache == "auto" and opened.file.is_compressed and self._chooses)
+
     def _fit(self, opened: _OpenRun, run: BIDSRun, packed: PackedRun | None, rows: Any = None) -> CleaningFit:
         if opened.fit is None:
             opened.fit = fit_cleaning(
                 opened.file,
                 self._target(opened.file.header),
-                detrend=self.detrend,
-                standardize=self.normalize,
-                confounds=self._columns(run),
-                high_pass=self.high_pass,
-                low_pass=self.low_pass,
-                tr=None if self.high_pass is None and self.low_pass is None else run.repetition_time,
-                fitted=self._fitted(run),
                 packed=packed,
                 rows=rows,
                 cache=self.cache is not False,
+                **self._fit_options(run),
             )
         return opened.fit
+
+    def _fit_options(self, run: BIDSRun) -> dict[str, Any]:
+        return {
+            "detrend": self.detrend,
+            "standardize": self.normalize,
+            "confounds": self._columns(run),
+            "high_pass": self.high_pass,
+            "low_pass": self.low_pass,
+            "tr": None if self.high_pass is None and self.low_pass is None else run.repetition_time,
+            "fitted": self._fitted(run),
+        }
 
     def _forget_fits(self) -> None:
         """Drop the oldest coefficients in memory, but those just used, beyond the bound."""
@@ -204,7 +244,7 @@ class _FMRIExtractor(ABC):
             if n_bytes <= _FIT_BYTES:
                 return
             n_bytes -= opened.fit.n_bytes if opened.fit is not None else 0
-            opened.fit = None
+            opened.fit = opened.stored = None
 
     def _fitted(self, run: BIDSRun) -> NDArray[np.bool_]:
         """Return the volumes that cleaning is fitted on, (trs,)."""

@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from neurokern._check import check_choice, check_flag, check_memory, check_positive
 from neurokern.datasets.channels import Channels
 from neurokern.extractors import _meeg_files as files
-from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
+from neurokern.ops._array_cache import ArraySpec, CachedArrays, CacheEntry
 from neurokern.ops._gzip_cache import cache_folder
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,12 @@ class _Signals:
 
     values: NDArray[np.float32]
     cached: CachedArrays | None
+    stored: StoredRun = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = [] if self.cached is None else [self.cached.file]
+        place, owner = self.values.ctypes.data, self.values
+        self.stored = StoredRun.at_address(place, self.values.shape, "float32", owner=owner, files=files)
 
 
 class MEEGExtractor:
@@ -174,6 +181,11 @@ class MEEGExtractor:
         """Fill the cache with all that windows of this recording need."""
         self._signals_of(run)
 
+    def cache_entries(self, run: MEEGRun) -> list[CacheEntry]:
+        """Return the files of the cache that windows of this recording are read from, made or not."""
+        entry = self._entry(run, self._facts_of(run))
+        return [] if entry is None else [entry]
+
     def extract(self, run: MEEGRun, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return samples ``start`` ... ``stop - 1``, time first; in ``out`` if given."""
         values = self.values(run)
@@ -191,6 +203,10 @@ class MEEGExtractor:
         Whoever reads from them calls :meth:`check_unchanged` afterwards.
         """
         return self._signals_of(run).values
+
+    def stored(self, run: MEEGRun) -> StoredRun:
+        """Return all signals as :func:`~neurokern.ops.gather_windows` takes them."""
+        return self._signals_of(run).stored
 
     def check_unchanged(self, run: MEEGRun) -> None:
         """Raise if the mapped file was cut or written over while it was read."""
@@ -311,14 +327,10 @@ class MEEGExtractor:
 
     def _map(self, run: MEEGRun, facts: _Facts) -> _Signals:
         shape = (facts.n_samples, len(facts.channels))
-        if facts.key and self.cache is not False and 0 not in shape:
+        entry = self._entry(run, facts)
+        if entry is not None:
             try:
-                cached = make_arrays(
-                    cache_folder() / "packed_runs" / f"{facts.key}.safetensors",
-                    {"values": ArraySpec("float32", shape)},
-                    {"format": _FORMAT, "key": facts.key},
-                    lambda arrays: self._fill(run, facts, arrays["values"]),
-                )
+                cached = entry.make()
                 return _Signals(_view(cached, shape), cached)
             except OSError:
                 if self.cache is True:
@@ -328,6 +340,17 @@ class MEEGExtractor:
         self._fill(run, facts, values)
         values.flags.writeable = False
         return _Signals(values, None)
+
+    def _entry(self, run: MEEGRun, facts: _Facts) -> CacheEntry | None:
+        shape = (facts.n_samples, len(facts.channels))
+        if not facts.key or self.cache is False or 0 in shape:
+            return None
+        return CacheEntry(
+            cache_folder() / "packed_runs" / f"{facts.key}.safetensors",
+            {"values": ArraySpec("float32", shape)},
+            {"format": _FORMAT, "key": facts.key},
+            lambda arrays: self._fill(run, facts, arrays["values"]),
+        )
 
     def _fill(self, run: MEEGRun, facts: _Facts, values: NDArray[np.float32]) -> None:
         """Write the whole recording to its place, through MNE."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neurokern._check import check_choice
+from neurokern._hub_methods import HubMethods
 from neurokern.models.blocks import EncoderLayer, attention_mask, rotary_turns
 from neurokern.models.config import MtMConfig
 from neurokern.models.groups import Group, group_of_session, groups_of_batch, take_rows
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 N_PREFIX = 2  # the session's token and the scheme's
 
 
-class MtM(SessionStore):
+class MtM(HubMethods, SessionStore):
     """Multi-task masking: one transformer for all sessions, with a read-in and a read-out for each.
 
     A time bin is a token: the counts of its units go through the session's read-in, a small network shared by

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neurokern.checkpoint import check_format, read_json, read_tensors, write_json
 from neurokern.datasets import SpikeBatch
-from neurokern.models.masking import MaskedWindows
+from neurokern.models.masking import Masks
 
 FORMAT = "neurokern-failed-batches"
 FORMAT_VERSION = 1
@@ -52,17 +52,18 @@ class FailedBatch:
 
 
 def write_failed_batches(
-    folder: Path, step: int, batches: Sequence[tuple[str | list[str], SpikeBatch, MaskedWindows]]
+    folder: Path, step: int, batches: Sequence[tuple[str | list[str], SpikeBatch, Masks]]
 ) -> None:
     """Write the batches of a step, each with its scheme and its masks, into an existing folder."""
     tensors, values = {}, []
-    for place, (scheme, batch, masked) in enumerate(batches):
+    for place, (scheme, batch, masks) in enumerate(batches):
         for name, tensor in (
             ("counts", batch.counts),
-            ("target_mask", masked.target_mask),
-            ("hidden", masked.hidden),
+            ("target_mask", masks.target.expand_as(batch.counts)),
+            ("hidden", masks.hidden),
         ):
-            tensors[f"{place}/{name}"] = tensor.detach().cpu().contiguous()
+            # A copy: targets and hidden may be one tensor, which safetensors refuses.
+            tensors[f"{place}/{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         values.append({"session": batch.session[0], "scheme": scheme, "windows": batch.window.tolist()})
     save_file(tensors, folder / TENSORS)
     description = {"format": FORMAT, "format_version": FORMAT_VERSION, "step": step, "batches": values}

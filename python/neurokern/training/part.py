@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from neurokern.datasets import SpikeBatch
-from neurokern.models.masking import MaskedWindows, draw_scheme, draw_schemes, mask_batch
+from neurokern.models.losses import count_targets
+from neurokern.models.masking import Masks, draw_masks, draw_scheme, draw_schemes
 from neurokern.training.batches import Part
 from neurokern.training.config import TrainingConfig
 
@@ -23,23 +24,20 @@ def scheme_of(part: Part, config: TrainingConfig) -> str | list[str]:
 
 def mask_part(
     batch: SpikeBatch, part: Part, scheme: str | list[str], config: TrainingConfig
-) -> tuple[MaskedWindows, Tensor]:
-    """Mask a part; returns the masked windows and the number of targets in the part's whole batch.
+) -> tuple[Masks, Tensor]:
+    """Draw the masks of a part; returns them and the number of targets in the part's whole batch.
 
     What is drawn for a batch as a whole (its region, its ratio) is the same for all of its parts: the masks
     of the other rows are drawn as well and left out.
     """
     offset = part.number * config.batch_size
-    if part.is_whole:
-        masked = mask_batch(batch, scheme, config.masking, seed=config.seed, offset=offset)
-        return masked, masked.target_mask.sum()
-    if not isinstance(scheme, str):
-        scheme = draw_schemes(config.masking.schemes, part.n_rows, seed=config.seed, offset=offset)
-    masked = mask_batch(_whole(batch, part.n_rows), scheme, config.masking, seed=config.seed, offset=offset)
-    rows = slice(part.first, part.first + len(batch))
-    hidden = masked.hidden[rows]
-    own = MaskedWindows(batch.counts.masked_fill(hidden, 0.0), masked.target_mask[rows], hidden)
-    return own, masked.target_mask.sum()
+    if not part.is_whole:
+        batch = _whole(batch, part.n_rows)
+        if not isinstance(scheme, str):
+            scheme = draw_schemes(config.masking.schemes, part.n_rows, seed=config.seed, offset=offset)
+    masks = draw_masks(batch, scheme, config.masking, seed=config.seed, offset=offset)
+    n_targets = count_targets(masks.target, batch.counts.shape)
+    return masks if part.is_whole else masks.rows(part.first, part.first + len(part.items)), n_targets
 
 
 def _whole(batch: SpikeBatch, n_rows: int) -> SpikeBatch:
@@ -54,8 +52,12 @@ def _whole(batch: SpikeBatch, n_rows: int) -> SpikeBatch:
     )
 
 
-def seed_dropout(seed: int, step: int, part: Part) -> None:
+def seed_dropout(seed: int, step: int, part: Part, device: torch.device) -> None:
     """Seed torch for a pass: a function of the seed, the step and the place in it."""
     place = (part.place, part.first)
     entropy = np.random.SeedSequence((seed, step, *place) if any(place) else (seed, step))
-    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+    number = int(entropy.generate_state(1, np.uint64)[0])
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)  # torch.manual_seed looks for devices, which takes longer
+    else:
+        torch.manual_seed(number)

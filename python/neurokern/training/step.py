@@ -145,15 +145,13 @@ class Stepper:
     def _backward(self, part: Part, batch: SpikeBatch) -> Tensor:
         """Run a part forward and backward; returns its share of its batch's loss per hidden count."""
         config, scheme = self.config, scheme_of(part, self.config)
-        seed_dropout(config.seed, self.state.progress.step, part)
-        masked, n_targets = mask_part(batch, part, scheme, config)
+        seed_dropout(config.seed, self.state.progress.step, part, self.device)
+        masks, n_targets = mask_part(batch, part, scheme, config)
         with half_precision(config, self.device):
-            log_rates = self.state.network.forward_batch(
-                batch, scheme, counts=masked.inputs, hidden=masked.hidden
-            )
+            log_rates = self.state.network.forward_batch(batch, scheme, hidden=masks.hidden)
         weights = self.unit_weights[batch.session[0]]
         reduction = config.reduction if part.is_whole else "sum"
-        loss = poisson_loss(log_rates, batch.counts, masked.target_mask, reduction, weights)
+        loss = poisson_loss(log_rates, batch.counts, masks.target, reduction, weights)
         per_target = loss if reduction == "mean" else loss / n_targets.clamp(min=1)
         if config.reduction == "mean":
             loss = per_target / len(self.plan.batches(self.state.progress.step))
