@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import math
 import pathlib
+import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -36,6 +38,7 @@ __all__ = [
     "keep_apart",
     "load_session",
     "load_sessions",
+    "naming",
     "sample_path",
     "split_for_training",
 ]
@@ -169,12 +172,24 @@ def load_session(path: pathlib.Path, settings: WindowSettings) -> LoadedSession:
     ValueError
         If it is too short or has too few units for a model; the message says what is needed.
     """
-    recording = load_recording(path)
-    if isinstance(recording, BinnedSession):
-        loaded = _with_column_groups(_from_counts(recording, settings), settings.groups)
-    else:
-        loaded = from_recording(recording, settings)
-    return _check_size(loaded, path)
+    with naming(path.name):
+        recording = load_recording(path)
+        if isinstance(recording, BinnedSession):
+            loaded = _with_column_groups(_from_counts(recording, settings), settings.groups)
+        else:
+            loaded = from_recording(recording, settings)
+        return _check_size(loaded, path)
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Let a ValueError say which of many recordings it is about, where it does not yet."""
+    try:
+        yield
+    except ValueError as error:
+        if re.search(rf"(?<!\w){re.escape(pathlib.Path(name).stem)}(?!\w)", str(error)):
+            raise
+        raise ValueError(f"{name}: {error}") from error
 
 
 def load_sessions(paths: Sequence[str], settings: WindowSettings) -> list[LoadedSession]:
@@ -271,7 +286,9 @@ def _with_column_groups(loaded: LoadedSession, n_groups: int) -> LoadedSession:
 def _check_size(loaded: LoadedSession, path: pathlib.Path) -> LoadedSession:
     session = loaded.session
     if session.n_units < _LEAST_UNITS:
-        raise ValueError(f"{path.name}: has {session.n_units} units; at least {_LEAST_UNITS} are needed")
+        raise ValueError(
+            f"{path.name}: has {session.n_units} units; at least {_LEAST_UNITS} are needed: leave it out"
+        )
     if session.n_windows < _LEAST_WINDOWS:
         raise ValueError(
             f"{path.name}: gives {session.n_windows} windows ({loaded.how}); at least {_LEAST_WINDOWS} are "
