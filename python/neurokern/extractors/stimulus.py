@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from neurokern._check import check_choice, check_integer, check_memory
+from neurokern.datasets.series import TimeSeries
 from neurokern.extractors._layers import (
     Forward,
     Pool,
@@ -196,6 +197,33 @@ class StimulusFeatures:
         if not index:
             raise ValueError("StimulusFeatures: stimuli must hold at least one, got none")
         return {name: _stacked(name, values, index) for name, values in rows.items()}
+
+    def over_time(self, stimuli: Iterable[tuple[float, Any]]) -> dict[str, TimeSeries]:
+        """Return the features of stimuli that follow each other, as series on the recording's clock.
+
+        Parameters
+        ----------
+        stimuli : iterable of (seconds, stimulus)
+            Frames of a video, pieces of a sound, words: :class:`~neurokern.datasets.VideoFrames`,
+            :class:`~neurokern.datasets.TimedStimuli`. They are read once, piece by piece.
+
+        Returns
+        -------
+        series : dict of str to TimeSeries
+            By layer; values (stimuli, features).
+        """
+        times: list[float] = []
+
+        def noted() -> Iterator[Any]:
+            for seconds, stimulus in stimuli:
+                times.append(float(seconds))
+                yield stimulus
+
+        features = self(noted())
+        return {
+            name: TimeSeries.from_arrays(times, values.reshape(len(values), -1).numpy())
+            for name, values in features.items()
+        }
 
     def _look_at(
         self, stimuli: Mapping[bytes, Any], files: Mapping[str, FeatureFiles], rows: dict[str, list[_Row]]
