@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 _HOME_OF = {
+    "AnatomicalImages": "anatomical",
     "BIDSDataset": "bids",
     "BIDSRun": "bids",
     "BIDSIndex": "bids_index",
@@ -71,6 +72,7 @@ _HOME_OF = {
 
 __all__ = [
     "CHANNEL_TYPES",
+    "AnatomicalImages",
     "BIDSDataset",
     "BIDSIndex",
     "BIDSRun",
@@ -130,6 +132,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from neurokern.datasets.alf import load_alf
+    from neurokern.datasets.anatomical import AnatomicalImages
     from neurokern.datasets.batch import SpikeBatch, collate_spikes
     from neurokern.datasets.bids import BIDSDataset, BIDSRun, MEEGRun
     from neurokern.datasets.bids_index import BIDSIndex

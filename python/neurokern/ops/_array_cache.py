@@ -94,7 +94,7 @@ def open_arrays(path: Path, specs: Specs, metadata: Mapping[str, str]) -> Cached
     specs = {**specs, **_CHECK_SPEC}
     header = header_bytes(specs, metadata)
     try:
-        file = _core.MappedFile(os.fspath(path), True)
+        file = _core.MappedFile(os.fsencode(path), True)
     except RuntimeError:
         return None
     n_bytes = len(header) + sum(spec.n_bytes for spec in specs.values())

@@ -24,6 +24,7 @@ KINDS = {
     "packed_sessions": "sessions of spikes, binned",
     "fits": "coefficients of cleaning",
     "gzip_index": "seek points of .nii.gz files",
+    "bids_index": "listings of BIDS folders",
     "stimulus_features": "features of stimuli",
 }
 _MOST_GIB = 50.0  # of the cache, unless NEUROKERN_CACHE_GIB says otherwise
@@ -59,7 +60,7 @@ def cached_files() -> list[CachedFile]:
     for kind in KINDS:
         folder = cache_folder() / kind
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.suffix in (".safetensors", ".index"):
+            if path.suffix in (".safetensors", ".index", ".listing"):
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
                     used = max(status.st_atime_ns, status.st_mtime_ns)
@@ -220,7 +221,8 @@ def what_is_wrong(file: CachedFile) -> str | None:
     """Read a whole file of the cache, and return what is wrong with it; None for a sound one."""
     try:
         with file.path.open("rb") as opened:
-            return (_wrong_index if file.path.suffix == ".index" else _wrong_arrays)(opened)
+            checks = {".index": _wrong_index, ".listing": _wrong_listing}
+            return checks.get(file.path.suffix, _wrong_arrays)(opened)
     except (ValueError, KeyError, TypeError, OverflowError):
         return "its header is damaged"
 
@@ -260,6 +262,11 @@ def _wrong_index(file: BinaryIO) -> str | None:
         if _crc_of(file, int(row["n_bytes"])) != row["check"]:
             return f"the seek point at byte {row['out']} does not match its checksum"
     return None
+
+
+def _wrong_listing(file: BinaryIO) -> str | None:
+    check = int(file.readline(16), 16)
+    return None if zlib.crc32(file.read()) == check else "its names do not match their checksum"
 
 
 def _crc_of(file: BinaryIO, n_bytes: int) -> int:

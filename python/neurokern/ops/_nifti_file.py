@@ -298,7 +298,7 @@ def _open_file(path: Path, *, mapped: bool) -> Any:
         raise IsADirectoryError(f"{path} must be a NIfTI file, it is a folder")
     status = path.stat()
     try:
-        return _core.MappedFile(os.fspath(path), mapped)
+        return _core.MappedFile(os.fsencode(path), mapped)  # its name need not be text
     except RuntimeError as error:
         kind = PermissionError if not os.access(path, os.R_OK) else OSError
         raise kind(f"{path} ({status.st_size} bytes) could not be opened: {error}") from None
