@@ -214,6 +214,9 @@ def cleaned(folder: Folder, mask: str) -> dict[str, Epoch]:
         f"{OURS}, and {N_CONFOUNDS} confounds": through(
             folder.windows(mask, **options, **confounds), folder.order
         ),
+        f"{OURS}, and {N_CONFOUNDS} confounds, kept cleaned": through(
+            folder.windows(mask, **options, **confounds, cache="cleaned"), folder.order
+        ),
         f"{MAPPED}, cleaned before": through(Copies(folder.values(mask), folder.places), folder.order),
     }
 
