@@ -16,8 +16,11 @@ namespace {
 
 constexpr std::int64_t kParallelValues = 100000;
 constexpr std::int64_t kPiece = 1024;  // columns at once: a few rows of them stay in L1
-constexpr int kTogetherRows = 4;       // that share one look at the coefficients
-constexpr int kTogetherTrends = 4;     // that share one look at the rows
+// Batches above it bypass the caches: a smaller one is still there when it is used, and so is its memory when
+// it is written again.
+constexpr std::int64_t kStreamBatchBytes = std::int64_t{8} << 20;
+constexpr int kTogetherRows = 4;    // that share one look at the coefficients
+constexpr int kTogetherTrends = 4;  // that share one look at the rows
 
 struct Half {
   std::uint16_t bits;
@@ -101,7 +104,12 @@ struct WindowWriter {
 
   void choose(Bits* chosen, const Bits* row, std::int64_t first, std::int64_t n) const {
     const std::int32_t* columns = run.columns + first;
-    for (std::int64_t i = 0; i < n; ++i) chosen[i] = row[columns[i]];
+    for (std::int64_t i = 0; i < n; ++i) {
+      chosen[i] = row[columns[i]];
+      // The next row: the processor does not see that the same places follow. Beyond the last it does
+      // nothing.
+      __builtin_prefetch(row + run.raw_stride + columns[i]);
+    }
   }
 
   void scale_row(unsigned char* to, const Bits* from, std::int64_t n) const {
@@ -291,7 +299,7 @@ inline void gather_windows(const GatherWindows& p, int n_threads) {
   for (std::int64_t i = 0; i < p.groups[p.n_groups]; ++i)
     n_values += (p.windows[i].before + p.windows[i].n_rows + p.windows[i].after) * p.n_columns;
   const std::int64_t bytes = p.decoded == DecodedType::f32 ? 4 : 2;
-  WindowGatherer gatherer{p, n_values * bytes >= kStreamBytes, 1};
+  WindowGatherer gatherer{p, n_values * bytes >= kStreamBatchBytes, 1};
   const int threads = n_values < kParallelValues ? 1 : n_threads;
   // Parts only where there are not groups enough: a window in one piece is written faster.
   const std::int64_t enough = 4 * std::int64_t{threads};

@@ -7,7 +7,7 @@ import time
 
 from tqdm import tqdm
 
-from neurokern.cli._common import new_parser, say, text_table
+from neurokern.cli._common import new_parser, say, size_text, text_table
 from neurokern.ops._cache_files import (
     KINDS,
     CachedFile,
@@ -71,13 +71,13 @@ def _list() -> None:
     rows = [_row(meaning, [file for file in files if file.kind == kind]) for kind, meaning in KINDS.items()]
     say(f"{cache_folder()} (NEUROKERN_CACHE)")
     say(text_table(("", "files", "size", "unused for"), [*rows, _row("all", files)]))
-    say(f"It may have {_size(most_bytes())} (NEUROKERN_CACHE_GIB).")
+    say(f"It may have {size_text(most_bytes())} (NEUROKERN_CACHE_GIB).")
 
 
 def _row(meaning: str, files: list[CachedFile]) -> tuple[str, str, str, str]:
     days = (time.time() - files[0].used / 1e9) / _DAY if files else 0.0
     longest = f"{days:.1f} days" if files else "–"
-    return meaning, str(len(files)), _size(sum(file.n_bytes for file in files)), longest
+    return meaning, str(len(files)), size_text(sum(file.n_bytes for file in files)), longest
 
 
 def _verify(keep: bool) -> None:
@@ -94,7 +94,7 @@ def _verify(keep: bool) -> None:
         say(f"{file.kind}/{file.path.name}: {wrong}{'' if keep else '; removed'}")
         if not keep:
             file.path.unlink(missing_ok=True)
-    say(f"{len(files)} files ({_size(sum(file.n_bytes for file in files))}), {damaged} damaged")
+    say(f"{len(files)} files ({size_text(sum(file.n_bytes for file in files))}), {damaged} damaged")
     if damaged and keep:
         raise ValueError(
             f"cache verify: {damaged} of {len(files)} files are damaged; run it without --keep-damaged"
@@ -114,12 +114,4 @@ def _prune(max_gib: float | None, unused_days: float | None) -> None:
         removed += remove_files(old, sum(file.n_bytes for file in old))
     if max_gib is not None:
         removed += prune_cache(int(min(max_gib, 2.0**30) * 2**30))
-    say(f"removed {_size(removed)}, {_size(sum(file.n_bytes for file in cached_files()))} stay")
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.2f} GiB"
+    say(f"removed {size_text(removed)}, {size_text(sum(file.n_bytes for file in cached_files()))} stay")

@@ -49,6 +49,8 @@ class FMRIReader:
     codes : dict
         Code of each condition.
     hrf_delay : float, seconds
+    whole : bool
+        Whether no window reaches beyond its run.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class FMRIReader:
         lengths: Sequence[int],
         codes: dict[str, int],
         hrf_delay: float,
+        whole: bool,
     ) -> None:
         self.runs, self.extractor, self._codes, self._hrf_delay = runs, extractor, codes, hrf_delay
         self._n_volumes = np.array(n_volumes, dtype=np.int64)
         self._lengths = np.array(lengths, dtype=np.int64)
+        self._are_alike = whole and len(set(lengths)) == 1
         # Of all volumes, run after run; the first entry stands for what lies outside of a run.
         self._first = np.cumsum([1, *n_volumes], dtype=np.int64)
         self._kept = np.zeros(self._first[-1], dtype=bool)
@@ -86,15 +90,12 @@ class FMRIReader:
                 f"FMRIWindows: a batch must be of images of one shape, got {sorted(shapes)}; "
                 "take the voxels of a mask or parcels, or batches of one run each"
             )
-        lengths = self._lengths[run]
-        longest = int(lengths.max())
+        lengths = None if self._are_alike else self._lengths[run]
+        longest = int((self._lengths if lengths is None else lengths).max())
         shape = (len(run), longest, *shapes.pop())
         signal = self._memory.take(shape, self.extractor.dtype, shared=shared)
         self._read_signals(signal, numbers, start, lengths)
-        offset = np.arange(longest)
-        volume = start[:, None] + offset
-        inside = (volume >= 0) & (volume < self._n_volumes[run][:, None]) & (offset < lengths[:, None])
-        place = np.where(inside, self._first[run][:, None] + volume, 0)
+        place = self._places_of_volumes(run, start, lengths, longest)
         batch: dict[str, Any] = {
             "signal": signal,
             "valid": torch.from_numpy(self._kept[place]),
@@ -107,12 +108,27 @@ class FMRIReader:
             batch[name] = [values[i] for i in numbers]
         return batch
 
+    def _places_of_volumes(
+        self,
+        run: NDArray[np.int64],
+        start: NDArray[np.int64],
+        lengths: NDArray[np.int64] | None,
+        longest: int,
+    ) -> NDArray[np.int64]:
+        """Return each volume's entry in what is known of all, (batch, trs); 0 outside of the run."""
+        offset = np.arange(longest)
+        if lengths is None:
+            return (self._first[run] + start)[:, None] + offset
+        volume = start[:, None] + offset
+        inside = (volume >= 0) & (volume < self._n_volumes[run][:, None]) & (offset < lengths[:, None])
+        return np.where(inside, self._first[run][:, None] + volume, 0)
+
     def _read_signals(
         self,
         signal: torch.Tensor,
         numbers: list[int],
         start: NDArray[np.int64],
-        lengths: NDArray[np.int64],
+        lengths: NDArray[np.int64] | None,
     ) -> None:
         """Write windows to their places; by one native call if their runs lie ready, else one by one."""
         stored = getattr(self.extractor, "stored", None)
@@ -121,8 +137,8 @@ class FMRIReader:
             if all(run is not None for run in found.values()):
                 gather_into(signal, [found[i] for i in numbers], start, lengths)
                 return
-        for place, i, first, length in zip(signal, numbers, start.tolist(), lengths.tolist(), strict=True):
-            low, high = max(first, 0), min(first + length, int(self._n_volumes[i]))
+        for place, i, first in zip(signal, numbers, start.tolist(), strict=True):
+            low, high = max(first, 0), min(first + int(self._lengths[i]), int(self._n_volumes[i]))
             place[: low - first].zero_()
             self.extractor.extract(self.runs[i], low, high, place[low - first : high - first])
             place[high - first :].zero_()

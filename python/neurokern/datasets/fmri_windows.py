@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 from neurokern._check import check_integer, check_number, check_positive
 from neurokern.datasets.fmri_events import conditions_of_runs, event_times, trial_types
 from neurokern.datasets.fmri_reader import FMRIReader, Places
+from neurokern.datasets.labeled_windows import events_of_windows
 from neurokern.datasets.window_items import LazyItems
 from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
 NO_CONDITION = -1
+NO_EVENT = -1
 
 
 class FMRIExtractor(Protocol):
@@ -58,6 +61,7 @@ class Window(NamedTuple):
     start: int  # volume; below 0 where a padded window begins before its run
     onset: float  # seconds from the event to the window's first volume; 0 without events
     condition: int  # of the event; NO_CONDITION without
+    event: int = NO_EVENT  # row of the run's table
 
 
 class FMRIWindows(Dataset[dict[str, Any]]):
@@ -154,7 +158,15 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         self.windows = [window for found in by_run for window in found]
         self.offsets = np.cumsum([0, *map(len, by_run)], dtype=np.int64)
         self._places = _places_of(self.windows)
-        self._reader = FMRIReader(self.runs, extractor, self._n_volumes, lengths, self._codes, self.hrf_delay)
+        self._reader = FMRIReader(
+            self.runs,
+            extractor,
+            self._n_volumes,
+            lengths,
+            self._codes,
+            self.hrf_delay,
+            whole=not self.pad,
+        )
         if outside and not self.windows:
             raise ValueError(
                 f"FMRIWindows: all {outside} windows at events reach beyond their run, {max(lengths)} "
@@ -213,21 +225,27 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         if run.events is None:
             return windows, 0
         tr, onsets = run.repetition_time, event_times(run)[0]
-        named = zip(onsets, trial_types(run), strict=True)
-        events = [(onset, name) for onset, name in named if name in chosen and np.isfinite(onset)]
+        named = enumerate(zip(onsets, trial_types(run), strict=True))
+        events = [(row, *event) for row, event in named if event[1] in chosen and np.isfinite(event[0])]
         shift = self.tmin + self.hrf_delay
         starts, kept = at_events(
-            np.array([onset for onset, _ in events]),
+            np.array([onset for _, onset, _ in events]),
             tr,
             shift,
             self._lengths[i],
             self._n_volumes[i],
             pad=self.pad,
         )
-        for (onset, name), start, keep in zip(events, starts.tolist(), kept.tolist(), strict=True):
+        for (row, onset, name), start, keep in zip(events, starts.tolist(), kept.tolist(), strict=True):
             if keep and name is not None:
-                windows.append(Window(i, start, start * tr - onset, self._codes[name]))
+                windows.append(Window(i, start, start * tr - onset, self._codes[name], row))
         return windows, len(events) - len(windows)
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The event of each window: a row per window, with all columns of its run's table."""
+        rows = [(window.run, window.event) for window in self.windows]
+        return events_of_windows("FMRIWindows", [run.events for run in self.runs], rows)
 
     @property
     def feature_dim(self) -> int | tuple[int, ...]:
@@ -325,7 +343,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
 
 
 def _places_of(windows: Sequence[Window]) -> Places:
-    run, start, onset, condition = zip(*windows, strict=True) if windows else ((),) * 4
+    run, start, onset, condition, _ = zip(*windows, strict=True) if windows else ((),) * 5
     return Places(
         np.array(run, np.int64),
         np.array(start, np.int64),

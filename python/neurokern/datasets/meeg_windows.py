@@ -18,9 +18,10 @@ from neurokern._check import check_integer, check_number, check_positive
 from neurokern.datasets.batch_memory import BatchMemory
 from neurokern.datasets.bids_run import MEEGRun
 from neurokern.datasets.channels import Channels
+from neurokern.datasets.labeled_windows import events_of_windows
 from neurokern.datasets.meeg_batch import ChannelTables
 from neurokern.datasets.meeg_events import event_table, is_event, touch_bad
-from neurokern.datasets.meeg_sources import as_run
+from neurokern.datasets.meeg_sources import as_runs
 from neurokern.datasets.window_items import LazyItems
 from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 from neurokern.ops._run_windows import gather_into
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MEEGWindows"]
 
 NO_CONDITION = -1
+NO_EVENT = -1
 _NAMES = ("subject", "session", "task", "run")
 
 
@@ -104,7 +106,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
             kind = extractor.__name__ if isinstance(extractor, type) else type(extractor).__name__
             raise TypeError(f"MEEGWindows: extractor must be an object such as MEEGExtractor(), got {kind}")
         several = isinstance(runs, Sequence) and not isinstance(runs, str)
-        self.runs = [as_run(run) for run in (runs if several else [runs])]
+        self.runs = as_runs(runs if several else [runs])
         if not self.runs:
             raise ValueError("MEEGWindows: there are no recordings")
         self.extractor, self.pad = extractor, bool(pad)
@@ -126,6 +128,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         self._start = rows["start"].to_numpy(np.int64)
         self._onset = rows["onset"].to_numpy(np.float64)
         self._condition = rows["condition"].to_numpy(np.int64)
+        self._event = rows["event"].to_numpy(np.int64)
         self._channels = ChannelTables([extractor.channels(run) for run in self.runs])
         self.region_names = self._channels.region_names
         self._memory = BatchMemory("MEEGWindows")
@@ -145,6 +148,13 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         seconds = self._start / self.sfreqs[self._recording]
         columns = {"recording": self._recording, "start": seconds, "condition": names[self._condition]}
         return pd.DataFrame(columns)
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The event of each window: a row per window, with all columns of its recording's table."""
+        tables = [self.extractor.events(run) for run in self.runs]
+        rows = list(zip(self._recording.tolist(), self._event.tolist(), strict=True))
+        return events_of_windows("MEEGWindows", tables, rows)
 
     def channels(self, recording: int) -> Channels:
         """Return the channels of a recording, by its number."""
@@ -189,11 +199,13 @@ class MEEGWindows(Dataset[dict[str, Any]]):
             starts = np.arange(0, n, length, dtype=np.int64)
             kinds = [codes.get(name, NO_CONDITION) for name in self._events[i]["trial_type"]]
             onset = np.full(len(starts), float(self.runs[i].data.times[0]))
-            return pd.DataFrame({"start": starts, "onset": onset, "condition": kinds}), 0
+            rows = np.arange(len(starts))
+            return pd.DataFrame({"start": starts, "onset": onset, "condition": kinds, "event": rows}), 0
         if events is False:
             step = length if self.stride is None else max(round(self.stride * sfreq), 1)
             starts = at_stride(n, length, step, pad=self.pad)
-            return pd.DataFrame({"start": starts, "onset": 0.0, "condition": NO_CONDITION}), 0
+            none = {"onset": 0.0, "condition": NO_CONDITION, "event": NO_EVENT}
+            return pd.DataFrame({"start": starts, **none}), 0
         chosen = self._chosen(events)
         table = self._events[i]
         wanted = np.array([name in chosen for name in table["trial_type"]], dtype=bool)
@@ -205,6 +217,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
                 "start": starts,
                 "onset": starts / sfreq - onsets,
                 "condition": [codes[name] for name in table["trial_type"]],
+                "event": table.index.to_numpy(),
             }
         )
         return places[keep], int((~keep).sum())
@@ -256,7 +269,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         """
         chosen = sorted_indices("MEEGWindows.select", indices, len(self))
         part = copy.copy(self)
-        for name in ("_recording", "_start", "_onset", "_condition"):
+        for name in ("_recording", "_start", "_onset", "_condition", "_event"):
             setattr(part, name, getattr(self, name)[chosen])
         part.offsets = np.searchsorted(part._recording, np.arange(len(self.runs) + 1)).astype(np.int64)
         return part

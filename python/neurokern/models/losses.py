@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ def poisson_loss(
         Natural logarithm of the expected count of each bin. Half precision is summed in float32.
     counts : tensor of shape (B, T, N)
         Spikes per bin, before masking.
-    target_mask : bool tensor of shape (B, T, N), optional
+    target_mask : bool tensor that broadcasts to (B, T, N), optional
         True where the loss counts; everywhere when not given.
     reduction : {"sum", "mean", "none"}, default "sum"
         "sum" is the published loss [1]_; "mean" divides by the number of targets, which keeps the size of a
@@ -61,9 +62,9 @@ def poisson_loss(
     """
     check_choice("poisson_loss", "reduction", reduction, ("sum", "mean", "none"))
     mask_shape = counts.shape if target_mask is None else target_mask.shape
-    if not log_rates.shape == counts.shape == mask_shape:
+    if log_rates.shape != counts.shape or not _broadcasts(mask_shape, counts.shape):
         raise ValueError(
-            f"poisson_loss: log_rates, counts and target_mask must have the same shape, "
+            f"poisson_loss: log_rates and counts must have the same shape, and target_mask broadcast to it, "
             f"got {tuple(log_rates.shape)}, {tuple(counts.shape)} and {tuple(mask_shape)}"
         )
     f = log_rates.float()
@@ -74,9 +75,19 @@ def poisson_loss(
         # Filled before exp as well: an overflow outside the mask would turn its zero gradient into 0 * inf.
         f = f.masked_fill(~target_mask, 0.0)
         loss = (f.exp() - counts * f).masked_fill(~target_mask, 0.0)
-        n_targets = target_mask.sum()
+        n_targets = count_targets(target_mask, counts.shape)
     if weights is not None:
         loss = loss * weights
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / n_targets.clamp(min=1)
+
+
+def count_targets(target_mask: Tensor, shape: torch.Size) -> Tensor:
+    """Return how many entries are targets once the mask is broadcast to a shape."""
+    repeats = math.prod(n for n, m in zip(shape, target_mask.shape, strict=True) if m != n)
+    return target_mask.sum() * repeats
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    return len(shape) == len(to) and all(m in (1, n) for m, n in zip(shape, to, strict=True))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurokern.ops import _gzip_cache, _library
-from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
+from neurokern.ops._array_cache import ArraySpec, CachedArrays, CacheEntry
 from neurokern.ops._library import torch
 from neurokern.ops._nifti_clean import check_cleaning, check_confounds, check_fitted, make_basis
 from neurokern.ops._nifti_header import NiftiFormatError
@@ -125,6 +127,59 @@ def fit_cleaning(
     cache : bool, default True
         Keep the coefficients in the cache folder, mapped; where it cannot be written, in memory.
     """
+    plan = _plan(file, place, detrend, standardize, confounds, high_pass, low_pass, tr, fitted, packed, rows)
+    if cache:
+        with contextlib.suppress(OSError):  # a folder that cannot be written: in memory
+            return CleaningFit(plan.basis, plan.entry.make())
+    arrays = {name: np.empty(spec.shape, dtype=spec.dtype) for name, spec in plan.specs.items()}
+    plan.fill(arrays)
+    return CleaningFit(plan.basis, arrays)
+
+
+def fit_entry(
+    file: NiftiFile,
+    place: VoxelMask | ParcelAtlas,
+    *,
+    detrend: bool | str = False,
+    standardize: bool = False,
+    confounds: Any = None,
+    high_pass: float | None = None,
+    low_pass: float | None = None,
+    tr: float | None = None,
+    fitted: Any = None,
+    packed: Callable[[], PackedRun] | None = None,
+) -> CacheEntry:
+    """Return the file of the cache that holds what :func:`fit_cleaning` finds with these options.
+
+    ``packed`` is called when the run is looked at, so that it need not be packed before.
+    """
+    return _plan(
+        file, place, detrend, standardize, confounds, high_pass, low_pass, tr, fitted, packed, None
+    ).entry
+
+
+class _Plan(NamedTuple):
+    """A fit before it is made."""
+
+    basis: NDArray[np.float32]
+    specs: dict[str, ArraySpec]
+    fill: Callable[[dict[str, NDArray[Any]]], None]
+    entry: CacheEntry
+
+
+def _plan(
+    file: NiftiFile,
+    place: VoxelMask | ParcelAtlas,
+    detrend: bool | str,
+    standardize: bool,
+    confounds: Any,
+    high_pass: float | None,
+    low_pass: float | None,
+    tr: float | None,
+    fitted: Any,
+    packed: PackedRun | Callable[[], PackedRun] | None,
+    rows: Any,
+) -> _Plan:
     header = check_place(file, place)
     check_cleaning("fit_cleaning", detrend, standardize, high_pass, low_pass)
     chosen = check_fitted("fit_cleaning", fitted, header.n_volumes)
@@ -150,27 +205,24 @@ def fit_cleaning(
     def fill(arrays: dict[str, NDArray[Any]]) -> None:
         _fit(source, in_time, standardize, chosen, arrays)
 
-    single = in_time.astype(np.float32)
-    if cache:
-        key = hashlib.blake2b(run_key(file, place).encode(), digest_size=16)
-        key.update(in_time.tobytes() + bytes([standardize]))
-        key.update(b"" if chosen is None else chosen.tobytes())
-        name = key.hexdigest()
-        path = _gzip_cache.cache_folder() / "fits" / f"{name}.safetensors"
-        try:
-            return CleaningFit(single, make_arrays(path, specs, {"format": _FORMAT, "key": name}, fill))
-        except OSError:
-            pass  # a folder that cannot be written: in memory
-    arrays = {name: np.empty(spec.shape, dtype=spec.dtype) for name, spec in specs.items()}
-    fill(arrays)
-    return CleaningFit(single, arrays)
+    key = hashlib.blake2b(run_key(file, place).encode(), digest_size=16)
+    key.update(in_time.tobytes() + bytes([standardize]))
+    key.update(b"" if chosen is None else chosen.tobytes())
+    name = key.hexdigest()
+    path = _gzip_cache.cache_folder() / "fits" / f"{name}.safetensors"
+    entry = CacheEntry(path, specs, {"format": _FORMAT, "key": name}, fill)
+    return _Plan(in_time.astype(np.float32), specs, fill, entry)
 
 
 class _Source:
     """Float32 rows of a run, from wherever they are had for least."""
 
     def __init__(
-        self, file: NiftiFile, place: VoxelMask | ParcelAtlas, packed: PackedRun | None, rows: Any
+        self,
+        file: NiftiFile,
+        place: VoxelMask | ParcelAtlas,
+        packed: PackedRun | Callable[[], PackedRun] | None,
+        rows: Any,
     ) -> None:
         self.file, self.place, self.packed = file, place, packed
         self.rows = rows.numpy() if torch is not None and isinstance(rows, torch.Tensor) else rows
@@ -180,6 +232,8 @@ class _Source:
         if self.rows is not None:
             return self.rows[start : start + len(out)]
         if self.packed is not None:
+            if not isinstance(self.packed, PackedRun):
+                self.packed = self.packed()
             self.packed.decode_into(out, start)
         elif isinstance(place, VoxelMask):
             self.file.decode_into(out, place, start, DECODED_TYPES["float32"])

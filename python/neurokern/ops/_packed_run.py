@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neurokern._check import check_memory
 from neurokern.ops import _gzip_cache, _library
-from neurokern.ops._array_cache import ArraySpec, make_arrays
+from neurokern.ops._array_cache import ArraySpec, CacheEntry
 from neurokern.ops._library import torch
 from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
 from neurokern.ops._nifti_mask import VoxelMask
@@ -53,22 +53,8 @@ class PackedRun:
 
     def __init__(self, file: NiftiFile, place: VoxelMask | ParcelAtlas) -> None:
         self.file, self.place = file, place
-        header = check_place(file, place)
-        if isinstance(place, VoxelMask):
-            self.header: NiftiHeader = header.in_memory
-            n_columns = place.n_voxels
-        else:
-            self.header = replace(header.in_memory, dtype="float32", slope=1.0, inter=0.0)
-            n_columns = place.n_parcels
-        self.shape = (header.n_volumes, n_columns)
-        key = run_key(file, place)
-        scale = {"slope": repr(self.header.slope), "inter": repr(self.header.inter)}
-        self._arrays = make_arrays(
-            _gzip_cache.cache_folder() / "packed_runs" / f"{key}.safetensors",
-            {"values": ArraySpec(self.header.dtype, self.shape)},
-            {"format": _FORMAT, "key": key} | scale,
-            lambda arrays: fill_rows(file, place, arrays["values"]),
-        )
+        self.header, self.shape = _packed_form(file, place)
+        self._arrays = packed_entry(file, place).make()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedRun, (self.file, self.place)
@@ -167,6 +153,27 @@ class PackedRun:
                 f"{self._arrays.path}: the packed run was changed by another program while it was open; open "
                 "the image again"
             )
+
+
+def packed_entry(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> CacheEntry:
+    """Return the file of the cache that holds a run's voxels of a mask, or means of parcels."""
+    header, shape = _packed_form(file, place)
+    key = run_key(file, place)
+    return CacheEntry(
+        _gzip_cache.cache_folder() / "packed_runs" / f"{key}.safetensors",
+        {"values": ArraySpec(header.dtype, shape)},
+        {"format": _FORMAT, "key": key, "slope": repr(header.slope), "inter": repr(header.inter)},
+        lambda arrays: fill_rows(file, place, arrays["values"]),
+    )
+
+
+def _packed_form(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> tuple[NiftiHeader, tuple[int, int]]:
+    """Return header and shape of the packed values."""
+    header = check_place(file, place)
+    if isinstance(place, VoxelMask):
+        return header.in_memory, (header.n_volumes, place.n_voxels)
+    packed = replace(header.in_memory, dtype="float32", slope=1.0, inter=0.0)
+    return packed, (header.n_volumes, place.n_parcels)
 
 
 def check_place(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> NiftiHeader:

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 _HOME_OF = {
     "DescribedWindows": "described",
+    "WebDatasetWindows": "webdataset",
     "from_braindecode": "braindecode",
+    "from_litdata": "litdata",
     "from_moabb": "moabb",
     "from_neuralset": "neuralset",
     "to_braindecode": "braindecode",
+    "to_litdata": "litdata",
+    "to_webdataset": "webdataset",
     "from_temporaldata": "temporaldata",
     "interval_windows": "temporaldata",
     "to_temporaldata": "temporaldata",
@@ -22,21 +26,27 @@ _HOME_OF = {
 
 __all__ = [
     "DescribedWindows",
+    "WebDatasetWindows",
     "from_braindecode",
+    "from_litdata",
     "from_moabb",
     "from_neuralset",
     "from_temporaldata",
     "interval_windows",
     "to_braindecode",
+    "to_litdata",
     "to_temporaldata",
+    "to_webdataset",
 ]
 
 if TYPE_CHECKING:
     from neurokern.datasets.bridges.braindecode import from_braindecode, to_braindecode
     from neurokern.datasets.bridges.described import DescribedWindows
+    from neurokern.datasets.bridges.litdata import from_litdata, to_litdata
     from neurokern.datasets.bridges.moabb import from_moabb
     from neurokern.datasets.bridges.neuralset import from_neuralset
     from neurokern.datasets.bridges.temporaldata import from_temporaldata, interval_windows, to_temporaldata
+    from neurokern.datasets.bridges.webdataset import WebDatasetWindows, to_webdataset
 
 
 def __getattr__(name: str) -> object:
