@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from neurokern.datasets.batch import SpikeBatch, SpikeSample
@@ -95,6 +96,23 @@ class SpikeWindows(Dataset[SpikeSample]):
     def batch(self, indices: Sequence[int], *, shared: bool = False) -> SpikeBatch:
         """Return many windows as one batch, as :class:`~neurokern.datasets.WindowStream` asks for it."""
         return self._read(*self.locate(indices))
+
+    def without_counts(self, indices: Sequence[int]) -> SpikeBatch:
+        """Return what :meth:`batch` says of these windows but for behavior, with zeros in place of counts.
+
+        Reads nothing; the zeros are one number, expanded.
+        """
+        session, window = self.locate(indices)
+        numbers = session.tolist()
+        regions = pad_sequence([self._regions[s] for s in numbers], batch_first=True, padding_value=-1)
+        return SpikeBatch(
+            counts=torch.zeros(1, 1, 1).expand(len(window), self.sessions[0].n_bins, regions.shape[1]),
+            n_units=torch.tensor([self.sessions[s].n_units for s in numbers]),
+            regions=regions,
+            session=[self.sessions[s].session for s in numbers],
+            session_index=torch.from_numpy(session),
+            window=torch.from_numpy(window),
+        )
 
     def locate(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers of each item's session and window, int64; IndexError if there is no item."""

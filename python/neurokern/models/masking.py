@@ -109,9 +109,10 @@ class Masks:
     target: Tensor
     hidden: Tensor
 
-    def rows(self, first: int, stop: int) -> Masks:
-        """Return the masks of some windows."""
-        return Masks(self.target[first:stop], self.hidden[first:stop])
+    def select(self, rows: slice, n_units: int) -> Masks:
+        """Return the masks of some windows, and of the first units where there are columns for units."""
+        columns = slice(n_units)  # a mask of whole bins has one column
+        return Masks(self.target[rows, :, columns], self.hidden[rows, :, columns])
 
 
 @dataclass(frozen=True, slots=True)
