@@ -96,7 +96,7 @@ def test_windows_of_eeg_know_their_events_too():
         windows = MEEGWindows(raw, MEEGExtractor(cache=False), events=True, tmax=0.5)
     assert windows.events[["onset", "trial_type"]].to_numpy().tolist() == [[1.0, "a"], [3.0, "b"]]
     assert LabeledWindows(windows, windows.events[["trial_type"]])[1]["trial_type"] == "b"
-    with pytest.raises(ValueError, match="must lie at events"):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ValueError, match="must lie at events"):
         _ = MEEGWindows(raw, MEEGExtractor(cache=False), duration=0.5).events
 
 

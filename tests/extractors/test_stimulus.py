@@ -204,6 +204,23 @@ def test_wrong_stimuli_are_named(net, tmp_path):
         StimulusFeatures(net, "body", pool="flatten")([*images(1), *images(1, (3, 3))])
 
 
+def test_sizes_that_do_not_fit_name_a_stimulus(tmp_path):
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 5, 2))
+    with pytest.raises(ValueError, match=r"the network fails on inputs of .* ndarray of shape \(4, 4, 3\)"):
+        StimulusFeatures(fixed, "1")([*images(2), *images(1, (4, 4))])
+    assert StimulusFeatures(fixed, "1")(images(2))["1"].shape == (2, 2)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error_unless_it_is_asked_for(net, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "file"))
+    stimuli = images(2)
+    with pytest.warns(UserWarning, match="are not kept between runs"):
+        assert StimulusFeatures(net, "head")(stimuli)["head"].shape == (2, 2)
+    with pytest.raises(OSError, match="Not a directory"):
+        StimulusFeatures(net, "head", cache=True)(stimuli)
+
+
 def test_two_processes_may_look_at_the_same_stimuli(net, tmp_path):
     import subprocess
     import sys
@@ -265,3 +282,11 @@ def test_images_are_turned_as_their_tag_says(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
+
+
+def test_sixteen_bits_of_gray_become_eight(tmp_path):
+    from PIL import Image
+
+    gray = np.array([[0, 257, 32768], [65535, 300, 65000]], np.uint16)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png")[..., 1], np.rint(gray / 257))

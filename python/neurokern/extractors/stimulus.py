@@ -56,9 +56,9 @@ class StimulusFeatures:
         ``(batch, tokens, features)`` and the places of images ``(batch, channels, x, y)`` its mean or
         maximum, the first ("cls") or the last token; see :func:`~neurokern.alignment.layer_features`.
     preprocess : callable, optional
-        Makes of one stimulus what the network takes, without the axis of the batch: a tensor, a tuple or a
-        mapping of tensors. By default images become float32 ``(3, x, y)`` in [0, 1], sounds float32
-        ``(samples,)`` of one channel, and arrays stay what they are.
+        Makes of one stimulus what the network takes, without the axis of the batch: a tensor, or a mapping of
+        tensors that are passed as keywords. By default images become float32 ``(channels, x, y)`` in [0, 1],
+        those of files with 3 channels, sounds float32 ``(n,)`` of one channel; other arrays stay as they are.
     forward : callable of (module, batch), optional
         How to run the network, if not ``module(batch)``: ``lambda clip, x: clip.get_text_features(**x)``.
     batch_size : int, default 32
@@ -126,6 +126,7 @@ class StimulusFeatures:
         self.progress, self.version = progress, version
         self._files = self._kept(cache)
         self._module_key = ModuleKey(module)
+        self._opened: dict[str, FeatureFiles] = {}
 
     @classmethod
     def from_pretrained(cls, name: Any, layers: str | Sequence[str], **options: Any) -> StimulusFeatures:
@@ -136,6 +137,7 @@ class StimulusFeatures:
         name : str or path, or (model, processor)
             A name on the hub or a folder; or a model with its tokenizer, image processor or feature
             extractor.
+            Of a model with several towers give one, ``(clip.vision_model, processor)``, or ``forward``.
         layers : str or sequence of str
             ``"encoder.layer.*"`` matches what is inside of layers; ``"encoder.layer.6"`` is the layer itself.
         **options
@@ -249,7 +251,7 @@ class StimulusFeatures:
             inputs = _as_tensors(self.preprocess(stimulus))
             if first_tensor(inputs) is None:
                 raise TypeError(
-                    "StimulusFeatures: preprocess must return a tensor, a tuple or a mapping of tensors, got "
+                    "StimulusFeatures: preprocess must return a tensor or a mapping of tensors, got "
                     f"{type(inputs).__name__} of {_named(stimulus)}"
                 )
             by_shape.setdefault(_shapes(inputs), {})[key] = inputs
@@ -267,13 +269,24 @@ class StimulusFeatures:
             for first in range(0, len(inputs), self.batch_size):
                 batch = _stack(inputs[first : first + self.batch_size])
                 outputs.clear()
-                with _seeded(at):
-                    size = run_module("StimulusFeatures", self.module, batch, self._forward, at)
+                size = self._forward_pass(batch, at, stimuli[keys[first]])
                 for name in self.layers:
                     values = pooled("StimulusFeatures", name, outputs, self._pooling, size, kept[name])
                     self._check(name, values, [stimuli[key] for key in keys[first : first + size]])
                     kept[name].append(values)
         return {name: torch.cat(parts).numpy() for name, parts in kept.items()}
+
+    def _forward_pass(self, batch: Any, at: torch.device, first: Any) -> int:
+        try:
+            with _seeded(at):
+                return run_module("StimulusFeatures", self.module, batch, self._forward, at)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # torch's own word for sizes that do not fit
+            raise ValueError(
+                f"StimulusFeatures: the network fails on inputs of {_shapes(batch)}, the first of which is "
+                f"{_named(first)}: {error}"
+            ) from error
 
     def _check(self, name: str, values: Tensor, stimuli: Sequence[Any]) -> None:
         finite = values.reshape(len(values), -1).isfinite().all(1)
@@ -309,10 +322,11 @@ class StimulusFeatures:
         pool = self._pool if isinstance(self._pool, str) else "own"
         of_input = getattr(self.preprocess, "cache_key", "own")
         settings = f"{pool}|{of_input}|{self._forward is not None}|{self.version}|{at}|{self.dtype}"
-        found = {}
+        found, of_module = {}, self._module_key()
         for name in self.layers:
-            key = hashlib.blake2b(f"{self._module_key()}|{name}|{settings}".encode(), digest_size=16)
-            found[name] = FeatureFiles(key.hexdigest(), required=self._files is True)
+            key = hashlib.blake2b(f"{of_module}|{name}|{settings}".encode(), digest_size=16).hexdigest()
+            found[name] = self._opened.get(key) or FeatureFiles(key, required=self._files is True)
+        self._opened = {files.key: files for files in found.values()}
         return found
 
 
