@@ -23,6 +23,13 @@ def test_the_response_has_integral_one_and_is_the_slope_of_its_integral(response
     assert (hemodynamic_response([-1.0, 0.0], response) == 0).all()
 
 
+def test_the_response_is_two_gamma_densities():
+    gamma = pytest.importorskip("scipy.stats").gamma
+    time = np.linspace(-2, 30, 50)
+    wanted = (gamma.pdf(time, 6) - gamma.pdf(time, 16) / 6) / (1 - 1 / 6)
+    np.testing.assert_allclose(hemodynamic_response(time), wanted, atol=1e-12)
+
+
 def test_the_response_is_that_of_nilearn():
     hemodynamic_models = pytest.importorskip("nilearn.glm.first_level.hemodynamic_models")
     for name in ("spm", "glover"):

@@ -14,6 +14,7 @@ from neurokern import __version__
 from neurokern.cli import (
     adapt,
     cache,
+    catalog,
     demo,
     doctor,
     encode,
@@ -39,6 +40,7 @@ _COMMANDS = (
     transfer,
     encode,
     info,
+    catalog,
     prepare,
     doctor,
     report,
@@ -58,6 +60,7 @@ examples:
   neurokern few-shot runs/a new.npz --label choice   adapters on a recording with few labels
   neurokern transfer sessions/ --out runs/b --label choice   leave out each session in turn
   neurokern info ds000001/                what a recording, an image or a BIDS folder holds
+  neurokern catalog download studyforrest --select subject=01   a public dataset, checked and resumed
   neurokern prepare ds000001/ --mask mask.nii.gz   decode all runs ahead of training
   neurokern doctor ds000001/              what is wrong with it
   neurokern report ds000001/              a page of figures about its fMRI runs

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
-import uuid
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from neurokern.datasets._bids_ignore import Ignored
 from neurokern.ops._gzip_cache import cache_folder
+from neurokern.ops._kept_json import keep_json, kept_json
 
 __all__ = ["Listing", "Tree"]
 
@@ -137,16 +135,8 @@ class Tree:
     def _save(self, known: dict[str, Listing], *, must: bool) -> None:
         if known == self._listings:
             return
-        text = json.dumps([_FORMAT, self.root, self._listings]).encode()
-        file = _file_of(self.root)
-        temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(b"%08x\n" % zlib.crc32(text) + text)
-                os.replace(temporary, file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            keep_json(_file_of(self.root), [_FORMAT, self.root, self._listings])
         except OSError:
             if must:
                 raise
@@ -185,15 +175,9 @@ def _file_of(root: str) -> Path:
 
 
 def _load(root: str) -> dict[str, Listing]:
-    """Return the listings that were kept, or none if there are none, or the file is not whole."""
-    try:
-        check, _, text = _file_of(root).read_bytes().partition(b"\n")
-        if int(check, 16) != zlib.crc32(text):
-            return {}
-        fields = json.loads(text)
-    except (OSError, ValueError):
-        return {}
-    if fields[:2] != [_FORMAT, root]:
+    """Return the listings that were kept, or none."""
+    fields = kept_json(_file_of(root))
+    if not isinstance(fields, list) or fields[:2] != [_FORMAT, root]:
         return {}
     return {folder: _listing(*listing) for folder, listing in fields[2].items()}
 

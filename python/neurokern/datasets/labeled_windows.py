@@ -42,6 +42,10 @@ class LabeledWindows(WrappedWindows):
     """
 
     def __init__(self, windows: Any, labels: pd.DataFrame | Mapping[str, Any]) -> None:
+        if not all(hasattr(windows, name) for name in ("spans", "select", "batch")):
+            raise TypeError(
+                f"LabeledWindows: windows must be of images or M/EEG, got {type(windows).__name__}"
+            )
         super().__init__(windows)
         if not len(labels.keys()):
             raise ValueError("LabeledWindows: labels must hold at least one")

@@ -21,7 +21,7 @@ from neurokern.datasets.channels import Channels
 from neurokern.datasets.labeled_windows import events_of_windows
 from neurokern.datasets.meeg_batch import ChannelTables
 from neurokern.datasets.meeg_events import event_table, is_event, touch_bad
-from neurokern.datasets.meeg_sources import as_run
+from neurokern.datasets.meeg_sources import as_runs
 from neurokern.datasets.window_items import LazyItems
 from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 from neurokern.ops._run_windows import gather_into
@@ -106,7 +106,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
             kind = extractor.__name__ if isinstance(extractor, type) else type(extractor).__name__
             raise TypeError(f"MEEGWindows: extractor must be an object such as MEEGExtractor(), got {kind}")
         several = isinstance(runs, Sequence) and not isinstance(runs, str)
-        self.runs = [as_run(run) for run in (runs if several else [runs])]
+        self.runs = as_runs(runs if several else [runs])
         if not self.runs:
             raise ValueError("MEEGWindows: there are no recordings")
         self.extractor, self.pad = extractor, bool(pad)

@@ -68,7 +68,6 @@ def open_raw(run: MEEGRun) -> Any:
             raise ValueError(
                 f"{run.path}: cannot be read as a recording: {type(error).__name__}: {error}"
             ) from error
-    _check_rate(run, raw)
     if run.channels is not None:
         _apply_channels(run, raw, run.channels)
     return raw
@@ -173,20 +172,21 @@ def _check_joined(path: Path, seconds: float, places: Iterator[int], n_bytes: in
                 )
 
 
-def _check_rate(run: MEEGRun, raw: Any) -> None:
+def check_rate(run: MEEGRun, sfreq: float, n_samples: int) -> None:
+    """Warn if the sidecar tells another rate than the file, or a longer recording."""
     told = run.metadata.get("SamplingFrequency")
-    if isinstance(told, (int, float)) and not math.isclose(told, raw.info["sfreq"], rel_tol=1e-3):
+    if isinstance(told, (int, float)) and not math.isclose(told, sfreq, rel_tol=1e-3):
         warnings.warn(
-            f"{run.path.name}: SamplingFrequency of its sidecar is {told} Hz, of the file "
-            f"{raw.info['sfreq']:g} Hz; the file is believed",
-            stacklevel=3,
+            f"{run.path.name}: SamplingFrequency of its sidecar is {told} Hz, of the file {sfreq:g} Hz; the "
+            "file is believed",
+            stacklevel=4,
         )
-    seconds, there = run.metadata.get("RecordingDuration"), raw.n_times / raw.info["sfreq"]
+    seconds, there = run.metadata.get("RecordingDuration"), n_samples / sfreq
     if isinstance(seconds, (int, float)) and there < 0.99 * seconds - 1:
         warnings.warn(
             f"{run.path.name}: RecordingDuration of its sidecar is {seconds:g} s, the file has {there:g} s; "
             "is it cut short?",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -36,7 +36,7 @@ class FeatureFiles:
     """
 
     def __init__(self, key: str, required: bool = False) -> None:
-        self._key, self._required = key, required
+        self.key, self._required = key, required
         self._keys_of: dict[str, list[bytes]] = {}  # files whose keys were read
         self._file_of: dict[bytes, Path] = {}
 
@@ -60,7 +60,7 @@ class FeatureFiles:
     def write(self, keys: Sequence[bytes], features: NDArray[np.floating]) -> None:
         """Keep the features of some stimuli, all of one shape."""
         held = hashlib.blake2b(b"".join(keys), digest_size=8)
-        name = f"{self._key}-{held.hexdigest()}"
+        name = f"{self.key}-{held.hexdigest()}"
         specs = {
             "keys": ArraySpec("uint8", (len(keys), _KEY_BYTES)),
             "features": ArraySpec(str(features.dtype), features.shape),
@@ -84,7 +84,7 @@ class FeatureFiles:
     def _look(self) -> None:
         """Read the keys of files that are new, and forget those that are gone."""
         try:
-            names = {name for name in os.listdir(self._folder) if name.startswith(f"{self._key}-")}
+            names = {name for name in os.listdir(self._folder) if name.startswith(f"{self.key}-")}
         except OSError:
             names = set()
         for name in self._keys_of.keys() - names:

@@ -75,7 +75,7 @@ def open_stimulus(stimulus: Any) -> Any:
 
 
 def preprocess_plain(stimulus: Any) -> Tensor:
-    """Return images as float32 ``(3, x, y)`` in [0, 1], sounds as float32 ``(n,)``, arrays as they are."""
+    """Return images as float32 ``(channels, x, y)`` in [0, 1], sounds as ``(n,)``, and arrays as they are."""
     value = open_stimulus(stimulus)
     if isinstance(value, str):
         raise TypeError(
@@ -88,8 +88,8 @@ def preprocess_plain(stimulus: Any) -> Tensor:
         value = np.asarray(value.convert("RGB"))
     if isinstance(value, Tensor):
         return value
-    if value.dtype != np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(value))
+    if value.dtype != np.uint8 or value.ndim not in (2, 3):
+        return torch.from_numpy(np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")))
     image = value[..., None] if value.ndim == 2 else value
     return torch.from_numpy(np.moveaxis(image, -1, 0).astype(np.float32) / 255)
 
@@ -98,7 +98,7 @@ preprocess_plain.cache_key = "plain-1"  # type: ignore[attr-defined]
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Return an image as (x, y, 3), uint8, turned as its EXIF tag says.
+    """Return an image as (x, y, 3), uint8, turned as its EXIF tag says; 16 bits of gray become 8.
 
     Raises
     ------
@@ -113,7 +113,13 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise ImportError("read_image: images need Pillow; install neurokern[stimuli]") from None
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode.startswith("I"):  # Pillow would cut brighter values off
+                gray = np.asarray(turned).clip(0, 65535) / 257
+                return np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, axis=-1)
+            if turned.mode == "F":
+                raise ValueError("its values are floats; give it as an array")
+            return np.asarray(turned.convert("RGB"))
     except FileNotFoundError:
         raise FileNotFoundError(f"read_image: {path} does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

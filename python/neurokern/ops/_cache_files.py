@@ -25,6 +25,7 @@ KINDS = {
     "fits": "coefficients of cleaning",
     "gzip_index": "seek points of .nii.gz files",
     "bids_index": "listings of BIDS folders",
+    "headers": "what headers of recordings tell",
     "stimulus_features": "features of stimuli",
 }
 _MOST_GIB = 50.0  # of the cache, unless NEUROKERN_CACHE_GIB says otherwise
