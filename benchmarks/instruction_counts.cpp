@@ -368,33 +368,34 @@ void count_decoding(const std::string& isa, DecodeKernel decode, ParcelKernel re
   count_instructions(name + "clean", [&] { check(clean(columns, 1)); });
 }
 
-using ScaleKernel = void (*)(const ScaledRows&, int);
+using GatherKernel = void (*)(const GatherWindows&, int);
 using FitKernel = void (*)(const FitColumns&, int);
 
-// Rows of packed int16, scaled; cleaned by 6 trends; and summed for the fit of these.
-void count_packed(const std::string& isa, ScaleKernel scale, FitKernel fit, const Image& image) {
+// A window of packed int16, scaled; cleaned by 6 trends; and summed for the fit of these.
+void count_packed(const std::string& isa, GatherKernel gather, FitKernel fit, const Image& image) {
   constexpr std::int64_t kTrends = 6;
   const std::int64_t n = image.size.n_voxels;
   const Array<float> coefficients((kTrends + 2) * n), rows(kTrends * kVolumes);
   const Array<double> basis(kTrends * kVolumes), sums(kTrends * n), squares(n);
-  ScaledRows p{};
-  p.raw = image.bytes.data;
-  p.raw_stride = p.n_columns = p.out_stride = n;
-  p.n_rows = kVolumes;
-  p.type = VoxelType::i16;
-  p.slope = 0.25;
-  p.inter = 3;
-  p.out = image.out.data;
+  StoredRows run{};
+  run.raw = image.bytes.data;
+  run.raw_stride = run.n_columns = n;
+  run.type = VoxelType::i16;
+  run.slope = 0.25;
+  run.inter = 3;
+  const RunWindow window{&run, 0, kVolumes, 0, 0, image.out.data};
+  const std::int64_t groups[] = {0, 1};
+  const GatherWindows p{&window, groups, 1, n, n, DecodedType::f32};
   const std::string name = isa + " decode_nifti packed ";
-  count_instructions(name + "int16", [&] { scale(p, 1); });
-  p.origin = coefficients.data;
-  p.factor = p.origin + n;
-  p.coefficients = p.factor + n;
-  p.basis = rows.data;
-  p.n_basis = kTrends;
-  count_instructions(name + "int16, cleaned", [&] { scale(p, 1); });
-  const FitColumns columns{image.out.data, n,        kVolumes,  n,           basis.data,
-                           kTrends,        p.origin, sums.data, squares.data};
+  count_instructions(name + "int16", [&] { gather(p, 1); });
+  run.origin = coefficients.data;
+  run.factor = run.origin + n;
+  run.coefficients = run.factor + n;
+  run.basis = rows.data;
+  run.n_basis = kTrends;
+  count_instructions(name + "int16, cleaned", [&] { gather(p, 1); });
+  const FitColumns columns{image.out.data, n,          kVolumes,  n,           basis.data,
+                           kTrends,        run.origin, sums.data, squares.data};
   count_instructions(name + "fit", [&] { fit(columns, 1); });
 }
 
@@ -502,8 +503,8 @@ int main() {
                  image);
   count_decoding("v3", isa_v3::decode_volumes_cpu, isa_v3::decode_parcels_cpu, isa_v3::clean_columns_cpu,
                  image);
-  count_packed("v2", isa_v2::scale_rows_cpu, isa_v2::fit_columns_cpu, image);
-  count_packed("v3", isa_v3::scale_rows_cpu, isa_v3::fit_columns_cpu, image);
+  count_packed("v2", isa_v2::gather_windows_cpu, isa_v2::fit_columns_cpu, image);
+  count_packed("v3", isa_v3::gather_windows_cpu, isa_v3::fit_columns_cpu, image);
   count_ridge("v2", isa_v2::solve_ridge_cpu, isa_v2::solve_ridge_backward_cpu);
   count_ridge("v3", isa_v3::solve_ridge_cpu, isa_v3::solve_ridge_backward_cpu);
   count_ridge_sums("v2", isa_v2::ridge_sums_cpu);

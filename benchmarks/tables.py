@@ -105,6 +105,11 @@ GOALS = [
     ),
     Goal("bids_windows", "batches, no workers", "float32 .npy, mapped, Dataset", 2),
     Goal("bids_windows", "five lines, later", "nilearn NiftiMasker + Dataset", 40),
+    *(
+        Goal("window_batches", f"{place} voxels", peer, at_least)
+        for place in ("region of 3,400", "brain of 35,640")
+        for peer, at_least in (("neuralset, from its disk cache", 5), ("float32 .npy, mapped, Dataset", 1))
+    ),
     Goal("meeg_windows", "epoch of batches", "braindecode windows, lazy", 3),
     Goal("meeg_windows", "epoch of batches", "np.memmap of the .eeg + transpose", 1),
     Goal("meeg_windows", "index of a folder", "pybids", 50),
@@ -264,6 +269,32 @@ def decode_nifti_memory_table(results: dict[str, list[Line]]) -> str:
     return markdown("MB of private memory | output | ours, beyond it | peers, with their output", rows)
 
 
+def window_batches_table(results: dict[str, list[Line]]) -> str:
+    """Windows in a second of CPU time; the floor reads int16 and writes float32."""
+    rows = []
+    for workload, candidates in by_workload(results["window_batches"]).items():
+        ours = next(line for line in candidates if line["candidate"] == OURS)
+        speeds = [f"{ours['items'] / ours['timing'][which]:,.0f}" for which in ("median", "best")]
+        floor = floor_seconds(ours, results["floors"])
+        others = (
+            f"{line['candidate']} {line['items'] / line['timing']['median']:,.0f} ({number(line['ratio'])})"
+            for line in candidates
+            if line is not ours
+        )
+        share = f"{floor / ours['timing']['best']:.0%}"
+        rows.append([workload, *speeds, share, ", ".join(others)])
+    header = "windows a second | median | best | floor / best | other forms (our speed over theirs)"
+    return markdown(header, rows) + "\n\n" + machine(results["window_batches"])
+
+
+def window_batches_memory_table(results: dict[str, list[Line]]) -> str:
+    rows = [
+        [line["candidate"], f"{line['peak_bytes'] / 1e6:.0f}", f"{line['before_bytes'] / 1e6:.0f}"]
+        for line in results["window_batches_memory"]
+    ]
+    return markdown("MB of resident memory | at its peak | before the first batch", rows)
+
+
 def training_step_table(results: dict[str, list[Line]]) -> str:
     """Return the share of each phase in a step; a phase's ratio is that share."""
     rows = []
@@ -321,6 +352,8 @@ TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {
     "decode_nifti memory": decode_nifti_memory_table,
     "bids_windows": functools.partial(times_table, "bids_windows"),
     "meeg_windows": functools.partial(times_table, "meeg_windows"),
+    "window_batches": window_batches_table,
+    "window_batches memory": window_batches_memory_table,
     "solve_ridge": solve_ridge_table,
     "readouts": functools.partial(times_table, "readouts"),
     "training_step": training_step_table,
@@ -336,6 +369,8 @@ MEASURED = (
     "decode_nifti_memory",
     "bids_windows",
     "meeg_windows",
+    "window_batches",
+    "window_batches_memory",
     "solve_ridge",
     "readouts",
     "training_step",

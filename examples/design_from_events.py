@@ -14,19 +14,16 @@ import numpy as np
 import pandas as pd
 
 from neurokern import decode_nifti
-from neurokern.datasets import BIDSDataset, bright_mask
+from neurokern.datasets import BIDSDataset, bright_mask, event_regressors
 from neurokern.ops import NiftiFile
 
 
 def shares(events: pd.DataFrame, conditions: list[str], n_volumes: int, tr: float) -> np.ndarray:
     """Return the share of each volume's time that each condition fills, (volumes, conditions)."""
-    starts = np.arange(n_volumes) * tr
-    filled = np.zeros((n_volumes, len(conditions)), dtype=np.float32)
-    for onset, duration, condition in events[["onset", "duration", "trial_type"]].itertuples(index=False):
-        if condition in conditions:
-            overlap = np.minimum(starts + tr, onset + duration) - np.maximum(starts, onset)
-            filled[:, conditions.index(condition)] += np.maximum(overlap, 0) / tr
-    return filled
+    of_condition = events["trial_type"].to_numpy()[:, None] == np.array(conditions, dtype=object)
+    return event_regressors(
+        events["onset"], events["duration"], of_condition, n_volumes=n_volumes, tr=tr, response=None
+    ).astype(np.float32)
 
 
 def main(root: str, out: str, *entities: str) -> None:

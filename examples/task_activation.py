@@ -5,37 +5,20 @@ Run it with ``python examples/task_activation.py FOLDER [TR ...]``; further TRs 
 
 from __future__ import annotations
 
-import math
 import sys
 
 import numpy as np
 import pandas as pd
 
 from neurokern import decode_nifti
-from neurokern.datasets import BIDSDataset, bright_mask
+from neurokern.datasets import BIDSDataset, bright_mask, event_regressors
 from neurokern.extractors import FMRIVoxelExtractor
 from neurokern.ops import NiftiFile
-
-STEP = 0.1  # seconds of the grid that events are convolved on
-
-
-def hemodynamic_response(t: np.ndarray) -> np.ndarray:
-    """Return the double-gamma response of Friston et al. (1998, doi:10.1006/nimg.1997.0306) at ``t`` seconds.
-
-    Gamma densities of shapes 6 and 16, the second (the undershoot) with a sixth of the first's weight.
-    """
-    t = np.maximum(t, 0)
-    return t**5 * np.exp(-t) / math.gamma(6) - t**15 * np.exp(-t) / math.gamma(16) / 6
 
 
 def expected_signal(events: pd.DataFrame, n_volumes: int, tr: float) -> np.ndarray:
     """Return what any event adds to a volume: boxes convolved with the response, at the volumes' middles."""
-    grid = np.arange(0, n_volumes * tr, STEP)
-    boxes = np.zeros(len(grid))
-    for onset, duration in zip(events["onset"], events["duration"], strict=True):
-        boxes[(grid >= onset) & (grid < onset + duration)] = 1
-    convolved = np.convolve(boxes, hemodynamic_response(np.arange(0, 32, STEP)))[: len(grid)] * STEP
-    return np.interp((np.arange(n_volumes) + 0.5) * tr, grid, convolved)
+    return event_regressors(events["onset"], events["duration"], n_volumes=n_volumes, tr=tr)[:, 0]
 
 
 def t_values(signal: np.ndarray, regressor: np.ndarray) -> np.ndarray:

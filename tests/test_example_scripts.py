@@ -29,6 +29,7 @@ def test_every_example_is_run_here():
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py", "responses_to_objects.py"}
     tested_elsewhere |= {"tokens_for_other_models.py"}
     tested_elsewhere |= {"eeg_to_batches.py"}  # datasets/test_eeg_example.py
+    tested_elsewhere |= {"five_lines.py", "align_brain_with_images.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 
 
@@ -88,3 +89,33 @@ def test_bids_to_batches_shows_voxels_and_parcels(shared_data, tmp_path, monkeyp
     shown = capsys.readouterr().out
     assert "voxels (4, 16, " in shown
     assert "parcels (16, 35)" in shown
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_five_lines_give_batches_of_voxels_and_one_more_those_of_regions(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("nibabel")
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["five_lines.py"])
+    runpy.run_path(str(EXAMPLES / "five_lines.py"), run_name="__main__")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [
+        "voxels (16, 24, 150)",
+        "voxels (4, 24, 150)",
+        "regions (16, 24, 3)",
+        "regions (4, 24, 3)",
+    ]
+
+
+def test_images_never_shown_before_are_found_by_what_the_brain_did(tmp_path, monkeypatch, capsys):
+    for peer in ("torch", "nibabel", "sklearn", "PIL", "transformers"):
+        pytest.importorskip(peer)
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["align_brain_with_images.py", "60"])
+    runpy.run_path(str(EXAMPLES / "align_brain_with_images.py"), run_name="__main__")
+    trained, mixed_up = capsys.readouterr().out.splitlines()
+    top_1, top_5 = (float(share) for share in re.findall(r"top-\d (\d\.\d+)", trained))
+    assert top_1 > 0.3  # chance: 1 / 60
+    assert top_5 > 0.6
+    assert all(float(share) < 0.25 for share in re.findall(r"top-\d (\d\.\d+)", mixed_up))

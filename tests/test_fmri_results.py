@@ -5,7 +5,6 @@ import runpy
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 pytest.importorskip("torch")
@@ -81,21 +80,6 @@ def test_t_values_are_those_of_one_least_squares_model():
     cleaned = signal - line @ np.linalg.lstsq(line, signal, rcond=None)[0]
     np.testing.assert_allclose(ACTIVATION["t_values"](cleaned, regressor), wanted, rtol=1e-9)
     assert ACTIVATION["t_values"](np.zeros((n, 1)), regressor).tolist() == [0.0]
-
-
-def test_the_response_is_two_gamma_densities():
-    gamma = pytest.importorskip("scipy.stats").gamma
-    t = np.linspace(-2, 30, 50)
-    response = ACTIVATION["hemodynamic_response"](t)
-    np.testing.assert_allclose(response, gamma.pdf(t, 6) - gamma.pdf(t, 16) / 6, atol=1e-12)
-
-
-def test_the_expected_signal_of_an_instant_is_the_response_at_the_middle_of_volumes():
-    step = ACTIVATION["STEP"]
-    events = pd.DataFrame({"onset": [4.0], "duration": [step]})
-    signal = ACTIVATION["expected_signal"](events, 20, 1.5)
-    at = (np.arange(20) + 0.5) * 1.5
-    np.testing.assert_allclose(signal, step * ACTIVATION["hemodynamic_response"](at - 4.0), atol=1e-3)
 
 
 def test_wilsons_interval():

@@ -9,6 +9,8 @@ namespace neurokern {
 
 // Types of values in a file that can be decoded; rgb, complex and 128-bit values cannot.
 enum class VoxelType : int { u8, i8, u16, i16, u32, i32, u64, i64, f32, f64 };
+// Types of stored runs alone: no file of images has them.
+constexpr VoxelType kHalf = static_cast<VoxelType>(10), kBFloat16 = static_cast<VoxelType>(11);
 enum class DecodedType : int { f32, f16, bf16, raw };  // raw: as in the file, in this machine's byte order
 
 // All pointers are the caller's and are used only for the time of the call. Positions of voxels count values
@@ -54,19 +56,37 @@ struct CleanColumns {
   bool standardize;  // divide by the standard deviation (n_rows - 1); a column without any becomes 0
 };
 
-// Rows of raw values next to each other, in this machine's byte order, such as those of a packed run:
-// out = ((slope * raw + inter - origin) - basis . coefficients) * factor.
-struct ScaledRows {
-  const void* raw;  // (n_rows, n_columns), rows raw_stride values apart; may be `out` itself
-  std::int64_t raw_stride, n_rows, n_columns;
+// Rows of a run that lie next to each other, in this machine's byte order, such as those of a packed run.
+// They become ((slope * raw + inter - origin) - basis . coefficients) * factor.
+struct StoredRows {
+  const void* raw;  // rows raw_stride values apart
+  std::int64_t raw_stride, n_columns;
+  const std::int32_t* columns;  // (n_columns,): places in a row of raw; null: i
   VoxelType type;
   double slope, inter;
   const float* origin;        // (n_columns,); null: scaled alone, and the three below are not used
   const float* factor;        // (n_columns,)
   const float* coefficients;  // (n_basis, n_columns)
-  const float* basis;         // (n_rows, n_basis)
+  const float* basis;         // (rows of the run, n_basis)
   std::int64_t n_basis;
-  void* out;  // (n_rows, n_columns) of `decoded`, rows out_stride values apart
+};
+
+// A window of a run that may reach beyond it.
+struct RunWindow {
+  const StoredRows* run;
+  std::int64_t first, n_rows;  // rows of the run
+  std::int64_t before, after;  // rows of `out` before and after them: become 0
+  void* out;                   // (before + n_rows + after, n_columns), rows out_stride values apart; may be
+                               // the raw values themselves
+};
+
+// Windows of several runs, written in one pass. Those of a group are of one run: its coefficients are looked
+// at once for all of them.
+struct GatherWindows {
+  const RunWindow* windows;
+  const std::int64_t* groups;  // (n_groups + 1,): first window of each, and the number of windows
+  std::int64_t n_groups;
+  std::int64_t n_columns;  // of `out`; those that a run does not have become 0
   std::int64_t out_stride;
   DecodedType decoded;  // not raw
 };
@@ -89,7 +109,7 @@ NK_DECLARE_KERNEL(DecodeStatus decode_volumes_cpu(const DecodeVolumes& p, int n_
 NK_DECLARE_KERNEL(DecodeStatus decode_parcels_cpu(const DecodeVolumes& p, const ParcelRuns& parcels,
                                                   int n_threads))
 NK_DECLARE_KERNEL(DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads))
-NK_DECLARE_KERNEL(void scale_rows_cpu(const ScaledRows& p, int n_threads))
+NK_DECLARE_KERNEL(void gather_windows_cpu(const GatherWindows& p, int n_threads))
 NK_DECLARE_KERNEL(void fit_columns_cpu(const FitColumns& p, int n_threads))
 
 // Values that lie on the GPU: raw volumes, or rows of voxels that were gathered on the CPU already.

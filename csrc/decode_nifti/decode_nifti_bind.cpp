@@ -1,8 +1,11 @@
 // Python's door to decode_nifti: headers, files, masks, and addresses checked by neurokern.ops.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <new>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "decode_nifti/decode_nifti.h"
 #if !defined(NEUROKERN_CUDA_MODULE)
@@ -11,6 +14,7 @@
 #include "decode_nifti/header.h"
 #include "decode_nifti/mapped_file.h"
 #include "decode_nifti/mask_runs.h"
+#include "decode_nifti/stored_runs.h"
 #endif
 
 namespace py = pybind11;
@@ -258,35 +262,37 @@ void bind_volumes(py::module_& m) {
       py::arg("stride"), py::arg("n_basis"), py::arg("standardize"), py::arg("n_threads"));
 }
 
-void bind_scaled_rows(py::module_& m) {
+void bind_windows(py::module_& m) {
+  py::class_<StoredRun>(m, "StoredRun", "Values of a run, time first, that windows are taken of.")
+      .def(py::init([](std::uintptr_t raw, std::int64_t raw_stride, std::int64_t n_rows,
+                       std::int64_t n_columns, std::uintptr_t columns, int type, double slope, double inter,
+                       std::uintptr_t origin, std::uintptr_t factor, std::uintptr_t coefficients,
+                       std::uintptr_t basis, std::int64_t n_basis, std::vector<const MappedFile*> files) {
+             return StoredRun{{pointer<const void>(raw), raw_stride, n_columns,
+                               pointer<const std::int32_t>(columns), static_cast<VoxelType>(type), slope,
+                               inter, pointer<const float>(origin), pointer<const float>(factor),
+                               pointer<const float>(coefficients), pointer<const float>(basis), n_basis},
+                              n_rows,
+                              std::move(files)};
+           }),
+           py::kw_only(), py::arg("raw"), py::arg("raw_stride"), py::arg("n_rows"), py::arg("n_columns"),
+           py::arg("columns"), py::arg("type"), py::arg("slope"), py::arg("inter"), py::arg("origin"),
+           py::arg("factor"), py::arg("coefficients"), py::arg("basis"), py::arg("n_basis"), py::arg("files"),
+           py::keep_alive<1, 15>());
   m.def(
-      "scale_rows",
-      [](std::uintptr_t raw, std::int64_t raw_stride, std::int64_t n_rows, std::int64_t n_columns, int type,
-         double slope, double inter, std::uintptr_t origin, std::uintptr_t factor,
-         std::uintptr_t coefficients, std::uintptr_t basis, std::int64_t n_basis, std::uintptr_t out,
-         std::int64_t out_stride, int decoded, int n_threads) {
+      "gather_windows",
+      [](std::vector<const StoredRun*> runs, std::uintptr_t starts, std::uintptr_t lengths,
+         std::int64_t n_rows, std::int64_t n_columns, std::int64_t out_stride, std::uintptr_t out,
+         int decoded, int n_threads) {
         const py::gil_scoped_release release;
-        const ScaledRows p{pointer<const void>(raw),
-                           raw_stride,
-                           n_rows,
-                           n_columns,
-                           static_cast<VoxelType>(type),
-                           slope,
-                           inter,
-                           pointer<const float>(origin),
-                           pointer<const float>(factor),
-                           pointer<const float>(coefficients),
-                           pointer<const float>(basis),
-                           n_basis,
-                           pointer<void>(out),
-                           out_stride,
-                           static_cast<DecodedType>(decoded)};
-        NK_DISPATCH(scale_rows_cpu, p, n_threads);
+        return gather_windows(
+            {std::move(runs), pointer<const std::int64_t>(starts), pointer<const std::int64_t>(lengths),
+             n_rows, n_columns, out_stride, pointer<void>(out), static_cast<DecodedType>(decoded)},
+            n_threads);
       },
-      py::kw_only(), py::arg("raw"), py::arg("raw_stride"), py::arg("n_rows"), py::arg("n_columns"),
-      py::arg("type"), py::arg("slope"), py::arg("inter"), py::arg("origin"), py::arg("factor"),
-      py::arg("coefficients"), py::arg("basis"), py::arg("n_basis"), py::arg("out"), py::arg("out_stride"),
-      py::arg("decoded"), py::arg("n_threads"));
+      py::arg("runs"), py::arg("starts"), py::arg("lengths"), py::arg("n_rows"), py::arg("n_columns"),
+      py::arg("out_stride"), py::arg("out"), py::arg("decoded"), py::arg("n_threads"),
+      "Returns -1, or the number of a window of a run whose files were changed.");
   m.def(
       "fit_columns",
       [](std::uintptr_t values, std::int64_t stride, std::int64_t n_rows, std::int64_t n_columns,
@@ -373,7 +379,7 @@ void bind_decode_nifti(py::module_& m) {
   bind_file(m);
   bind_mask(m);
   bind_volumes(m);
-  bind_scaled_rows(m);
+  bind_windows(m);
   bind_gzip(m);
 #endif
 }

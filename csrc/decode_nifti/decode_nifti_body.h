@@ -17,6 +17,7 @@ constexpr int kBasisStep = 4;
 constexpr double kNothingLeft = 1e-12;
 
 NK_HD int value_bytes(VoxelType type) {
+  if (type == kHalf || type == kBFloat16) return 2;
   switch (type) {
     case VoxelType::u8:
     case VoxelType::i8:
@@ -37,7 +38,7 @@ NK_HD int value_bytes(VoxelType type) {
 // multiply-add then rounds the true result once. Wider values and scales go through double.
 NK_HD bool scales_in_float(VoxelType type, double slope, double inter) {
   const bool narrow = type == VoxelType::u8 || type == VoxelType::i8 || type == VoxelType::u16 ||
-                      type == VoxelType::i16 || type == VoxelType::f32;
+                      type == VoxelType::i16 || type == VoxelType::f32 || type == kHalf || type == kBFloat16;
   return narrow && static_cast<double>(static_cast<float>(slope)) == slope &&
          static_cast<double>(static_cast<float>(inter)) == inter;
 }
@@ -87,6 +88,31 @@ NK_HD std::uint16_t half_of(float x) {
   half = magnitude >= 0x477FF000 ? 0x7C00 : half;
   half = magnitude > 0x7F800000 ? 0x7E00 : half;
   return static_cast<std::uint16_t>(sign | half);
+}
+
+// Exactly; infinity and NaN too.
+NK_HD float float_of_half(std::uint16_t half) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000) << 16;
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7FFF) << 13;
+  // The exponent's bias, also of subnormal halves: 2^112.
+  const std::uint32_t power = 0x77800000;
+  float value, scale;
+  memcpy(&value, &magnitude, sizeof value);
+  memcpy(&scale, &power, sizeof scale);
+  value *= scale;
+  std::uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  bits = magnitude >= 0x0F800000 ? magnitude | 0x7F800000 : bits;
+  bits |= sign;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+NK_HD float float_of_bfloat16(std::uint16_t short_float) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(short_float) << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 }  // namespace neurokern

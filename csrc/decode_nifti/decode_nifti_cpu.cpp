@@ -9,10 +9,11 @@
 
 #include "common/thread_pool.h"
 #include "decode_nifti/cpu_clean.h"
+#include "decode_nifti/cpu_fit.h"
 #include "decode_nifti/cpu_parcels.h"
 #include "decode_nifti/cpu_rows.h"
-#include "decode_nifti/cpu_scaled_rows.h"
 #include "decode_nifti/cpu_weave.h"
+#include "decode_nifti/cpu_windows.h"
 #include "decode_nifti/decode_nifti.h"
 #include "decode_nifti/decode_nifti_body.h"
 
@@ -117,18 +118,8 @@ DecodeStatus clean_columns_cpu(const CleanColumns& p, int n_threads) {
   return cleaner.out_of_memory != 0 ? DecodeStatus::out_of_memory : DecodeStatus::ok;
 }
 
-void scale_rows_cpu(const ScaledRows& p, int n_threads) {
-  if (p.n_rows == 0 || p.n_columns == 0) return;
-  switch (value_bytes(p.type)) {
-    case 1:
-      return scale_rows<std::uint8_t>(p, n_threads);
-    case 2:
-      return scale_rows<std::uint16_t>(p, n_threads);
-    case 4:
-      return scale_rows<std::uint32_t>(p, n_threads);
-    default:
-      return scale_rows<std::uint64_t>(p, n_threads);
-  }
+void gather_windows_cpu(const GatherWindows& p, int n_threads) {
+  if (p.n_groups > 0 && p.n_columns > 0) gather_windows(p, n_threads);
 }
 
 void fit_columns_cpu(const FitColumns& p, int n_threads) {

@@ -92,8 +92,28 @@ class MappedFile:
     descriptor: int
     size: int
     state: tuple[int, int, int, int]
-    def __init__(self, path: str, map: bool) -> None: ...
+    def __init__(self, path: str | bytes, map: bool) -> None: ...
     def is_unchanged(self) -> bool: ...
+
+class StoredRun:
+    def __init__(
+        self,
+        *,
+        raw: int,
+        raw_stride: int,
+        n_rows: int,
+        n_columns: int,
+        columns: int,
+        type: int,
+        slope: float,
+        inter: float,
+        origin: int,
+        factor: int,
+        coefficients: int,
+        basis: int,
+        n_basis: int,
+        files: list[MappedFile],
+    ) -> None: ...
 
 class NiftiHeader:
     version: int
@@ -152,28 +172,20 @@ def index_mask(
     mask: int, n_x: int, n_y: int, n_z: int, run_starts: int, run_lengths: int, order: int
 ) -> None: ...
 def inflate_start(descriptor: int, file_bytes: int, n: int) -> bytes: ...
+def gather_windows(
+    runs: list[StoredRun],
+    starts: int,
+    lengths: int,
+    n_rows: int,
+    n_columns: int,
+    out_stride: int,
+    out: int,
+    decoded: int,
+    n_threads: int,
+) -> int: ...
 def isa() -> str: ...
 def mask_regions(arguments: dict[str, Any], n_threads: int) -> None: ...
 def measure_mask(mask: int, n_x: int, n_y: int, n_z: int) -> tuple[int, int]: ...
-def scale_rows(
-    *,
-    raw: int,
-    raw_stride: int,
-    n_rows: int,
-    n_columns: int,
-    type: int,
-    slope: float,
-    inter: float,
-    origin: int,
-    factor: int,
-    coefficients: int,
-    basis: int,
-    n_basis: int,
-    out: int,
-    out_stride: int,
-    decoded: int,
-    n_threads: int,
-) -> None: ...
 def ridge_sums(arguments: dict[str, Any], n_threads: int) -> None: ...
 def solve_ridge_batched(arguments: dict[str, Any], n_threads: int) -> int: ...
 def solve_ridge_batched_backward(arguments: dict[str, Any], n_threads: int) -> None: ...

@@ -78,7 +78,8 @@ def test_the_package_runs_as_a_module():
 
 
 @pytest.mark.parametrize(
-    "command", ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "hub"]
+    "command",
+    ["env", "info", "report", "demo", "train", "evaluate", "adapt", "few-shot", "transfer", "hub"],
 )
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -251,7 +252,9 @@ def test_evaluate_takes_a_choice_of_baselines_and_conditions(trained, capsys):
     with pytest.raises(SystemExit):
         run("evaluate", trained, "--baselines", "forest")
     assert "unknown forest; known are ridge, reduced-rank, glm, psth, unit-mean" in capsys.readouterr().err
-    assert "conditions must be columns" in fails(capsys, "evaluate", trained, "--conditions", "mood")
+    assert "have no column mood; they have contrast_left" in fails(
+        capsys, "evaluate", trained, "--conditions", "mood"
+    )
 
 
 def test_evaluate_of_a_recording_without_trials_has_no_psth_and_refuses_conditions(
@@ -296,6 +299,16 @@ def test_adapt_brings_the_model_to_a_new_recording(trained, binned_file, tmp_pat
         adapted = AdaptedModel.load(out / "adapter", load_model(out))
         assert adapted.adapter == "LoRA"
         assert set(adapted.predict(load_binned_npz(new))) <= {0, 1}
+        base, shared = tmp_path / "base", tmp_path / "shared"
+        assert run("hub", "save", out, "--out", base, "--sessions", "pseudonyms") == 0
+        saving = ("hub", "save", out / "adapter", "--out", shared, "--base", base, "--sessions", "pseudonyms")
+        assert run(*saving) == 0
+        assert AdaptedModel.from_pretrained(shared).base == adapted.base
+        card = (shared / "README.md").read_text()
+        assert re.search(r"\| LoRA \| balanced_accuracy \| [\d.]+ \[[\d.]+, [\d.]+\] \| 0.5 \| \d+ \|", card)
+        assert "binned_b" not in card
+        error = fails(capsys, "hub", "save", out, "--out", tmp_path / "x", "--base", "lab/x")
+        assert "--base belongs to an adapter" in error
     assert run("evaluate", out) == 0  # the folder is a run like any other
 
 

@@ -94,6 +94,15 @@ def is_plain(image: Path, root: Path) -> bool:
     return max(counts) <= 1
 
 
+def changed(maker: Maker) -> None:
+    """Add and remove a run, and write a sidecar anew."""
+    maker.session("03", None)
+    images = sorted(maker.root.glob("sub-0[12]/**/*_bold.nii.gz"))
+    images[int(maker.random.integers(len(images)))].unlink()
+    sidecars = sorted(maker.root.rglob("*_bold.json"))
+    sidecars[int(maker.random.integers(len(sidecars)))].write_text(maker.fields())
+
+
 def layout_of(root: Path, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,10 +110,19 @@ def layout_of(root: Path, **options):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_files_entities_and_metadata_are_those_of_pybids(tmp_path, seed):
+def test_files_entities_and_metadata_are_those_of_pybids(tmp_path, seed, monkeypatch):
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "ds"
-    Maker(root, seed).dataset()
-    ours, theirs = BIDSIndex(root), layout_of(root)
+    maker = Maker(root, seed)
+    maker.dataset()
+    compare(root)
+    if seed < 2:  # and once more when the folder has changed, from the listing that was kept
+        changed(maker)
+        compare(root)
+
+
+def compare(root: Path) -> None:
+    ours, theirs = BIDSIndex(root, cache=True), layout_of(root)
     images = ours.files[ours.files["extension"].eq(".nii.gz")]
     found = {str(file.path): file for file in theirs.get(extension=".nii.gz")}
     assert {str(path) for path in images["path"]} == set(found)

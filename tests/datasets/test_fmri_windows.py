@@ -205,7 +205,7 @@ def test_what_is_cached_follows_the_argument(root, tmp_path):
     assert (made(packed), made(fits)) == (2, 6)  # of .nii.gz alone
     windows(root, FMRIVoxelExtractor(MASK, normalize=True, cache=True), length=5).prepare(threads=2)
     assert (made(packed), made(fits)) == (3, 6)
-    with pytest.raises(ValueError, match="cache must be True, False or 'auto'"):
+    with pytest.raises(ValueError, match="cache must be True, False, 'auto' or 'cleaned'"):
         FMRIVoxelExtractor(MASK, cache="yes")
 
 
@@ -299,3 +299,87 @@ def test_packed_windows_of_real_runs_are_those_of_nibabel(shared_data, tmp_path,
         n = int(item["valid"].sum())
         np.testing.assert_allclose(item["signal"][:n], exact[window.start : window.start + n], rtol=1e-6)
     assert len(list((tmp_path / "packed_runs").iterdir())) == 1
+
+
+# ---- batches by one call
+
+
+@pytest.mark.parametrize("kind", EXTRACTORS)
+@pytest.mark.parametrize("options", [{}, {"normalize": True, "detrend": True}], ids=["plain", "cleaned"])
+def test_a_batch_holds_what_each_window_holds_packed_or_not(root, kind, options):
+    indices = [5, 0, 7, 5]
+    batches = []
+    for cache in (False, "auto", True, "cleaned"):
+        data = windows(root, EXTRACTORS[kind](cache=cache, **options), length=6, stride=4, pad=True)
+        batches.append(data.batch(indices))
+        for place, i in enumerate(indices):
+            item = data[i]
+            for name in ("signal", "valid", "conditions"):
+                assert torch.equal(batches[-1][name][place], item[name]), (cache, name)
+            one = data.windows[i]
+            inside = slice(
+                max(one.start, 0), min(one.start + 6, data.extractor.n_volumes(data.runs[one.run]))
+            )
+            alone = data.extractor.extract(data.runs[one.run], inside.start, inside.stop)
+            assert torch.equal(item["signal"][item["valid"]], alone)
+            assert not item["signal"][~item["valid"]].any()
+    for other in batches[1:]:
+        assert other.keys() == batches[0].keys()
+        assert torch.equal(other["valid"], batches[0]["valid"])
+        torch.testing.assert_close(other["signal"], batches[0]["signal"], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_cleaned_signals_that_are_kept_have_the_bits_of_those_that_are_cleaned_anew(root, dtype, tmp_path):
+    options = {"normalize": True, "detrend": "cosine", "high_pass": 0.02, "dtype": dtype}
+    anew = windows(root, FMRIVoxelExtractor(MASK, cache=True, **options), length=7)
+    kept = windows(root, FMRIVoxelExtractor(MASK, cache="cleaned", **options), length=7).prepare()
+    every = range(len(anew))
+    assert torch.equal(kept.batch(every)["signal"], anew.batch(every)["signal"])
+    again = windows(root, FMRIVoxelExtractor(MASK, cache="cleaned", **options), length=7)
+    entries = [entry for run in again.runs for entry in again.extractor.cache_entries(run)]
+    assert all(entry.path.exists() for entry in entries)
+    assert len({entry.path for entry in entries}) == 3
+    sizes = {entry.path.stat().st_size for entry in entries}
+    assert sizes == {entry.n_bytes for entry in entries}
+    again.batch(every)
+    entries[0].path.write_bytes(entries[0].path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="was changed by another program"):
+        again.batch(every)
+    last = windows(root, FMRIVoxelExtractor(MASK, cache="cleaned", **options), length=7)
+    assert torch.equal(last.batch(every)["signal"], anew.batch(every)["signal"])
+
+
+def test_other_extractors_are_read_window_by_window(root):
+    own = FMRIVoxelExtractor(MASK)
+
+    class Negative:  # all that a dataset asks for, and no more
+        dtype = torch.float32
+        n_volumes, feature_shape, feature_dim = own.n_volumes, own.feature_shape, own.feature_dim
+        kept, prepare = own.kept, own.prepare
+
+        def extract(self, run, start, stop, out=None):
+            return own.extract(run, start, stop, out).neg_()
+
+    data, usual = (windows(root, one, length=6, stride=4, pad=True) for one in (Negative(), own))
+    batch = data.batch([0, 3, len(data) - 1])
+    assert torch.equal(batch["signal"], -usual.batch([0, 3, len(data) - 1])["signal"])
+    assert torch.equal(batch["valid"], usual.batch([0, 3, len(data) - 1])["valid"])
+
+
+def test_a_window_that_is_none_is_an_error(root):
+    data = windows(root, length=5)
+    for indices in ([len(data)], [-len(data) - 1], []):
+        with pytest.raises(IndexError, match="items must be 0 to"):
+            data.batch(indices)
+    assert torch.equal(data[-1]["signal"], data[len(data) - 1]["signal"])
+    with pytest.raises(ValueError, match="start and stop must lie in order within the 20 volumes"):
+        data.extractor.extract(data.runs[0], 15, 21)
+
+
+def test_batches_that_are_kept_are_never_written_over(root):
+    data = windows(root, length=5, stride=2)
+    kept = [batch["signal"] for batch in DataLoader(data, batch_size=4)]
+    for place, signal in enumerate(kept):
+        indices = range(4 * place, 4 * place + len(signal))
+        assert torch.equal(signal, torch.stack([data[i]["signal"] for i in indices]))

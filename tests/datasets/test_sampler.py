@@ -74,6 +74,14 @@ def test_pass_broken_off_is_repeated_and_finished_pass_is_not():
     assert list(sampler) == sampler.plan(1)
 
 
+def test_a_loop_that_counts_its_batches_goes_on_to_the_next_epoch_too():
+    fresh, counted = sampler_of(seed=5), sampler_of(seed=5)
+    first, second = list(fresh), list(fresh)
+    passing = iter(counted)
+    assert [next(passing) for _ in first] == first  # and no question for one more: so does Lightning
+    assert list(counted) == second != first
+
+
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any),
     batch_size=st.integers(1, 5),

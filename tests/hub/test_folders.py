@@ -149,36 +149,6 @@ def test_a_folder_that_an_earlier_version_wrote_is_read() -> None:
     assert found.alignment["RSA"]["score"].tolist() == [0.5]
 
 
-# ---- adapters ----
-
-
-def test_an_adapter_is_stored_beside_the_identity_of_its_base(
-    model: MtM, saved: Path, tmp_path: Path
-) -> None:
-    from neurokern.adapters import HeadProbe, Support
-
-    rng = np.random.default_rng(0)
-    counts = torch.from_numpy(rng.poisson(1.0, (20, 8, 5))).float()
-    support = Support.of(counts, np.arange(20) % 2, session=SESSIONS[0])
-    adapted = HeadProbe(start="probe").fit(model, support)
-    folder = save_pretrained(adapted, tmp_path / "adapter", base=str(saved))
-    found = from_pretrained(folder)
-    assert torch.equal(found.outputs(counts), adapted.outputs(counts))
-    assert read_folder(folder).base["weights_sha256"] == adapted.base
-    text = (folder / "README.md").read_text()
-    assert adapted.base in text
-    assert "Cori" not in text
-    with pytest.raises(ValueError, match="names the session that it was fitted on"):
-        save_pretrained(adapted, tmp_path / "other", sessions="pseudonyms")
-    alone = save_pretrained(adapted, tmp_path / "alone")
-    with pytest.raises(ValueError, match="pass base="):
-        from_pretrained(alone)
-    assert torch.equal(from_pretrained(alone, base=model).outputs(counts), adapted.outputs(counts))
-    model.positions.data.add_(1.0)
-    with pytest.raises(ValueError, match="other weights"):
-        from_pretrained(alone, base=model)
-
-
 # ---- damaged and hostile input ----
 
 

@@ -55,6 +55,14 @@ def test_entries_outside_the_mask_give_neither_value_nor_gradient_even_if_they_o
     np.testing.assert_allclose(f.grad.numpy(), [[[math.exp(0.5) - 1, 0, 0]]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("mask", [[[[True], [False]]], [[[True, False]]]], ids=["bins", "units"])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_a_mask_of_whole_bins_or_units_stands_for_all_their_entries(mask: object, reduction: str) -> None:
+    small = torch.tensor(mask)
+    expected = poisson_loss(LOG_RATES, COUNTS, small.expand_as(COUNTS), reduction)  # type: ignore[arg-type]
+    assert torch.equal(poisson_loss(LOG_RATES, COUNTS, small, reduction), expected)  # type: ignore[arg-type]
+
+
 def test_no_targets_give_zero_and_not_nan() -> None:
     nothing = torch.zeros_like(MASK)
     assert poisson_loss(LOG_RATES, COUNTS, nothing, "mean") == 0
@@ -73,7 +81,7 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 
 def test_different_shapes_and_unknown_reductions_are_errors() -> None:
-    with pytest.raises(ValueError, match=r"same shape, got \(1, 2, 2\), \(1, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"broadcast to it, got \(1, 2, 2\), \(1, 2, 3\)"):
         poisson_loss(LOG_RATES, torch.zeros(1, 2, 3))
     with pytest.raises(ValueError, match="reduction must be one of"):
         poisson_loss(LOG_RATES, COUNTS, MASK, "average")  # type: ignore[arg-type]

@@ -8,11 +8,13 @@ from collections import Counter
 import pytest
 import torch
 
+from neurokern import ops
 from neurokern.datasets.batch import SpikeBatch
 from neurokern.models.masking import (
     ALL_SCHEMES,
     MaskedWindows,
     Masking,
+    draw_masks,
     draw_scheme,
     draw_schemes,
     mask_batch,
@@ -55,6 +57,28 @@ def test_every_target_is_hidden_and_none_lies_in_the_padding(batch: SpikeBatch, 
     assert masked.target_mask.any()
     assert not (masked.target_mask & ~hidden_of(masked)).any()
     assert not (masked.target_mask & ~batch.unit_mask[:, None]).any()
+
+
+@pytest.mark.parametrize("scheme", [name for name in ALL_SCHEMES if name != "random-token"])
+@pytest.mark.parametrize("region_choice", ["batch", "sample"])
+def test_masks_drawn_for_units_or_bins_are_those_drawn_for_all_entries(
+    batch: SpikeBatch, scheme: str, region_choice: str
+) -> None:
+    masks = draw_masks(
+        batch, scheme, Masking(ratio=0.4, causal_ratio=0.4, region_choice=region_choice), seed=3, offset=9
+    )
+    drawn = ops.mask_regions(
+        batch.counts,
+        batch.regions,
+        scheme,
+        ratio=0.4,
+        seed=3,
+        offset=9,
+        n_units=batch.n_units,
+        region_choice=region_choice,
+    )
+    assert torch.equal(masks.target.expand_as(batch.counts), drawn.target_mask)
+    assert torch.equal(batch.counts.masked_fill(masks.hidden, 0.0), drawn.inputs)
 
 
 def test_neuron_hides_whole_units_of_its_own_in_each_window(batch: SpikeBatch) -> None:

@@ -117,6 +117,14 @@ def test_a_run_goes_on_with_another_number_of_processes_in_the_middle_of_an_epoc
     assert_close(first, whole)
 
 
+def test_batches_of_several_sessions_train_alike_in_two_processes(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, max_padding=1.0, max_steps=4, batches_per_step=2)
+    model = MtMConfig.modern(**TINY, input_dropout=0.0, dropout=0.0)
+    alone = train(tmp_path / "alone", config, model)
+    first, _ = run_two(train, tmp_path / "two", config, model)
+    assert_close(first, alone)
+
+
 def test_a_step_with_fewer_windows_than_processes_trains_as_in_one(tmp_path: Path) -> None:
     """And what belongs to the other session stays as it is, decay included."""
     config = dataclasses.replace(CONFIG, batch_size=1, batches_per_step=1, max_steps=4, weight_decay=0.9)
@@ -182,14 +190,14 @@ def test_a_rank_that_does_not_answer_counts_as_lost_after_the_timeout(tmp_path: 
 
 def lose_memory(folder: Path, rank: int) -> None:
     trainer = trainer_of(two_sessions(), folder, CONFIG, STILL)
-    forward = trainer.model.forward_batch
+    forward = trainer.model.forward_parts
 
-    def greedy(*arguments: Any, **named: Any) -> torch.Tensor:
+    def greedy(*arguments: Any) -> list[torch.Tensor]:
         if trainer.progress.step == 2 and trainer.ranks.rank == rank:
             torch.empty(2**50)
-        return forward(*arguments, **named)
+        return forward(*arguments)
 
-    trainer.model.forward_batch = greedy  # type: ignore[method-assign]
+    trainer.model.forward_parts = greedy  # type: ignore[method-assign]
     trainer.fit()
 
 

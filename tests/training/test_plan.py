@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_processes_share_the_windows_of_each_step(
         for part in (part for share in shares for part in share):
             assert part.items == batches[part.place][part.first : part.first + len(part.items)]
             assert part.number == step * batches_per_step + part.place
-            assert part.n_rows == len(batches[part.place])
+            assert part.batch == batches[part.place]
             assert micro is None or len(part.items) <= micro
         taken = sorted(item for share in shares for part in share for item in part.items)
         assert taken == sorted(item for batch in batches for item in batch)
@@ -68,7 +69,7 @@ def test_even_shares_have_as_many_parts_with_fillers_that_do_not_count() -> None
     plans = [Plan(sampler, 1, None, rank, 3, even=True) for rank in range(3)]
     for step in range(plans[0].steps_per_epoch):
         shares = [plan.parts(step) for plan in plans]
-        assert len({len(share) for share in shares}) == 1
+        assert len({len(plan.passes(step)) for plan in plans}) == 1
         counted = [item for share in shares for part in share if part.counted for item in part.items]
         assert sorted(counted) == sorted(plans[0].batches(step)[0])
 
@@ -81,27 +82,44 @@ def test_windows_change_company_from_epoch_to_epoch() -> None:
     assert len(epochs[0] & epochs[1]) == 0
 
 
+@pytest.mark.parametrize("items", [[4, 9, 1, 30, 2, 8, 11], [4, 40, 1, 30, 60, 8, 11]], ids=["one", "two"])
 @pytest.mark.parametrize("scheme", ALL_SCHEMES)
 @pytest.mark.parametrize(
-    "masking",
-    [
-        Masking(ratio=(0.1, 0.5)),
-        Masking(region_choice="sample", causal_targets="random-cut", unit_dropout=0.2),
-    ],
+    "options",
+    [{"ratio": (0.1, 0.5)}, {"region_choice": "sample", "causal_targets": "random-cut", "unit_dropout": 0.2}],
     ids=["batch", "sample"],
 )
-def test_a_part_is_masked_as_in_its_whole_batch(scheme: str, masking: Masking) -> None:
+def test_a_part_is_masked_as_in_its_whole_batch(
+    scheme: str, options: dict[str, Any], items: list[int]
+) -> None:
     windows = SpikeWindows(two_sessions()[0])
+    masking = Masking(schemes=(scheme,), **options)
     config = dataclasses.replace(TrainingConfig.paper(batch_size=7), masking=masking)
-    items = [4, 9, 1, 30, 2, 8, 11]
-    whole = mask_batch(windows.__getitems__(items), scheme, masking, seed=config.seed, offset=5 * 7)
+    whole = mask_batch(windows.batch(items), scheme, masking, seed=config.seed, offset=5 * 7)
     for first, stop in ((0, 3), (3, 6), (6, 7), (0, 7)):
-        part = Part(number=5, place=0, first=first, n_rows=7, items=items[first:stop])
-        masked, n_targets = mask_part(windows.__getitems__(part.items), part, scheme, config)
-        assert torch.equal(masked.inputs, whole.inputs[first:stop])
-        assert torch.equal(masked.target_mask, whole.target_mask[first:stop])
-        assert torch.equal(masked.hidden, whole.hidden[first:stop])
-        assert int(n_targets) == int(whole.target_mask.sum())
+        batch = windows.batch(items[first:stop])
+        part = mask_part(Part(5, 0, items, first, stop), batch, windows, config)
+        n_units = batch.counts.shape[2]
+        masked = batch.counts.masked_fill(part.masks.hidden, 0.0)
+        assert torch.equal(masked, whole.inputs[first:stop, :, :n_units])
+        target = part.masks.target.expand_as(batch.counts)
+        assert torch.equal(target, whole.target_mask[first:stop, :, :n_units])
+        assert int(part.n_targets) == int(whole.target_mask.sum())
+
+
+def test_passes_hold_as_many_windows_as_allowed_of_one_batch_or_several() -> None:
+    sampler = SessionBatchSampler(windows_of([2, 2, 5, 2, 2]), 6, seed=2)
+
+    def sizes(micro_batch_size: int | None) -> list[list[int]]:
+        passes = Plan(sampler, 5, micro_batch_size).passes(0)
+        return [[part.n_windows for part in one] for one in passes]
+
+    batches = [size for one in sizes(None) for size in one]
+    assert sorted(batches) == [2, 2, 2, 2, 5]  # none is cut
+    assert len(sizes(None)) == 3
+    assert max(map(sum, sizes(None))) <= 6
+    assert sizes(100) == [batches]
+    assert max(map(sum, sizes(3))) == 3
 
 
 def test_a_session_with_fewer_windows_than_a_batch_is_a_batch() -> None:

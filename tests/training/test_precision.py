@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import nn
 from training_sessions import TINY, Sessions, largest_difference, trainer_of, two_sessions, weights_of
 
 from neurokern.models import Masking, MtMConfig
-from neurokern.training import NonFiniteLossError, TrainingConfig
+from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
+from neurokern.training.part import MaskedPart, mask_part
 
 STILL = MtMConfig.paper(**TINY, input_dropout=0.0, dropout=0.0)
 SHORT = TrainingConfig.paper(
@@ -27,15 +29,22 @@ def sessions() -> Sessions:
     return two_sessions()
 
 
+def loaded_passes(trainer: Trainer) -> list[list[MaskedPart]]:
+    """Return the passes of the first step."""
+    windows, config = trainer.windows, trainer.config
+    return [
+        [mask_part(part, windows.batch(part.items), windows, config) for part in parts]
+        for parts in trainer.plan.passes(0)
+    ]
+
+
 def gradients(
     sessions: Sessions, folder: Path, config: TrainingConfig, scheme: str = "neuron"
 ) -> dict[str, torch.Tensor]:
     """Return the gradients of the first step."""
     config = dataclasses.replace(config, masking=Masking(schemes=(scheme,), ratio=0.5))
     trainer = trainer_of(sessions, folder, config, STILL)
-    stepper = trainer.stepper
-    parts = trainer.plan.parts(0)
-    stepper._backward_all([(part, trainer.windows.__getitems__(part.items)) for part in parts])
+    trainer.stepper._backward_all(loaded_passes(trainer))
     return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
@@ -55,18 +64,40 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(
 def test_the_gradient_of_several_batches_is_the_mean_over_them(sessions: Sessions, tmp_path: Path) -> None:
     one = dataclasses.replace(SHORT, masking=Masking(schemes=("neuron",)))
     several = trainer_of(sessions, tmp_path, dataclasses.replace(one, batches_per_step=2), STILL)
-    parts = several.plan.parts(0)
-    loaded = [(part, several.windows.__getitems__(part.items)) for part in parts]
-    several.stepper._backward_all(loaded)
+    passes = loaded_passes(several)
+    several.stepper._backward_all(passes)
     together = {name: p.grad.clone() for name, p in several.model.named_parameters() if p.grad is not None}
     alone: dict[str, torch.Tensor] = {name: torch.zeros_like(g) for name, g in together.items()}
     single = trainer_of(sessions, tmp_path, one, STILL)
-    for part, batch in loaded:
-        single.stepper._backward_all([(dataclasses.replace(part, place=0), batch)])
+    for (masked,) in passes:
+        first = dataclasses.replace(masked, part=dataclasses.replace(masked.part, place=0))
+        single.stepper._backward_all([[first]])
         for name, p in single.model.named_parameters():
             if p.grad is not None:
                 alone[name] += p.grad / 2
     assert largest_difference(together, alone) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [MtMConfig.paper, MtMConfig.modern, MtMConfig.small, functools.partial(MtMConfig.ndt2, patch_size=20)],
+    ids=["linear", "embeddings", "factors", "patches"],
+)
+def test_batches_that_share_a_pass_train_as_one_after_the_other(
+    sessions: Sessions, tmp_path: Path, recipe: Callable[..., MtMConfig]
+) -> None:
+    model = recipe(**TINY, input_dropout=0.0, dropout=0.0, output_dropout=0.0)
+    apart = dataclasses.replace(SHORT, batches_per_step=3, micro_batch_size=9)
+    together = dataclasses.replace(apart, micro_batch_size=27)
+    runs = []
+    for number, config in enumerate((apart, together)):
+        trainer = trainer_of(sessions, tmp_path / str(number), config, model)
+        assert len(trainer.plan.passes(0)) == (3, 1)[number]
+        assert {len({one.number for one in parts}) for parts in trainer.plan.passes(0)} == {(1, 3)[number]}
+        runs.append(trainer.fit())
+    for column in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(runs[1][column], runs[0][column], rtol=2e-5)
+    assert runs[0]["validation_loss"].iloc[-1] != runs[0]["validation_loss"].iloc[0]
 
 
 def test_small_parts_train_to_the_losses_of_the_whole_batch(sessions: Sessions, tmp_path: Path) -> None:

@@ -196,14 +196,14 @@ def test_too_little_memory_names_what_to_change_and_loses_no_step(
     sessions: Sessions, tmp_path: Path, whole: dict[str, torch.Tensor], exhaust: Any
 ) -> None:
     trainer = trainer_of(sessions, tmp_path, SHORT)
-    forward = trainer.model.forward_batch
+    forward = trainer.model.forward_parts
 
-    def greedy(*arguments: Any, **named: Any) -> torch.Tensor:
-        if trainer.progress.step == 4:
+    def greedy(*arguments: Any) -> list[torch.Tensor]:
+        if trainer.progress.step == 4 and trainer.model.training:
             exhaust()
-        return forward(*arguments, **named)
+        return forward(*arguments)
 
-    trainer.model.forward_batch = greedy  # type: ignore[method-assign]
+    trainer.model.forward_parts = greedy  # type: ignore[method-assign]
     with pytest.raises(TrainingMemoryError, match=r"step 4 on cpu; set micro_batch_size=2 \(now 5 ") as error:
         trainer.fit()
     assert "recompute=True" in str(error.value)
@@ -251,10 +251,10 @@ def test_memory_that_ends_in_the_update_sends_back_to_the_last_checkpoint(
 def test_other_errors_of_a_step_are_not_taken_for_memory(sessions: Sessions, tmp_path: Path) -> None:
     trainer = trainer_of(sessions, tmp_path, SHORT)
 
-    def broken(*_: Any, **__: Any) -> torch.Tensor:
+    def broken(*_: Any) -> list[torch.Tensor]:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    trainer.model.forward_batch = broken  # type: ignore[method-assign]
+    trainer.model.forward_parts = broken  # type: ignore[method-assign]
     trainer.validation = None
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         trainer.fit()

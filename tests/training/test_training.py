@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,8 @@ from neurokern.datasets import (
     WindowedRecording,
     sliding_windows,
 )
-from neurokern.models import Masking, MtM, MtMConfig, mask_batch
+from neurokern.models import Masking, MtM, MtMConfig
+from neurokern.models.masking import draw_masks
 from neurokern.training import NonFiniteLossError, Trainer, TrainingConfig
 from neurokern.training.episodes import episodes_of
 from neurokern.training.optimizer import WeightAverage, parameter_groups
@@ -180,11 +183,31 @@ def test_every_step_masks_windows_by_numbers_of_its_own(
 
     def recording(*arguments: object, **named: object) -> object:
         offsets.append(named["offset"])
-        return mask_batch(*arguments, **named)
+        return draw_masks(*arguments, **named)
 
-    monkeypatch.setattr("neurokern.training.part.mask_batch", recording)
+    monkeypatch.setattr("neurokern.training.part.draw_masks", recording)
     trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, max_steps=4)).fit()
-    assert offsets == [0, 8, 16, 24]  # in batches of at most 8 windows
+    assert offsets[:4] == [0, 8, 16, 24]  # in batches of at most 8 windows
+    assert len(set(offsets)) == len(offsets)
+
+
+@pytest.mark.parametrize("recipe", [MtMConfig.modern, MtMConfig.small], ids=["embeddings", "factors"])
+def test_batches_of_several_sessions_train_whole_and_in_parts_alike(
+    sessions: Sessions, tmp_path: Path, recipe: Callable[..., MtMConfig]
+) -> None:
+    model = recipe(**TINY, dropout=0.0, input_dropout=0.0, output_dropout=0.0)
+    config = dataclasses.replace(
+        SHORT, max_padding=0.5, rate_power=0.5, reduction="mean", max_steps=4, validate_every=2
+    )
+    runs = []
+    for name, micro in (("whole", None), ("parts", 3)):
+        trainer = trainer_of(
+            sessions, tmp_path / name, dataclasses.replace(config, micro_batch_size=micro), model
+        )
+        assert all(len(set(trainer.windows.batch(b).session)) == 2 for b in trainer.plan.batches(0))
+        runs.append(trainer.fit()["validation_loss"].to_numpy())
+    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-4)
+    assert runs[0][-1] != runs[0][0]
 
 
 # ---- one seed, one result ----
@@ -275,14 +298,14 @@ def killed_after(trainer: Trainer, n_steps: int) -> None:
         trainer.fit(resume=True)
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}, {"max_padding": 1.0}], ids=str)
 def test_a_killed_and_resumed_run_equals_one_that_was_not(
-    sessions: Sessions, tmp_path: Path, ema_decay: float | None
+    sessions: Sessions, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    config = dataclasses.replace(SHORT, ema_decay=ema_decay)
+    config = dataclasses.replace(SHORT, **changes)
     whole = trainer_of(sessions, tmp_path / "whole", config)
     uninterrupted = whole.model, whole.fit()
-    assert whole.sampler.batches_per_epoch == 12  # so that step 5 is in the middle of the first epoch
+    assert whole.sampler.batches_per_epoch in (10, 12)  # so that the kills are in the first epoch and later
     for n_steps in (3, 9, 13):  # before the first checkpoint, between two, after a validation
         killed_after(trainer_of(sessions, tmp_path / "killed", config), n_steps)
     resumed = trainer_of(sessions, tmp_path / "killed", config)

@@ -30,6 +30,7 @@ from neurokern.adapters.frozen import FrozenReadout
 from neurokern.adapters.low_rank import add_low_rank, merge_low_rank
 from neurokern.adapters.probe import LinearProbe
 from neurokern.adapters.retrieval import retrieval_accuracy, retrieve, two_way_identification
+from neurokern.adapters.scores import score_predictions
 from neurokern.adapters.session_encoder import SessionEncoder
 from neurokern.adapters.session_stitch import SessionStitch, StitchedModel
 from neurokern.adapters.shared_space import SubjectInput, SubjectLayers
@@ -100,6 +101,7 @@ __all__ = [
     "model_features",
     "retrieval_accuracy",
     "retrieve",
+    "score_predictions",
     "shared_state",
     "soft_clip",
     "summarize_few_shot",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from neurokern._hub_methods import HubMethods
 from neurokern.adapters.files import fingerprint, read_adapter, write_adapter
 from neurokern.adapters.heads import Head
 from neurokern.adapters.low_rank import add_low_rank, low_rank_parameters, merge_low_rank
+from neurokern.adapters.scores import score_predictions
 from neurokern.adapters.session_encoder import SessionEncoder
 from neurokern.adapters.shared_space import SubjectInput
 from neurokern.adapters.support import Inputs, as_inputs
@@ -104,7 +108,7 @@ class Structure:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AdaptedModel:
+class AdaptedModel(HubMethods):
     """A model with an adapter on it.
 
     Attributes
@@ -122,6 +126,8 @@ class AdaptedModel:
         Of fitting, with the choice of epochs and learning rate.
     chosen : dict
         What was chosen on the support set: epochs, learning rate, held-out loss.
+    support : dict
+        How large the support set was: samples, groups, classes and the fewest and most samples of a class.
     fitted_on : nn.Module or str
         The encoder before adaptation, or the SHA-256 of its weights.
     """
@@ -135,6 +141,7 @@ class AdaptedModel:
     n_trainable: int = 0
     seconds: float = 0.0
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    support: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -171,6 +178,54 @@ class AdaptedModel:
             raise ValueError("AdaptedModel.predict_proba: this adapter predicts values, not classes")
         return self.outputs(inputs).softmax(1)
 
+    def score(
+        self,
+        inputs: Inputs,
+        targets: Tensor | np.ndarray | Sequence[object],
+        *,
+        groups: np.ndarray | None = None,
+        confidence: float = 0.95,
+        n_bootstrap: int = 2000,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Score the predictions for samples that the adapter has not learned from.
+
+        Parameters
+        ----------
+        inputs : tensor, array, BinnedSession or SpikeBatch
+        targets : labels or values of shape (samples, ...)
+            As in :meth:`Support.of`.
+        groups : array of shape (samples,), optional
+            Trial or block of each sample, drawn as a whole by the bootstrap.
+        confidence, n_bootstrap, seed
+            Of the interval.
+
+        Returns
+        -------
+        table : DataFrame
+            One row: ``method, metric, mean, low, high, chance, n_samples``; a table for the card, as in
+            ``save_pretrained(..., metrics={"held-out trials": table})``.
+        """
+        truth = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
+        predicted = np.asarray(self.predict(inputs))
+        if self.classes is None and truth.ndim == 1:
+            truth = truth[:, None]
+        if truth.shape != predicted.shape:
+            raise ValueError(
+                f"AdaptedModel.score: targets must have shape {predicted.shape}, got {truth.shape}"
+            )
+        table = score_predictions(
+            predicted,
+            truth,
+            groups=groups,
+            kind="values" if self.classes is None else "classes",
+            confidence=confidence,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
+        table.insert(0, "method", self.adapter)
+        return table
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the adapter's own weights: those of input layer and head, and all that it changed."""
         state = self.pipeline.state_dict()
@@ -197,6 +252,7 @@ class AdaptedModel:
             "n_trainable": self.n_trainable,
             "seconds": self.seconds,
             "chosen": dict(self.chosen),
+            "support": dict(self.support),
             "base": self.base,
         }
         return write_adapter(folder, description, self.state_dict())
@@ -229,6 +285,8 @@ class AdaptedModel:
             classes = description["classes"]
             names = ("adapter", "n_trainable", "seconds", "chosen")
             facts = {name: description[name] for name in names} | {"fitted_on": description["base"]}
+            facts["support"] = description.get("support") or {}  # not written by early versions
+            structure = _with_session(structure, model, facts["fitted_on"])
             base = fingerprint(Structure(session=structure.session).build(model, copied=False).encoder)
             pipeline = structure.build(model)
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -247,6 +305,25 @@ class AdaptedModel:
             classes=None if classes is None else np.asarray(classes),
             **facts,
         )
+
+
+def _with_session(structure: Structure, model: nn.Module, base: str) -> Structure:
+    """Return the structure with the session by the name that this model knows it under.
+
+    Where the name was withheld, or the model was shared under pseudonyms, it is the one with the weights that
+    the adapter was fitted on.
+    """
+    known = getattr(model, "sessions", None)
+    if structure.session is None or known is None or structure.session["session"] in known:
+        return structure
+    for name in known:
+        named = dataclasses.replace(structure, session={**structure.session, "session": name})
+        if fingerprint(Structure(session=named.session).build(model, copied=False).encoder) == base:
+            return named
+    raise ValueError(
+        f"none of its {len(known)} sessions has the weights that the adapter was fitted on; stitch the model "
+        "to that session first, or load the model that was shared with the adapter"
+    )
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], pipeline: Pipeline, file: str) -> None:

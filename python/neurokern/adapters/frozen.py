@@ -84,4 +84,5 @@ class FrozenReadout:
             classes=support.classes,
             n_trainable=weights.numel() + bias.numel(),
             seconds=time.perf_counter() - begun,
+            support=support.facts(),
         )

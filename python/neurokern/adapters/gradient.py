@@ -147,6 +147,7 @@ class GradientAdapter:
             n_trainable=n_trainable,
             seconds=time.perf_counter() - begun,
             chosen=chosen,
+            support=support.facts(),
         )
 
     # What an adapter differs in.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -120,6 +120,14 @@ class Support:
             groups=self.groups[rows],
             session=self.session,
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return how large the support set is, in numbers that say nothing of who or what it shows."""
+        described: dict[str, Any] = {"n_samples": len(self), "n_groups": len(np.unique(self.groups))}
+        if self.classes is None:
+            return {**described, "n_targets": int(self.targets.shape[-1])}
+        sizes = np.bincount(self.targets.cpu().numpy(), minlength=len(self.classes))
+        return {**described, "n_classes": len(sizes), "shots": [int(sizes.min()), int(sizes.max())]}
 
     def hold_out(self, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Return rows to train on and rows to validate on, or None where that leaves a class without samples.

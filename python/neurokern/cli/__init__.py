@@ -14,6 +14,7 @@ from neurokern import __version__
 from neurokern.cli import (
     adapt,
     cache,
+    catalog,
     demo,
     doctor,
     encode,
@@ -22,13 +23,31 @@ from neurokern.cli import (
     few_shot_command,
     hub,
     info,
+    prepare,
     report,
     train,
+    transfer,
 )
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, train, evaluate, adapt, few_shot_command, encode, info, doctor, report, hub, cache, env)
+_COMMANDS = (
+    demo,
+    train,
+    evaluate,
+    adapt,
+    few_shot_command,
+    transfer,
+    encode,
+    info,
+    catalog,
+    prepare,
+    doctor,
+    report,
+    hub,
+    cache,
+    env,
+)
 _BAD_INPUT = 2  # exit code, as argparse uses for a wrong option
 _KILLED_BY = 128  # plus the number of the signal, as shells have it: 130 after Ctrl-C
 
@@ -39,7 +58,10 @@ examples:
   neurokern train sessions/ --out runs/a  pretrain MtM on a folder of recordings
   neurokern evaluate runs/a --report      masked-prediction scores beside the baselines
   neurokern few-shot runs/a new.npz --label choice   adapters on a recording with few labels
+  neurokern transfer sessions/ --out runs/b --label choice   leave out each session in turn
   neurokern info ds000001/                what a recording, an image or a BIDS folder holds
+  neurokern catalog download studyforrest --select subject=01   a public dataset, checked and resumed
+  neurokern prepare ds000001/ --mask mask.nii.gz   decode all runs ahead of training
   neurokern doctor ds000001/              what is wrong with it
   neurokern report ds000001/              a page of figures about its fMRI runs
   neurokern hub save runs/a --out shared/ the model as a folder to share, with a card

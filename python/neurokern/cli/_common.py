@@ -15,7 +15,17 @@ import pandas as pd
 
 from neurokern._config import write_text
 
-__all__ = ["Steps", "facts_text", "new_parser", "require_torch", "say", "speaks", "text_table", "write_csv"]
+__all__ = [
+    "Steps",
+    "facts_text",
+    "new_parser",
+    "require_torch",
+    "say",
+    "size_text",
+    "speaks",
+    "text_table",
+    "write_csv",
+]
 
 
 _INDENT = "      "
@@ -52,6 +62,15 @@ def say(text: str = "") -> None:
     """Write a line to standard output at once, so that a pipe shows progress too."""
     if speaks():
         print(text, flush=True)
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a number of bytes for people: ``"1.50 GiB"``."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.2f} GiB"
 
 
 class Steps:

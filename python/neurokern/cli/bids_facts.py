@@ -151,7 +151,7 @@ def dataset_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _description(root: pathlib.Path) -> dict[str, str | None]:
-    from neurokern.datasets.bids_index import read_json
+    from neurokern.datasets._bids_tables import read_json
 
     file = root / "dataset_description.json"
     fields = read_json(file) if file.is_file() else {}

@@ -7,14 +7,16 @@ import time
 
 from tqdm import tqdm
 
-from neurokern.cli._common import new_parser, say, text_table
+from neurokern.cli._common import new_parser, say, size_text, text_table
 from neurokern.ops._cache_files import (
     KINDS,
     CachedFile,
     cached_files,
+    left_behind,
     most_bytes,
     prune_cache,
     remove_files,
+    remove_left_behind,
     what_is_wrong,
 )
 from neurokern.ops._gzip_cache import cache_folder
@@ -36,9 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "cache",
         run,
         summary="list, verify or prune what is kept between runs",
-        description="Packed runs, coefficients of cleaning and seek points are kept in a folder, so that "
-        "later epochs need not decode again. All of it can be removed at any time: it is made again when "
-        "needed.",
+        description="Packed runs, coefficients of cleaning, seek points and features of stimuli are kept in "
+        "a folder, so that later epochs need not decode again. All of it can be removed at any time: it is "
+        "made again when needed.",
         examples=_EXAMPLES,
     )
     parser.add_argument(
@@ -70,14 +72,17 @@ def _list() -> None:
     files = cached_files()
     rows = [_row(meaning, [file for file in files if file.kind == kind]) for kind, meaning in KINDS.items()]
     say(f"{cache_folder()} (NEUROKERN_CACHE)")
-    say(text_table(("", "files", "size", "unused for"), [*rows, _row("all", files)]))
-    say(f"It may have {_size(most_bytes())} (NEUROKERN_CACHE_GIB).")
+    lost = left_behind()
+    if lost:
+        rows.append(_row("left by programs that were killed", lost))
+    say(text_table(("", "files", "size", "unused for"), [*rows, _row("all", [*files, *lost])]))
+    say(f"It may have {size_text(most_bytes())} (NEUROKERN_CACHE_GIB).")
 
 
 def _row(meaning: str, files: list[CachedFile]) -> tuple[str, str, str, str]:
-    days = (time.time() - files[0].used / 1e9) / _DAY if files else 0.0
+    days = (time.time() - min(file.used for file in files) / 1e9) / _DAY if files else 0.0
     longest = f"{days:.1f} days" if files else "–"
-    return meaning, str(len(files)), _size(sum(file.n_bytes for file in files)), longest
+    return meaning, str(len(files)), size_text(sum(file.n_bytes for file in files)), longest
 
 
 def _verify(keep: bool) -> None:
@@ -94,7 +99,9 @@ def _verify(keep: bool) -> None:
         say(f"{file.kind}/{file.path.name}: {wrong}{'' if keep else '; removed'}")
         if not keep:
             file.path.unlink(missing_ok=True)
-    say(f"{len(files)} files ({_size(sum(file.n_bytes for file in files))}), {damaged} damaged")
+    if not keep and (lost := remove_left_behind()):
+        say(f"removed {size_text(lost)} that programs had left when they were killed")
+    say(f"{len(files)} files ({size_text(sum(file.n_bytes for file in files))}), {damaged} damaged")
     if damaged and keep:
         raise ValueError(
             f"cache verify: {damaged} of {len(files)} files are damaged; run it without --keep-damaged"
@@ -107,19 +114,11 @@ def _prune(max_gib: float | None, unused_days: float | None) -> None:
     for flag, value in (("--max-gib", max_gib), ("--unused-days", unused_days)):
         if value is not None and not value >= 0:
             raise ValueError(f"cache prune: {flag} must be at least 0, got {value}")
-    removed = 0
+    removed = remove_left_behind()
     if unused_days is not None:
         before = (time.time() - unused_days * _DAY) * 1e9
         old = [file for file in cached_files() if file.used < before]
         removed += remove_files(old, sum(file.n_bytes for file in old))
     if max_gib is not None:
         removed += prune_cache(int(min(max_gib, 2.0**30) * 2**30))
-    say(f"removed {_size(removed)}, {_size(sum(file.n_bytes for file in cached_files()))} stay")
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.2f} GiB"
+    say(f"removed {size_text(removed)}, {size_text(sum(file.n_bytes for file in cached_files()))} stay")

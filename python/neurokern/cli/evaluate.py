@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from neurokern.cli._common import new_parser, require_torch, say
 from neurokern.cli._flags import positive_int
 
+if TYPE_CHECKING:
+    from neurokern.datasets import BinnedSession, Splits
+
+__all__ = [
+    "BASELINES",
+    "CONDITIONS_HELP",
+    "add_parser",
+    "baseline_names",
+    "check_conditions",
+    "condition_columns",
+    "run",
+]
+
+CONDITIONS_HELP = (
+    "columns of the trials, joined by commas, whose combinations are the conditions of PSTHs; by default all "
+    "trials are one"
+)
 BASELINES = ("ridge", "reduced rank", "GLM", "PSTH", "unit mean")
 
 _EXAMPLES = """\
@@ -44,17 +62,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--baselines",
-        type=_baselines,
+        type=baseline_names,
         default=BASELINES,
         metavar="NAMES",
         help="some of ridge,reduced-rank,glm,psth,unit-mean; by default all",
     )
-    parser.add_argument(
-        "--conditions",
-        metavar="COLUMNS",
-        help="columns of the trials, joined by commas, whose combinations are the conditions of PSTHs; by "
-        "default all trials are one",
-    )
+    parser.add_argument("--conditions", metavar="COLUMNS", help=CONDITIONS_HELP)
     parser.add_argument(
         "--label",
         metavar="EXPRESSION",
@@ -65,12 +78,32 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     return parser
 
 
-def _baselines(text: str) -> tuple[str, ...]:
+def baseline_names(text: str) -> tuple[str, ...]:
+    """Read a list such as ``ridge,glm`` off the command line."""
     known = {name.lower().replace(" ", "-"): name for name in BASELINES}
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     if unknown := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")
     return tuple(known[name] for name in names)
+
+
+def condition_columns(text: str | None) -> list[str]:
+    """Return the columns that ``--conditions`` names."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def check_conditions(text: str | None, parts: Splits[BinnedSession]) -> None:
+    """Raise ValueError if the trials of a recording lack a column that ``--conditions`` names."""
+    columns, trials = condition_columns(text), parts.test.trials
+    if not columns:
+        return
+    if trials is None:
+        raise ValueError(f"--conditions {text}: recording {parts.test.session!r} has no trials")
+    if missing := [name for name in columns if name not in trials]:
+        raise ValueError(
+            f"--conditions: the trials of {parts.test.session!r} have no column {', '.join(missing)}; they "
+            f"have {', '.join(map(str, trials.columns))}"
+        )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -110,10 +143,8 @@ def run(args: argparse.Namespace) -> None:
     splits = {one.session.session: split_for_training(one.session, settings.split) for one in loaded}
     for parts in splits.values():
         check_parts(parts)
-    conditions = [name.strip() for name in (args.conditions or "").split(",") if name.strip()]
-    for session, parts in splits.items():
-        if conditions and parts.test.trials is None:
-            raise ValueError(f"--conditions {args.conditions}: recording {session!r} has no trials")
+        check_conditions(args.conditions, parts)
+    conditions = condition_columns(args.conditions)
     predictors = {}
     for session, parts in splits.items():
         say(f"{session}: fitting the baselines on {len(parts.train)} windows")

@@ -7,17 +7,19 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from neurokern.cli._common import write_csv
 from neurokern.cli.adapter_names import make_adapter
 from neurokern.cli.labels import choose_label, make_split_labels
-from neurokern.metrics import balanced_accuracy
 
 if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, Splits
     from neurokern.models import MtM
 
-__all__ = ["check_adapter_label", "fit_adapter"]
+__all__ = ["ADAPTER_SCORES", "check_adapter_label", "fit_adapter"]
 
+ADAPTER_SCORES = "adapter_scores.csv"  # beside the adapter's folder
 _EPOCHS = 60
 
 
@@ -34,8 +36,8 @@ def check_adapter_label(label: str | None, parts: Splits[BinnedSession]) -> str:
 def fit_adapter(
     model: MtM, parts: Splits[BinnedSession], label: str, name: str, folder: pathlib.Path, seed: int
 ) -> str:
-    """Fit the adapter called ``name``, write it to ``folder`` and return what it scores, in words."""
-    from neurokern.adapters import FineTuneOptions, RidgeProbe, Support, count_features
+    """Fit the adapter called ``name``, write it and its scores, and return what it scores, in words."""
+    from neurokern.adapters import FineTuneOptions, RidgeProbe, Support, count_features, score_predictions
 
     halves = (parts.train, parts.test)
     trials = [part.trials for part in halves]
@@ -50,12 +52,13 @@ def fit_adapter(
     adapted = make_adapter(name, options).fit(model, Support.of(train, known))
     adapted.save(folder)
     raw = RidgeProbe().fit(count_features(train)["raw counts"], known)
-    scores = (
-        balanced_accuracy(adapted.predict(test), asked),
-        balanced_accuracy(raw.predict(count_features(test)["raw counts"]), asked),
-    )
+    of_raw = score_predictions(np.asarray(raw.predict(count_features(test)["raw counts"])), asked)
+    of_raw.insert(0, "method", "ridge on raw counts")
+    scores = pd.concat([adapted.score(test, asked), of_raw], ignore_index=True)
+    write_csv(folder.parent / ADAPTER_SCORES, scores)
+    said = [f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for _, row in scores.iterrows()]
     return (
-        f"{label} from {len(known)} labeled windows: balanced accuracy {scores[0]:.3f} on {len(asked)} test "
-        f"windows, ridge on raw counts {scores[1]:.3f}, chance {1 / len(np.unique(asked)):.2f}; "
+        f"{label} from {len(known)} labeled windows: balanced accuracy {said[0]} on {len(asked)} test "
+        f"windows, ridge on raw counts {said[1]}, chance {scores['chance'][0]:.2f}; "
         f"{adapted.n_trainable} weights learned in {adapted.seconds:.1f} s"
     )

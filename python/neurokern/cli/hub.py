@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   neurokern hub save runs/a --out shared/a --card card.yaml     config, weights, hashes, card, scores
   neurokern hub save runs/a --out shared/a --sessions drop      the trunk alone
+  neurokern hub save runs/new/adapter --out shared/side --base lab/mtm-visual   an adapter of --adapter alone
   neurokern hub card shared/a                                   print the card
   neurokern hub check shared/a                                  are all files whole and unchanged?
   neurokern hub push shared/a lab/mtm-visual                    upload (private; --public for all)
@@ -56,11 +57,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="save: a run of `neurokern train`; else a shared folder, or OWNER/NAME",
+        help="save: a run of `neurokern train`, or its adapter/ by `neurokern adapt --adapter`; else "
+        "a shared folder, or OWNER/NAME",
     )
     parser.add_argument("repository", nargs="?", metavar="OWNER/NAME", help="push: where to")
     parser.add_argument("--out", metavar="FOLDER", help="save: folder to write")
     parser.add_argument("--card", metavar="FILE", help="save: YAML of what only people can say")
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="save: of an adapter, where others find its base model (OWNER/NAME, or a shared folder)",
+    )
     parser.add_argument("--license", metavar="NAME", help="save: license of the weights; wins over the file")
     parser.add_argument(
         "--sessions",
@@ -83,11 +90,11 @@ def run(args: argparse.Namespace) -> None:
 def _check_flags(args: argparse.Namespace) -> None:
     """Raise for flags of another action: they would be ignored."""
     belongs = {
-        "save": {"out", "card", "license", "sessions"},
+        "save": {"out", "card", "license", "sessions", "base"},
         "push": {"repository", "sessions", "public", "revision"},
     }
     allowed = belongs.get(args.action, {"revision"})
-    for name in ("repository", "out", "card", "license", "sessions", "public", "revision"):
+    for name in ("repository", "out", "card", "license", "base", "sessions", "public", "revision"):
         if getattr(args, name) and name not in allowed:
             raise ValueError(f"hub {args.action}: takes no {'--' if name != 'repository' else ''}{name}")
     for action, name, shown in (
@@ -99,23 +106,34 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _save(args: argparse.Namespace) -> None:
+    from neurokern.adapters import AdaptedModel
     from neurokern.checkpoint import load_model
     from neurokern.cli.settings import read_run_settings
     from neurokern.hub import save_pretrained
 
-    run_folder = pathlib.Path(args.source)
+    source = pathlib.Path(args.source)
+    is_adapter = not (source / "run.yaml").is_file() and (source / "config.json").is_file()
+    if args.base and not is_adapter:
+        raise ValueError("hub save: --base belongs to an adapter; SOURCE is none")
+    run_folder = source.parent if is_adapter else source
     settings: dict[str, Any] = to_mapping(read_run_settings(run_folder))
     told = {name: settings[name] for name in ("windows", "split", "training")}  # paths of data may hold names
     card = replace(_card_of(args), settings=told)
+    model: Any = load_model(run_folder / "best")
+    if is_adapter:
+        model = AdaptedModel.load(source, model)
     folder = save_pretrained(
-        load_model(run_folder / "best"),
+        model,
         args.out,
         card=card,
-        metrics=_metrics(run_folder),
+        metrics=_adapter_metrics(run_folder) if is_adapter else _metrics(run_folder),
         sessions=args.sessions or "keep",
+        base=args.base,
     )
     say(f"folder  {folder}")
     say(f"card    {folder / 'README.md'}")
+    if is_adapter and not args.base:
+        say("note: others must be told where the base model is (--base); the run's best/ is it")
     for name in ("license", "data"):
         if getattr(card, name) in ("not stated", ()):
             say(f"note: the card does not state {name}; a push will ask for it (--card)")
@@ -141,6 +159,14 @@ def _metrics(run_folder: pathlib.Path) -> dict[str, pd.DataFrame]:
         wanted = ["metric", "method", "shots", "mean", "low", "high", "chance", "n_sessions"]
         found[title] = table[[name for name in wanted if name in table]]
     return found
+
+
+def _adapter_metrics(run_folder: pathlib.Path) -> dict[str, pd.DataFrame]:
+    from neurokern.cli.fit_adapter import ADAPTER_SCORES
+
+    file = run_folder / ADAPTER_SCORES
+    title = "test windows [95 % interval over windows]"
+    return {title: pd.read_csv(file)} if file.is_file() else {}
 
 
 def _card(args: argparse.Namespace) -> None:

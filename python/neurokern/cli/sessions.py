@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.resources
 import math
 import pathlib
+import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,11 +23,16 @@ from neurokern.datasets import (
     Splits,
     bin_windows,
     load_recording,
+    select_good_units,
     sliding_windows,
     split_session,
     trial_windows,
     with_region_groups,
 )
+from neurokern.datasets.packed_session import read_session, session_entry, source_key
+
+if TYPE_CHECKING:
+    from neurokern.ops._array_cache import CacheEntry
 
 __all__ = [
     "LoadedSession",
@@ -36,6 +44,9 @@ __all__ = [
     "keep_apart",
     "load_session",
     "load_sessions",
+    "make_session",
+    "naming",
+    "prepared_entry",
     "sample_path",
     "split_for_training",
 ]
@@ -73,6 +84,9 @@ class WindowSettings:
         below ten minutes, else the length. Validation and test windows are thinned until none overlap.
     groups : int
         Depth-ordered groups of units that stand in for regions where the data name none.
+    min_rate, max_isi_violations, min_presence, unit_labels
+        Units to keep, as in :func:`neurokern.datasets.select_good_units` (``unit_labels`` are its
+        ``labels``); all without.
     """
 
     bin_size: float = 0.02
@@ -82,6 +96,21 @@ class WindowSettings:
     length: float = 1.0
     stride: float | None = None
     groups: int = 6
+    min_rate: float | None = None
+    max_isi_violations: float | None = None
+    min_presence: float | None = None
+    unit_labels: tuple[str, ...] | None = None
+
+    @property
+    def quality(self) -> dict[str, Any]:
+        """The conditions that units must meet, by the names of ``select_good_units``."""
+        given = {
+            "min_rate": self.min_rate,
+            "max_isi_violations": self.max_isi_violations,
+            "min_presence": self.min_presence,
+            "labels": self.unit_labels,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
     def __post_init__(self) -> None:
         for name in ("bin_size", "length", "stride", "groups"):
@@ -108,7 +137,7 @@ class LoadedSession:
     Attributes
     ----------
     session : BinnedSession
-    recording : SpikeRecording or None
+    spikes : SpikeRecording, callable that loads it, or None
         The spike times; None for files that were binned already.
     how : str
         The windows in words.
@@ -119,10 +148,15 @@ class LoadedSession:
     """
 
     session: BinnedSession
-    recording: SpikeRecording | None
+    spikes: SpikeRecording | Callable[[], SpikeRecording] | None
     how: str
     stand_in: bool
     notes: tuple[str, ...]
+
+    @functools.cached_property
+    def recording(self) -> SpikeRecording | None:
+        """The spike times; of a prepared session they are loaded now."""
+        return self.spikes() if callable(self.spikes) else self.spikes
 
 
 def find_sources(paths: Iterable[str]) -> list[pathlib.Path]:
@@ -162,19 +196,80 @@ def _recordings_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def load_session(path: pathlib.Path, settings: WindowSettings) -> LoadedSession:
-    """Load one recording and bin it as the settings say.
+    """Return one recording, binned as the settings say: from the cache if it was prepared, or loaded.
 
     Raises
     ------
     ValueError
         If it is too short or has too few units for a model; the message says what is needed.
     """
+    prepared = read_session(source_key(path, settings))
+    if prepared is None:
+        return make_session(path, settings)
+    session, facts = prepared
+    return LoadedSession(
+        session=session,
+        spikes=(lambda: _load_spikes(path, settings)[0]) if facts["has_spikes"] else None,
+        how=facts["how"],
+        stand_in=facts["stand_in"],
+        notes=tuple(facts["notes"]),
+    )
+
+
+def prepared_entry(path: pathlib.Path, settings: WindowSettings) -> CacheEntry:
+    """Load one recording, and return the file of the cache that :func:`load_session` then finds."""
+    key = source_key(path, settings)
+    loaded = make_session(path, settings)
+    facts = {
+        "has_spikes": loaded.spikes is not None,
+        "how": loaded.how,
+        "stand_in": loaded.stand_in,
+        "notes": loaded.notes,
+    }
+    return session_entry(key, loaded.session, facts)
+
+
+def make_session(path: pathlib.Path, settings: WindowSettings) -> LoadedSession:
+    """Load one recording and bin it as the settings say; errors as for :func:`load_session`."""
+    with naming(path.name):
+        recording = load_recording(path)
+        if isinstance(recording, BinnedSession):
+            if settings.quality:
+                raise ValueError(
+                    f"is binned already; windows.{next(iter(settings.quality))} needs spike times"
+                )
+            loaded = _with_column_groups(_from_counts(recording, settings), settings.groups)
+        else:
+            loaded = from_recording(recording, settings)
+        return _check_size(loaded, path)
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Let a ValueError say which of many recordings it is about, where it does not yet."""
+    try:
+        yield
+    except ValueError as error:
+        if re.search(rf"(?<!\w){re.escape(pathlib.Path(name).stem)}(?!\w)", str(error)):
+            raise
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _load_spikes(path: pathlib.Path, settings: WindowSettings) -> tuple[SpikeRecording, bool]:
     recording = load_recording(path)
     if isinstance(recording, BinnedSession):
-        loaded = _with_column_groups(_from_counts(recording, settings), settings.groups)
-    else:
-        loaded = from_recording(recording, settings)
-    return _check_size(loaded, path)
+        raise ValueError(f"{path.name}: was changed since it was prepared; start again")
+    return _chosen_units(recording, settings)
+
+
+def _chosen_units(recording: SpikeRecording, settings: WindowSettings) -> tuple[SpikeRecording, bool]:
+    """Return the recording with good units in regions, and whether groups stand in for these."""
+    if settings.quality:
+        recording = select_good_units(recording, **settings.quality)
+    stand_in = not _has_regions(recording.regions)
+    if stand_in:
+        recording = with_region_groups(recording, min(settings.groups, recording.n_units))
+    return recording, stand_in
 
 
 def load_sessions(paths: Sequence[str], settings: WindowSettings) -> list[LoadedSession]:
@@ -193,9 +288,7 @@ def load_sessions(paths: Sequence[str], settings: WindowSettings) -> list[Loaded
 
 def from_recording(recording: SpikeRecording, settings: WindowSettings) -> LoadedSession:
     """Window and bin a recording: around trials where it has them, else sliding."""
-    stand_in = not _has_regions(recording.regions)
-    if stand_in:
-        recording = with_region_groups(recording, min(settings.groups, recording.n_units))
+    recording, stand_in = _chosen_units(recording, settings)
     align = _choose_align(recording.trials, settings.align)
     trials: pd.DataFrame | None
     if align is None:
@@ -215,7 +308,7 @@ def from_recording(recording: SpikeRecording, settings: WindowSettings) -> Loade
         how = f"trials, {settings.tmin:g} to {settings.tmax:g} s around {align}"
     session = bin_windows(recording, windows, settings.bin_size, trials=trials)
     notes = (*recording.notes, *said)
-    return LoadedSession(session=session, recording=recording, how=how, stand_in=stand_in, notes=notes)
+    return LoadedSession(session=session, spikes=recording, how=how, stand_in=stand_in, notes=notes)
 
 
 def _choose_align(trials: pd.DataFrame | None, align: str) -> str | None:
@@ -249,7 +342,7 @@ def _from_counts(session: BinnedSession, settings: WindowSettings) -> LoadedSess
         )
     session = session.rebin(factor) if factor > 1 else session
     how = f"windows as binned in the file, {session.n_bins * session.bin_size:g} s"
-    return LoadedSession(session=session, recording=None, how=how, stand_in=False, notes=session.notes)
+    return LoadedSession(session=session, spikes=None, how=how, stand_in=False, notes=session.notes)
 
 
 def _has_regions(regions: np.ndarray) -> bool:
@@ -271,7 +364,9 @@ def _with_column_groups(loaded: LoadedSession, n_groups: int) -> LoadedSession:
 def _check_size(loaded: LoadedSession, path: pathlib.Path) -> LoadedSession:
     session = loaded.session
     if session.n_units < _LEAST_UNITS:
-        raise ValueError(f"{path.name}: has {session.n_units} units; at least {_LEAST_UNITS} are needed")
+        raise ValueError(
+            f"{path.name}: has {session.n_units} units; at least {_LEAST_UNITS} are needed: leave it out"
+        )
     if session.n_windows < _LEAST_WINDOWS:
         raise ValueError(
             f"{path.name}: gives {session.n_windows} windows ({loaded.how}); at least {_LEAST_WINDOWS} are "

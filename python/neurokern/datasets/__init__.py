@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 _HOME_OF = {
+    "AnatomicalImages": "anatomical",
     "BIDSDataset": "bids",
     "BIDSRun": "bids",
     "BIDSIndex": "bids_index",
@@ -27,6 +28,13 @@ _HOME_OF = {
     "leave_one_out": "window_splits",
     "split_windows": "window_splits",
     "Clock": "clock",
+    "LabeledWindows": "labeled_windows",
+    "TimedStimuli": "timed_stimuli",
+    "VideoFrames": "video",
+    "event_regressors": "event_design",
+    "hemodynamic_response": "event_design",
+    "read_series": "series_files",
+    "series_of_runs": "series_files",
     "PairedWindows": "paired_windows",
     "SampledSeries": "paired_windows",
     "StimulusBatchSampler": "stimulus_sampler",
@@ -64,6 +72,7 @@ _HOME_OF = {
 
 __all__ = [
     "CHANNEL_TYPES",
+    "AnatomicalImages",
     "BIDSDataset",
     "BIDSIndex",
     "BIDSRun",
@@ -74,6 +83,7 @@ __all__ = [
     "FMRIStream",
     "FMRIWindows",
     "HeldOut",
+    "LabeledWindows",
     "MEEGRun",
     "MEEGWindows",
     "PairedWindows",
@@ -85,6 +95,8 @@ __all__ = [
     "Splits",
     "StimulusBatchSampler",
     "TimeSeries",
+    "TimedStimuli",
+    "VideoFrames",
     "WindowSplits",
     "WindowStream",
     "WindowedRecording",
@@ -95,7 +107,9 @@ __all__ = [
     "collate_spikes",
     "collate_windows",
     "depth_groups",
+    "event_regressors",
     "group_windows",
+    "hemodynamic_response",
     "leave_one_out",
     "load_alf",
     "load_binned_npz",
@@ -105,7 +119,9 @@ __all__ = [
     "load_recording",
     "load_variables",
     "pack_channels",
+    "read_series",
     "select_good_units",
+    "series_of_runs",
     "sliding_windows",
     "split_session",
     "split_windows",
@@ -116,6 +132,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from neurokern.datasets.alf import load_alf
+    from neurokern.datasets.anatomical import AnatomicalImages
     from neurokern.datasets.batch import SpikeBatch, collate_spikes
     from neurokern.datasets.bids import BIDSDataset, BIDSRun, MEEGRun
     from neurokern.datasets.bids_index import BIDSIndex
@@ -125,9 +142,11 @@ if TYPE_CHECKING:
     from neurokern.datasets.bucket_sampler import BucketBatchSampler
     from neurokern.datasets.channels import CHANNEL_TYPES, Channels, channel_name
     from neurokern.datasets.clock import Clock
+    from neurokern.datasets.event_design import event_regressors, hemodynamic_response
     from neurokern.datasets.fmri_batch import collate_windows
     from neurokern.datasets.fmri_windows import FMRIWindows
     from neurokern.datasets.kilosort import load_kilosort
+    from neurokern.datasets.labeled_windows import LabeledWindows
     from neurokern.datasets.load import load_recording
     from neurokern.datasets.meeg_batch import pack_channels
     from neurokern.datasets.meeg_windows import MEEGWindows
@@ -139,10 +158,13 @@ if TYPE_CHECKING:
     from neurokern.datasets.regions import depth_groups, with_region_groups
     from neurokern.datasets.sampler import SessionBatchSampler
     from neurokern.datasets.series import TimeSeries
+    from neurokern.datasets.series_files import read_series, series_of_runs
     from neurokern.datasets.splits import Splits, split_session
     from neurokern.datasets.stimulus_sampler import StimulusBatchSampler
+    from neurokern.datasets.timed_stimuli import TimedStimuli
     from neurokern.datasets.torch_dataset import SpikeWindows
     from neurokern.datasets.variables import load_variables
+    from neurokern.datasets.video import VideoFrames
     from neurokern.datasets.window_splits import (
         HeldOut,
         WindowSplits,

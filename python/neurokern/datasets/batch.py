@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 __all__ = ["SpikeBatch", "SpikeSample", "collate_spikes"]
 
@@ -79,6 +81,23 @@ class SpikeBatch:
     def __len__(self) -> int:
         return len(self.session)
 
+    def __getitem__(self, i: int) -> SpikeSample:
+        """Return a window without its padding."""
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"SpikeBatch: windows are 0 to {n - 1}, got {i}")
+        units = int(self.n_units[i])
+        return SpikeSample(
+            counts=self.counts[i, :, :units],
+            regions=self.regions[i, :units],
+            session=self.session[i],
+            session_index=int(self.session_index[i]),
+            window=int(self.window[i]),
+            labels={name: values[i] for name, values in self.labels.items()},
+            series={name: values[i] for name, values in self.series.items()},
+            series_valid={name: valid[i] for name, valid in self.series_valid.items()},
+        )
+
     @property
     def unit_mask(self) -> Tensor:
         """Which units exist: bool, (batch, max_units); False for padding."""
@@ -148,3 +167,12 @@ def collate_spikes(samples: Sequence[SpikeSample] | SpikeBatch) -> SpikeBatch:
             name: torch.stack([s.series_valid[name] for s in samples]) for name in samples[0].series
         },
     )
+
+
+def _collated(samples: Sequence[SpikeSample] | SpikeBatch, **_: Any) -> SpikeBatch:
+    return collate_spikes(samples)
+
+
+# A DataLoader without a collate function makes the same batches.
+_collators: dict[Any, Callable[..., Any]] = default_collate_fn_map
+_collators[SpikeSample] = _collated

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 
 from neurokern._check import check_choice
-from neurokern.datasets.bids_index import ENTITIES, BIDSIndex, dataset_of, read_json, read_names, read_tsv
+from neurokern.datasets._bids_rows import KINDS, NAMES, check_runs, choose, fitting, of_dataset, once_each
+from neurokern.datasets._bids_tables import read_json, read_names, read_tsv
+from neurokern.datasets.bids_index import BIDSIndex
 from neurokern.datasets.bids_run import REPETITION_TIME, BIDSRun, MEEGRun
 
 if TYPE_CHECKING:
+    from neurokern.datasets.anatomical import AnatomicalImages
     from neurokern.datasets.fmri_windows import FMRIExtractor, FMRIWindows
     from neurokern.datasets.meeg_windows import MEEGWindows
     from neurokern.extractors.meeg import MEEGExtractor
 
 __all__ = ["BIDSDataset", "BIDSRun", "MEEGRun"]
 
-# Suffix and extensions of the files that runs are rows of; those that lie beside them (.eeg, .fdt) are none.
-_KINDS = {
-    "func": ("bold", (".nii", ".nii.gz")),
-    "eeg": ("eeg", (".vhdr", ".edf", ".bdf", ".set", ".cnt", ".fif")),
-    "meg": ("meg", (".fif", ".ds", ".sqd", ".con", ".kdf", ".mhd", ".chn")),
-    "ieeg": ("ieeg", (".vhdr", ".edf", ".set", ".mefd", ".nwb", ".fif")),
-}
 _TR = REPETITION_TIME
 
 
@@ -34,20 +34,24 @@ class BIDSDataset:
 
     Parameters
     ----------
-    root_dir : path
-        A BIDS folder, raw or a derivative such as fMRIPrep's.
-    modality : {"func", "eeg", "meg", "ieeg"}
+    root_dir : path or BIDSIndex
+        A BIDS folder, raw or a derivative such as fMRIPrep's; or its index, to ask it again.
+    modality : {"func", "anat", "eeg", "meg", "ieeg"}, several of them, or None for all
         Kind of data.
-    derivatives : bool, optional
-        Take images below ``derivatives`` instead of raw ones. Default: if ``space`` or ``description`` is
-        asked for, which raw images do not have.
+    derivatives : bool or str, optional
+        Take images below ``derivatives`` instead of raw ones; a name takes those of one pipeline. Default: if
+        ``space`` or ``description`` is asked for, which raw images do not have.
+    suffix : str or sequence of str, optional
+        Last part of the files' names; default ``bold`` of fMRI, ``T1w`` of anatomy (others are ``T2w``,
+        ``FLAIR``, ...), and the modality of others.
     **entities : str, int or list of them
         What to take, by the entities' full names: ``subject=["01", "02"], task="rest", run=1, space="T1w"``.
 
     Attributes
     ----------
     table : DataFrame
-        A row per run: ``path`` and its entities. A recording of MEG that is split over files is one row.
+        A row per run: ``path``, its entities and, where there are several, ``datatype`` and ``suffix``. A
+        recording of MEG that is split over files is one row.
 
     Raises
     ------
@@ -57,6 +61,12 @@ class BIDSDataset:
         If no run fits; the message lists what there is.
     TypeError
         If an entity's name is unknown.
+
+    Warns
+    -----
+    UserWarning
+        If images that fit are links to nowhere, as in a clone without all of its data, or are there twice, in
+        two formats.
 
     Examples
     --------
@@ -69,62 +79,125 @@ class BIDSDataset:
 
     def __init__(
         self,
-        root_dir: str | os.PathLike[str],
-        modality: str = "func",
+        root_dir: str | os.PathLike[str] | BIDSIndex,
+        modality: str | Sequence[str] | None = "func",
         *,
-        derivatives: bool | None = None,
+        derivatives: bool | str | None = None,
+        suffix: str | Sequence[str] | None = None,
         **entities: Any,
     ) -> None:
-        self.modality = check_choice("BIDSDataset", "modality", modality, _KINDS)
-        self._suffix, self._extensions = _KINDS[modality]
-        self.index = BIDSIndex(root_dir)
-        files = self.index.files
-        if len(files):
-            chosen = files["datatype"].eq(modality) & files["suffix"].eq(self._suffix)
-            files = files[chosen & files["extension"].isin(self._extensions)]
-            if "split" in files:  # what follows the first file of a split recording is read with it
-                files = files[files["split"].map(lambda part: part is None or part.strip("0") == "1")]
-            from_derivatives = (
-                "space" in entities or "description" in entities if derivatives is None else derivatives
+        names = tuple(KINDS) if modality is None else (modality,) if isinstance(modality, str) else modality
+        self.modalities = tuple(check_choice("BIDSDataset", "modality", name, KINDS) for name in names)
+        self.index = root_dir if isinstance(root_dir, BIDSIndex) else BIDSIndex(root_dir)
+        self._suffixes = None if suffix is None else (suffix,) if isinstance(suffix, str) else tuple(suffix)
+        self._derivatives = derivatives
+        files = self._files(self.index.select)
+        chosen = of_dataset(files, derivatives, entities)
+        check_runs(self.index, self.modalities, self._suffixes, derivatives, files, chosen)
+        self._entities = entities
+        self._rows = choose(self.index.root, chosen, entities)
+        self._warn_of_lost()
+
+    def _files(self, select: Callable[[str, str, Sequence[str]], pd.DataFrame]) -> pd.DataFrame:
+        """Return the files of the modalities, of which an earlier format goes before a later one."""
+        found = [
+            select(modality, suffix, KINDS[modality][1])
+            for modality in self.modalities
+            for suffix in self._suffixes or (KINDS[modality][0],)
+        ]
+        found = [files for files in found if len(files)]
+        if not found:
+            return pd.DataFrame()
+        files = pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
+        files = files.astype(object).where(files.notna(), None)
+        if "split" in files:  # what follows the first file of a split recording is read with it
+            files = files[files["split"].map(lambda part: part is None or part.strip("0") == "1")]
+        return once_each(files)
+
+    def _warn_of_lost(self) -> None:
+        """Warn of runs that fit and are links to nowhere."""
+        lost = of_dataset(self._files(self.index.lost), self._derivatives, self._entities)
+        if len(lost):
+            lost = lost[fitting(lost, self._entities)]
+        if len(lost):
+            warnings.warn(
+                f"BIDSDataset: left out {len(lost)} runs of {len(lost) + len(self)} that are links to "
+                "nowhere; fetch them first, with `datalad get` for instance",
+                stacklevel=3,
             )
-            raw = files["derivative"].isna()
-            # A derivative's own folder holds no other derivatives: its images are what is asked for.
-            files = files[raw] if not from_derivatives or raw.all() else files[~raw]
-        _check_runs(self.index, modality, files)
-        self.table = _choose(self.index.root, files, entities)
 
     @property
     def root(self) -> Path:
         """The folder."""
         return self.index.root
 
+    @functools.cached_property
+    def modality(self) -> str | None:
+        """The kind of all runs, or None if there are several."""
+        kinds = set(self._rows["datatype"])
+        return str(kinds.pop()) if len(kinds) == 1 else None
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """Return a row per run."""
+        several = {name for name in ("datatype", "suffix") if self._rows[name].nunique() > 1}
+        wanted = {"path", *several, *NAMES}
+        return self._rows[[c for c in self._rows if c in wanted and self._rows[c].notna().any()]]
+
+    def query(self, modality: str | Sequence[str] | None = None, **entities: Any) -> BIDSDataset:
+        """Return the runs of this dataset that fit, too; the folder is not looked through again.
+
+        Parameters
+        ----------
+        modality : str or sequence of str, optional
+            One or some of the dataset's kinds.
+        **entities : str, int or list of them
+            As in :class:`BIDSDataset`.
+        """
+        kinds = (
+            self.modalities if modality is None else (modality,) if isinstance(modality, str) else modality
+        )
+        rows = self._rows[
+            self._rows["datatype"].isin(
+                [check_choice("BIDSDataset.query", "modality", kind, self.modalities) for kind in kinds]
+            )
+        ]
+        part = copy.copy(self)
+        for name in ("modality", "table"):
+            part.__dict__.pop(name, None)
+        part._rows = choose(self.root, rows, entities)
+        return part
+
     def __len__(self) -> int:
         """Return the number of runs."""
-        return len(self.table)
+        return len(self._rows)
 
     def __repr__(self) -> str:
         """Return a line that names no subject."""
-        return f"BIDSDataset({self.root.name!r}, {self.modality}: {len(self)} runs)"
+        counts = self._rows["datatype"].value_counts()
+        kinds = ", ".join(f"{kind}: {n} runs" for kind, n in counts.items())
+        return f"BIDSDataset({self.root.name!r}, {kinds})"
 
     def run(self, i: int) -> BIDSRun:
         """Return run ``i`` with its metadata and tables, read now."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"BIDSDataset.run: i must lie in 0 ... {len(self) - 1}, got {i}")
-        row = self.table.iloc[i]
-        path = row["path"]
-        entities = {
-            name: row[name] for name in self.table.columns if name in _NAMES and row[name] is not None
-        }
-        metadata, events = self.index.metadata(path), self.index.table(path, "events")
-        if dataset_of(self.root, path) != self.root and (events is None or _TR not in metadata):
-            raw = self.index.matching(path, [self._suffix], self._extensions)
-            raw = raw[raw["derivative"].isna()]
+        row = self._rows.iloc[i]
+        path, kind = row["path"], row["datatype"]
+        entities = {name: row[name] for name in self._rows.columns if name in NAMES and row[name] is not None}
+        metadata = self.index.metadata(path)
+        if kind == "anat":
+            return BIDSRun(path, entities, metadata, None)
+        events = self.index.table(path, "events")
+        if row["derivative"] is not None and (events is None or _TR not in metadata):
+            raw = self.index.matching(path, [row["suffix"]], KINDS[kind][1])
+            raw = raw[raw["derivative"].isna()] if len(raw) else raw
             if len(raw):
                 source = raw["path"].iloc[0]
                 events = self.index.table(source, "events") if events is None else events
                 inherited = self.index.metadata(source)
                 metadata = {name: inherited[name] for name in (_TR,) if name in inherited} | metadata
-        if self.modality == "func":
+        if kind == "func":
             return BIDSRun(path, entities, metadata, events, self._confounds(path))
         return MEEGRun(path, entities, metadata, events, **self._sensors(path))
 
@@ -136,7 +209,7 @@ class BIDSDataset:
 
     def with_extractor(
         self, extractor: FMRIExtractor | MEEGExtractor, **windows: Any
-    ) -> FMRIWindows | MEEGWindows:
+    ) -> FMRIWindows | MEEGWindows | AnatomicalImages:
         """Return the dataset with signals: windows of every run.
 
         Parameters
@@ -145,14 +218,23 @@ class BIDSDataset:
             What to take out of a run: voxels, parcels, volumes; channels.
         **windows
             Length and place of the windows, see :class:`~neurokern.datasets.FMRIWindows` and
-            :class:`~neurokern.datasets.MEEGWindows`; whole runs without.
+            :class:`~neurokern.datasets.MEEGWindows`; whole runs without. Anatomical images have none.
 
         Returns
         -------
-        FMRIWindows or MEEGWindows
-            A map-style PyTorch dataset; :class:`~neurokern.datasets.WindowStream` reads it run after run.
+        FMRIWindows, MEEGWindows or AnatomicalImages
+            A map-style PyTorch dataset; :class:`~neurokern.datasets.WindowStream` reads windows run by run.
         """
+        if self.modality is None:
+            raise ValueError(
+                f"with_extractor: runs must be of one modality, got {self!r}; take one with "
+                ".query(modality=...), and an extractor for each"
+            )
         runs = [self.run(i) for i in range(len(self))]
+        if self.modality == "anat":
+            from neurokern.datasets.anatomical import AnatomicalImages
+
+            return AnatomicalImages(runs, extractor, **windows)  # type: ignore[arg-type]
         if self.modality == "func":
             from neurokern.datasets.fmri_windows import FMRIWindows
 
@@ -177,62 +259,7 @@ class BIDSDataset:
 
     def _confounds(self, path: Path) -> pd.DataFrame | None:
         found = self.index.matching(path, ["timeseries", "regressors"], [".tsv"])
-        if "description" not in found or not len(found):
+        if "description" not in found:
             return None
         found = found[found["description"].eq("confounds")]
         return read_tsv(found["path"].iloc[0]) if len(found) else None
-
-
-_NAMES = set(ENTITIES.values())
-
-
-def _check_runs(index: BIDSIndex, modality: str, files: pd.DataFrame) -> None:
-    """Raise if there are no runs at all, with what may be the reason."""
-    if len(files):
-        return
-    suffix, extensions = _KINDS[modality]
-    example = extensions[-1] if modality == "func" else extensions[0]
-    lost = index.links_to_nowhere()
-    hint = "is it the folder that holds those of the subjects?"
-    if lost:
-        hint = f"{len(lost)} files are links to nowhere; fetch them first, with `datalad get` for instance"
-    raise ValueError(
-        f"BIDSDataset: {index.root} must hold runs such as "
-        f"sub-01/{modality}/sub-01_task-rest_{suffix}{example}, got none; {hint}"
-    )
-
-
-def _choose(root: Path, files: pd.DataFrame, entities: dict[str, Any]) -> pd.DataFrame:
-    unknown = sorted(set(entities) - _NAMES)
-    if unknown:
-        short = {full: key for key, full in ENTITIES.items()}
-        known = ", ".join(name for name in short if name in ("subject", "session", "task", "run", "space"))
-        raise TypeError(
-            f"BIDSDataset: entities go by their full names ({known}, ...), got {', '.join(unknown)}"
-        )
-    found = files
-    for name, wanted in entities.items():
-        if wanted is None or not len(found):
-            continue
-        values = found[name] if name in found else pd.Series([None] * len(found), index=found.index)
-        options = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
-        found = found[values.map(lambda value, options=options, name=name: _fits(name, value, options))]
-    if not len(found):
-        there = {n: sorted({str(v) for v in files[n] if v is not None}) for n in files if n in _NAMES}
-        asked = ", ".join(f"{n}={v!r}" for n, v in entities.items()) or "any"
-        raise ValueError(
-            f"BIDSDataset: no run in {root} fits {asked}; there are {len(files)} runs with {there}"
-        )
-    present = [c for c in found if c in ("path", *_NAMES) and found[c].notna().any()]
-    return found[present].reset_index(drop=True)
-
-
-def _fits(name: str, value: Any, options: Any) -> bool:
-    key = {full: short for short, full in ENTITIES.items()}[name]
-    for option in options:
-        text = str(option).removeprefix(f"{key}-")
-        if value is not None and (
-            value == text or (value.isdigit() and text.isdigit() and int(value) == int(text))
-        ):
-            return True
-    return False

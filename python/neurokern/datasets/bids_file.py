@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from neurokern.datasets._bids_tables import read_json
 from neurokern.datasets.bids import BIDSDataset, BIDSRun
-from neurokern.datasets.bids_index import BIDSIndex, BIDSName, read_json
+from neurokern.datasets.bids_index import BIDSIndex
+from neurokern.datasets.bids_names import BIDSName
 
 _DESCRIPTION = "dataset_description.json"
 _DATATYPES = (

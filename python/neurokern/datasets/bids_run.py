@@ -92,7 +92,10 @@ class MEEGRun(BIDSRun):
     @functools.cached_property
     def key(self) -> str:
         """What tells the recording and its tables from others, within this program."""
-        tables = [None if table is None else table.to_csv() for table in (self.channels, self.electrodes)]
+        tables = [
+            None if table is None else (list(table), table.to_numpy().tolist())
+            for table in (self.channels, self.electrodes)
+        ]
         fields = (os.fspath(self.path), tables, sorted(self.coordinates.items(), key=str))
         return hashlib.blake2b(repr(fields).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 

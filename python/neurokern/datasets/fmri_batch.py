@@ -1,56 +1,27 @@
-"""Batches of fMRI windows: read to their place at once, or put together from items of different lengths."""
+"""Batches of windows: taken as they were read, or put together from items of different lengths."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import default_collate
 
-from neurokern._check import check_memory
-from neurokern.datasets.meeg_batch import LazyItems, stack_channels
-from neurokern.ops import _library
+from neurokern.datasets.meeg_batch import stack_channels
+from neurokern.datasets.window_items import LazyItems
 
-__all__ = ["WindowList", "collate_windows", "stack_windows"]
+__all__ = ["collate_windows"]
 
 _NO_CONDITION = -1
-
-
-class WindowList(list[dict[str, Any]]):
-    """Items whose signals lie behind each other in one tensor, ``signal``."""
-
-    signal: torch.Tensor
-
-    @classmethod
-    def empty(cls, shape: tuple[int, ...], dtype: torch.dtype, *, shared: bool) -> WindowList:
-        """Return no items yet, and the memory for their signals."""
-        items = cls()
-        n_bytes = math.prod(shape) * dtype.itemsize
-        check_memory("FMRIWindows", "a batch", n_bytes, "take fewer or shorter windows, or a mask")
-        if shared and n_bytes:
-            storage = torch.UntypedStorage._new_shared(n_bytes)
-            items.signal = torch.empty(0, dtype=dtype).set_(storage).view(shape)
-        else:
-            items.signal = torch.empty(shape, dtype=dtype)
-            _library.core.advise_huge_pages(items.signal.data_ptr(), items.signal.nbytes)
-        return items
-
-
-def stack_windows(items: WindowList) -> dict[str, Any]:
-    """Return items that lie in one tensor as a batch; signals stay where they are."""
-    others = [{name: value for name, value in item.items() if name != "signal"} for item in items]
-    batch: dict[str, Any] = default_collate(others)
-    return {"signal": items.signal} | batch
 
 
 def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of windows of any lengths, padded at their ends; ``collate_fn`` of a DataLoader.
 
     A batch that :class:`~neurokern.datasets.FMRIWindows` or :class:`~neurokern.datasets.MEEGWindows` read at
-    once is taken as it lies in memory; items
-    that were asked for one by one (through a ``ConcatDataset``, say) are copied and padded.
+    once is taken as it lies in memory, as PyTorch's own function takes it, too; items that were asked for one
+    by one (through a ``ConcatDataset``, say) are copied and padded.
 
     Parameters
     ----------
@@ -67,8 +38,6 @@ def collate_windows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ValueError
         If there are no items, or they differ in their features.
     """
-    if isinstance(items, WindowList):
-        return stack_windows(items)
     if isinstance(items, LazyItems):
         return items.batch
     if not items:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,12 @@ def conditions_of_volumes(
     known = np.array([name is not None for name in names])
     begin = (np.arange(n) * tr - hrf_delay)[:, None]
     onset, duration = (values[known] for values in event_times(run))
+    if len(onset) and np.nanmin(onset, initial=np.inf) >= n * tr:
+        warnings.warn(
+            f"{run.path.name}: all {len(onset)} events begin after its {n} volumes of {tr:g} s, the first at "
+            f"{np.nanmin(onset, initial=np.inf):g} s; are onsets in milliseconds?",
+            stacklevel=5,
+        )
     shared = np.minimum(begin + tr, onset + np.maximum(duration, INSTANT)) - np.maximum(begin, onset)
     filled = np.zeros((n, max(len(codes), 1)))
     event_codes = [codes[name] for name in names if name is not None]

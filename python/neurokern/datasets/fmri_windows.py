@@ -9,20 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from neurokern._check import check_integer, check_number, check_positive
-from neurokern.datasets.fmri_batch import WindowList, stack_windows
-from neurokern.datasets.fmri_events import conditions_of_runs, conditions_of_volumes, event_times, trial_types
+from neurokern.datasets.fmri_events import conditions_of_runs, event_times, trial_types
+from neurokern.datasets.fmri_reader import FMRIReader, Places
+from neurokern.datasets.labeled_windows import events_of_windows
+from neurokern.datasets.window_items import LazyItems
 from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
 NO_CONDITION = -1
-NAMES = ("subject", "session", "task", "run")
+NO_EVENT = -1
 
 
 class FMRIExtractor(Protocol):
@@ -58,15 +61,7 @@ class Window(NamedTuple):
     start: int  # volume; below 0 where a padded window begins before its run
     onset: float  # seconds from the event to the window's first volume; 0 without events
     condition: int  # of the event; NO_CONDITION without
-
-
-class _RunFacts(NamedTuple):
-    """What items of a run share."""
-
-    tr: float
-    conditions: NDArray[np.int64]  # of each volume
-    kept: torch.Tensor  # bool, of each volume: False where it was scrubbed
-    names: dict[str, str]
+    event: int = NO_EVENT  # row of the run's table
 
 
 class FMRIWindows(Dataset[dict[str, Any]]):
@@ -74,8 +69,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
 
     Without ``length`` and ``duration`` an item is a whole run. A batch of runs of different lengths is padded
     to the longest, with ``valid`` False where nothing was recorded; no collate function is needed for it.
-    The windows of a batch are read behind each other; ``collate_fn=collate_windows`` takes them as they lie
-    there, where PyTorch's own copies them.
+    A DataLoader's batch is read at once, to where it stays; without workers by PyTorch's threads.
 
     Parameters
     ----------
@@ -152,7 +146,6 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         self.hrf_delay = check_number("FMRIWindows", "hrf_delay", hrf_delay)
         self.conditions = conditions_of_runs(self.runs)
         self._codes = {name: code for code, name in enumerate(self.conditions)}
-        self._facts: dict[int, _RunFacts] = {}
         self._n_volumes = [extractor.n_volumes(run) for run in self.runs]
         lengths = [self._length(i, length, duration) for i in range(len(self.runs))]
         self._lengths = lengths
@@ -164,6 +157,16 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             outside += lost
         self.windows = [window for found in by_run for window in found]
         self.offsets = np.cumsum([0, *map(len, by_run)], dtype=np.int64)
+        self._places = _places_of(self.windows)
+        self._reader = FMRIReader(
+            self.runs,
+            extractor,
+            self._n_volumes,
+            lengths,
+            self._codes,
+            self.hrf_delay,
+            whole=not self.pad,
+        )
         if outside and not self.windows:
             raise ValueError(
                 f"FMRIWindows: all {outside} windows at events reach beyond their run, {max(lengths)} "
@@ -222,21 +225,27 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         if run.events is None:
             return windows, 0
         tr, onsets = run.repetition_time, event_times(run)[0]
-        named = zip(onsets, trial_types(run), strict=True)
-        events = [(onset, name) for onset, name in named if name in chosen and np.isfinite(onset)]
+        named = enumerate(zip(onsets, trial_types(run), strict=True))
+        events = [(row, *event) for row, event in named if event[1] in chosen and np.isfinite(event[0])]
         shift = self.tmin + self.hrf_delay
         starts, kept = at_events(
-            np.array([onset for onset, _ in events]),
+            np.array([onset for _, onset, _ in events]),
             tr,
             shift,
             self._lengths[i],
             self._n_volumes[i],
             pad=self.pad,
         )
-        for (onset, name), start, keep in zip(events, starts.tolist(), kept.tolist(), strict=True):
+        for (row, onset, name), start, keep in zip(events, starts.tolist(), kept.tolist(), strict=True):
             if keep and name is not None:
-                windows.append(Window(i, start, start * tr - onset, self._codes[name]))
+                windows.append(Window(i, start, start * tr - onset, self._codes[name], row))
         return windows, len(events) - len(windows)
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The event of each window: a row per window, with all columns of its run's table."""
+        rows = [(window.run, window.event) for window in self.windows]
+        return events_of_windows("FMRIWindows", [run.events for run in self.runs], rows)
 
     @property
     def feature_dim(self) -> int | tuple[int, ...]:
@@ -261,6 +270,7 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         chosen = sorted_indices("FMRIWindows.select", indices, len(self))
         part = copy.copy(self)
         part.windows = [self.windows[i] for i in chosen]
+        part._places = self._places.take(chosen)
         runs = [window.run for window in part.windows]
         part.offsets = np.searchsorted(runs, np.arange(len(self.runs) + 1)).astype(np.int64)
         return part
@@ -301,16 +311,18 @@ class FMRIWindows(Dataset[dict[str, Any]]):
             that event to the first volume; ``start`` seconds of the first volume in its run; ``subject``,
             ``session``, ``task``, ``run`` str, empty where a file's name has none.
         """
-        n = self._lengths[self.windows[i].run]
-        signal = torch.empty(self._shape(i, n), dtype=self.extractor.dtype)
-        return self._read(i, signal)
+        return LazyItems(self.batch([i]))[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> LazyItems:
         """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
-        return self._read_all(indices, shared=False)
+        return LazyItems(self.batch(indices, shared=get_worker_info() is not None))
 
     def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
         """Return windows as one batch, each read to its place in it, padded to the longest.
+
+        Windows whose runs lie ready in memory or in the cache are written by one native call, on as many
+        threads as PyTorch has. Memory is used again once nothing refers to an earlier batch, or to any view
+        of it; a batch that is held is never written over.
 
         Parameters
         ----------
@@ -323,56 +335,18 @@ class FMRIWindows(Dataset[dict[str, Any]]):
         batch : dict
             As that of a DataLoader over this dataset: ``signal`` (batch, trs, features), and so on.
         """
-        return stack_windows(self._read_all(indices, shared=shared))
+        items = np.asarray(indices, dtype=np.int64)
+        items = np.where(items < 0, items + len(self), items)
+        if not items.size or items.min() < 0 or items.max() >= len(self):
+            raise IndexError(f"FMRIWindows: items must be 0 to {len(self) - 1}, got {list(indices)}")
+        return self._reader.read(self._places.take(items), shared=shared)
 
-    def _read_all(self, indices: Sequence[int], *, shared: bool) -> WindowList:
-        longest = max(self._lengths[self.windows[i].run] for i in indices)
-        shapes = {self._shape(i, longest) for i in indices}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"FMRIWindows: a batch must be of images of one shape, got {sorted(s[1:] for s in shapes)}; "
-                "take the voxels of a mask or parcels, or batches of one run each"
-            )
-        shape = (len(indices), *shapes.pop())
-        items = WindowList.empty(shape, self.extractor.dtype, shared=shared)
-        for signal, i in zip(items.signal, indices, strict=True):
-            items.append(self._read(i, signal))
-        return items
 
-    def _shape(self, i: int, n: int) -> tuple[int, ...]:
-        return (n, *self.extractor.feature_shape(self.runs[self.windows[i].run]))
-
-    def _read(self, i: int, signal: torch.Tensor) -> dict[str, Any]:
-        """Read a window to its place, which may be longer than it."""
-        window = self.windows[i]
-        run, n = self.runs[window.run], len(signal)
-        first = max(window.start, 0)
-        last = min(window.start + self._lengths[window.run], self._n_volumes[window.run])
-        inside = slice(first - window.start, last - window.start)
-        tr, conditions, kept, names = self._facts_of(window.run)
-        signal[: inside.start].zero_()
-        self.extractor.extract(run, first, last, signal[inside])
-        signal[inside.stop :].zero_()
-        valid = torch.zeros(n, dtype=torch.bool)
-        valid[inside] = kept[first:last]
-        codes = torch.full((n,), NO_CONDITION)
-        codes[inside] = torch.from_numpy(conditions[first:last])
-        item: dict[str, Any] = {
-            "signal": signal,
-            "valid": valid,
-            "conditions": codes,
-            "condition": window.condition,
-            "onset": window.onset,
-            "start": window.start * tr,
-        }
-        return item | names
-
-    def _facts_of(self, i: int) -> _RunFacts:
-        """Return what is known of a run; its sidecar is believed when an item is first asked for."""
-        if i not in self._facts:
-            run = self.runs[i]
-            tr = run.repetition_time
-            codes = conditions_of_volumes(run, self._n_volumes[i], tr, self.hrf_delay, self._codes)
-            names = {name: run.entities.get(name, "") for name in NAMES}
-            self._facts[i] = _RunFacts(tr, codes, torch.from_numpy(self.extractor.kept(run)), names)
-        return self._facts[i]
+def _places_of(windows: Sequence[Window]) -> Places:
+    run, start, onset, condition, _ = zip(*windows, strict=True) if windows else ((),) * 5
+    return Places(
+        np.array(run, np.int64),
+        np.array(start, np.int64),
+        np.array(onset, np.float64),
+        np.array(condition, np.int64),
+    )

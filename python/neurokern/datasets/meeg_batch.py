@@ -12,7 +12,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from neurokern.datasets.channels import Channels
 
-__all__ = ["ChannelNames", "ChannelTables", "LazyItems", "PackedChannels", "pack_channels", "stack_channels"]
+__all__ = ["ChannelNames", "ChannelTables", "PackedChannels", "pack_channels", "stack_channels"]
 
 _PADDING = -1
 
@@ -104,31 +104,6 @@ class ChannelTables:
         return facts
 
 
-class LazyItems(Sequence[dict[str, Any]]):
-    """The items of a batch that was read at once; ``collate_windows`` takes the batch as it is."""
-
-    def __init__(self, batch: dict[str, Any]) -> None:
-        self.batch = batch
-        self._items: list[dict[str, Any]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.batch["signal"])
-
-    def _all(self) -> list[dict[str, Any]]:
-        if self._items is None:
-            columns = {name: _rows(values) for name, values in self.batch.items()}
-            self._items = [
-                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-            ]
-        return self._items
-
-    def __getitem__(self, i: Any) -> Any:
-        return self._all()[i]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._all())
-
-
 # What stands where a window has no such sample or channel.
 _FILL: dict[str, tuple[float, int]] = {  # value, axes to lengthen
     "signal": (0.0, 2),
@@ -169,12 +144,6 @@ def _padded(values: list[torch.Tensor], fill: float, n_axes: int) -> torch.Tenso
     for row, value in zip(out, values, strict=True):
         row[tuple(slice(n) for n in value.shape[:n_axes])] = value
     return out
-
-
-def _rows(values: Any) -> list[Any]:
-    if isinstance(values, torch.Tensor):
-        return list(values.tolist()) if values.ndim == 1 else list(values)
-    return list(values)
 
 
 class PackedChannels(NamedTuple):

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from neurokern.datasets.channels import Channels
     from neurokern.datasets.meeg_windows import MEEGWindows
 
+# FIFF codes of coordinate frames.
+_FRAMES, _UNKNOWN = {"head": 4, "device": 1}, 0
+
 
 def epochs_of(windows: MEEGWindows, indices: NDArray[np.int64]) -> Any:
     """Return windows of the same channels as ``mne.EpochsArray``."""
@@ -48,9 +51,11 @@ def info_of(channels: Channels, sfreq: float) -> Any:
 
     mne = import_mne()
     info = mne.create_info(list(channels.names), sfreq, list(channels.types), verbose=QUIET)
+    frame = _FRAMES.get(channels.frame, _UNKNOWN)
     for row, channel in enumerate(info["chs"]):
         if np.isfinite(channels.positions[row]).all():
             channel["loc"][:3] = channels.positions[row]
+            channel["coord_frame"] = frame
         if np.isfinite(channels.orientations[row]).all():
             channel["loc"][9:12] = channels.orientations[row]
     info["bads"] = [name for name, bad in zip(channels.names, channels.bad, strict=True) if bad]

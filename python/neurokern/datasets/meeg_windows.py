@@ -12,16 +12,20 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from neurokern._check import check_integer, check_memory, check_number, check_positive
+from neurokern._check import check_integer, check_number, check_positive
+from neurokern.datasets.batch_memory import BatchMemory
 from neurokern.datasets.bids_run import MEEGRun
 from neurokern.datasets.channels import Channels
-from neurokern.datasets.meeg_batch import ChannelTables, LazyItems
+from neurokern.datasets.labeled_windows import events_of_windows
+from neurokern.datasets.meeg_batch import ChannelTables
 from neurokern.datasets.meeg_events import event_table, is_event, touch_bad
-from neurokern.datasets.meeg_sources import as_run
+from neurokern.datasets.meeg_sources import as_runs
+from neurokern.datasets.window_items import LazyItems
 from neurokern.datasets.window_places import at_events, at_stride, sorted_indices
-from neurokern.ops import _library
+from neurokern.ops._run_windows import gather_into
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     from neurokern.extractors.meeg import MEEGExtractor
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MEEGWindows"]
 
 NO_CONDITION = -1
+NO_EVENT = -1
 _NAMES = ("subject", "session", "task", "run")
 
 
@@ -37,7 +42,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
 
     Without ``duration`` and ``tmax`` an item is a whole recording. Recordings with other channels, rates or
     lengths are padded in a batch, with ``channel_mask`` and ``valid`` False where nothing was recorded.
-    ``collate_fn=collate_windows`` takes a batch as it lies in memory, where PyTorch's own copies it.
+    A DataLoader's batch is read at once, to where it stays; without workers by PyTorch's threads.
 
     Parameters
     ----------
@@ -101,7 +106,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
             kind = extractor.__name__ if isinstance(extractor, type) else type(extractor).__name__
             raise TypeError(f"MEEGWindows: extractor must be an object such as MEEGExtractor(), got {kind}")
         several = isinstance(runs, Sequence) and not isinstance(runs, str)
-        self.runs = [as_run(run) for run in (runs if several else [runs])]
+        self.runs = as_runs(runs if several else [runs])
         if not self.runs:
             raise ValueError("MEEGWindows: there are no recordings")
         self.extractor, self.pad = extractor, bool(pad)
@@ -123,8 +128,10 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         self._start = rows["start"].to_numpy(np.int64)
         self._onset = rows["onset"].to_numpy(np.float64)
         self._condition = rows["condition"].to_numpy(np.int64)
+        self._event = rows["event"].to_numpy(np.int64)
         self._channels = ChannelTables([extractor.channels(run) for run in self.runs])
         self.region_names = self._channels.region_names
+        self._memory = BatchMemory("MEEGWindows")
         self._names = [{name: run.entities.get(name, "") for name in _NAMES} for run in self.runs]
 
     @classmethod
@@ -141,6 +148,13 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         seconds = self._start / self.sfreqs[self._recording]
         columns = {"recording": self._recording, "start": seconds, "condition": names[self._condition]}
         return pd.DataFrame(columns)
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The event of each window: a row per window, with all columns of its recording's table."""
+        tables = [self.extractor.events(run) for run in self.runs]
+        rows = list(zip(self._recording.tolist(), self._event.tolist(), strict=True))
+        return events_of_windows("MEEGWindows", tables, rows)
 
     def channels(self, recording: int) -> Channels:
         """Return the channels of a recording, by its number."""
@@ -185,11 +199,13 @@ class MEEGWindows(Dataset[dict[str, Any]]):
             starts = np.arange(0, n, length, dtype=np.int64)
             kinds = [codes.get(name, NO_CONDITION) for name in self._events[i]["trial_type"]]
             onset = np.full(len(starts), float(self.runs[i].data.times[0]))
-            return pd.DataFrame({"start": starts, "onset": onset, "condition": kinds}), 0
+            rows = np.arange(len(starts))
+            return pd.DataFrame({"start": starts, "onset": onset, "condition": kinds, "event": rows}), 0
         if events is False:
             step = length if self.stride is None else max(round(self.stride * sfreq), 1)
             starts = at_stride(n, length, step, pad=self.pad)
-            return pd.DataFrame({"start": starts, "onset": 0.0, "condition": NO_CONDITION}), 0
+            none = {"onset": 0.0, "condition": NO_CONDITION, "event": NO_EVENT}
+            return pd.DataFrame({"start": starts, **none}), 0
         chosen = self._chosen(events)
         table = self._events[i]
         wanted = np.array([name in chosen for name in table["trial_type"]], dtype=bool)
@@ -201,6 +217,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
                 "start": starts,
                 "onset": starts / sfreq - onsets,
                 "condition": [codes[name] for name in table["trial_type"]],
+                "event": table.index.to_numpy(),
             }
         )
         return places[keep], int((~keep).sum())
@@ -252,7 +269,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         """
         chosen = sorted_indices("MEEGWindows.select", indices, len(self))
         part = copy.copy(self)
-        for name in ("_recording", "_start", "_onset", "_condition"):
+        for name in ("_recording", "_start", "_onset", "_condition", "_event"):
             setattr(part, name, getattr(self, name)[chosen])
         part.offsets = np.searchsorted(part._recording, np.arange(len(self.runs) + 1)).astype(np.int64)
         return part
@@ -291,7 +308,7 @@ class MEEGWindows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> LazyItems:
         """Return windows, padded to the longest; PyTorch's DataLoader calls this where it exists."""
-        return LazyItems(self.batch(indices))
+        return LazyItems(self.batch(indices, shared=get_worker_info() is not None))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[i] for i in range(len(self)))
@@ -327,37 +344,26 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         self, recording: NDArray[np.int64], start: NDArray[np.int64], shared: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         lengths, totals = self._lengths[recording], self._n_samples[recording]
-        widest, longest = self._channels.widest(recording), int(lengths.max())
-        shape = (len(recording), longest, widest)
-        first, last = np.maximum(start, 0), np.minimum(start + lengths, totals)
-        before, after = first - start, last - start
-        signal = _empty(shape, shared)
-        out = signal.numpy()
-        values = {i: self._values(i) for i in np.unique(recording).tolist()}
-        whole = all(v.shape[1] == widest for v in values.values())
-        whole = whole and not before.any() and bool((after == longest).all())
-        if not whole:
-            out[...] = 0
-        rows = zip(
-            recording.tolist(), first.tolist(), last.tolist(), before.tolist(), after.tolist(), strict=True
-        )
-        for place, (i, a, b, x, y) in zip(out, rows, strict=True):
-            source = values[i]
-            if whole:
-                place[...] = source[a:b]
-            else:
-                place[x:y, : source.shape[1]] = source[a:b]
-        for i in values:
-            self.extractor.check_unchanged(self.runs[i])
-        time = np.arange(longest)
-        valid = (time >= before[:, None]) & (time < after[:, None])
+        longest = int(lengths.max())
+        shape = (len(recording), longest, self._channels.widest(recording))
+        signal = self._memory.take(shape, torch.float32, shared=shared)
+        stored = {i: self._stored(i) for i in dict.fromkeys(recording.tolist())}
+        try:
+            gather_into(signal, [stored[i] for i in recording.tolist()], start, lengths)
+        except ValueError:
+            for i in stored:  # says which, and lets go of it
+                self.extractor.check_unchanged(self.runs[i])
+            raise
+        offset = np.arange(longest)
+        sample = start[:, None] + offset
+        valid = (sample >= 0) & (sample < totals[:, None]) & (offset < lengths[:, None])
         return signal, torch.from_numpy(valid)
 
-    def _values(self, i: int) -> NDArray[np.float32]:
-        values = self.extractor.values(self.runs[i])
-        if values.shape != (self._n_samples[i], len(self._channels.of[i])):
+    def _stored(self, i: int) -> StoredRun:
+        stored = self.extractor.stored(self.runs[i])
+        if stored.shape != (self._n_samples[i], len(self._channels.of[i])):
             raise RuntimeError(f"{self.runs[i].path} was changed since it was opened; make the windows again")
-        return values
+        return stored
 
     def to_epochs(self, indices: Sequence[int] | None = None) -> Any:
         """Return windows as :class:`mne.EpochsArray`: names, types, places and conditions are kept.
@@ -381,14 +387,3 @@ def _checked_events(run: MEEGRun, events: pd.DataFrame) -> pd.DataFrame:
 
 def _epoch_length(run: MEEGRun) -> int | None:
     return len(run.data.times) if hasattr(run.data, "event_id") else None
-
-
-def _empty(shape: tuple[int, int, int], shared: bool) -> torch.Tensor:
-    n_values = shape[0] * shape[1] * shape[2]
-    check_memory("MEEGWindows", "a batch", 4 * n_values, "take fewer or shorter windows")
-    if shared and n_values:
-        storage = torch.UntypedStorage._new_shared(4 * n_values)
-        return torch.empty(0, dtype=torch.float32).set_(storage).view(shape)
-    signal = torch.empty(shape, dtype=torch.float32)
-    _library.core.advise_huge_pages(signal.data_ptr(), signal.nbytes)
-    return signal

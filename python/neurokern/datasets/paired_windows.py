@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from neurokern._check import check_memory, check_positive
 from neurokern.datasets.clock import Clock
-from neurokern.datasets.meeg_batch import LazyItems
 from neurokern.datasets.series import TimeSeries
+from neurokern.datasets.wrapped_windows import WrappedWindows
 
 __all__ = ["PairedWindows", "SampledSeries"]
 
@@ -64,7 +62,7 @@ class _Stream(Protocol):
         """Write samples to ``out``, and return which of them are valid."""
 
 
-class PairedWindows(Dataset[dict[str, Any]]):
+class PairedWindows(WrappedWindows):
     """Windows of one stream, each with what other streams recorded at the same time.
 
     A recording's counterpart has the same subject, session, task and run (where both have names for them). A
@@ -135,8 +133,7 @@ class PairedWindows(Dataset[dict[str, Any]]):
         self.streams = {name: _as_stream(name, stream, windows) for name, stream in streams.items()}
         self._within, self._clocks = within, {name: clocks.get(name, Clock()) for name in streams}
         self._partner = {name: self._counterparts(name, windows.runs) for name in streams}
-        self.windows = self._paired(windows, pad)
-        self._spans = self.windows.spans()
+        super().__init__(self._paired(windows, pad))
 
     def _counterparts(self, name: str, runs: Sequence[Any]) -> list[int | None]:
         found = [self.streams[name].counterpart(i, run) for i, run in enumerate(runs)]
@@ -187,36 +184,6 @@ class PairedWindows(Dataset[dict[str, Any]]):
         length = np.maximum(np.floor(seconds * clock.rate * rate + 0.5 - _TOLERANCE), 1).astype(np.int64)
         return start, start + length, (start - asked) / rate
 
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """First window of each recording, and the number of windows."""
-        return self.windows.offsets
-
-    @property
-    def runs(self) -> list[Any]:
-        """The recordings of the reference."""
-        return self.windows.runs
-
-    @property
-    def extractor(self) -> Any:
-        """The extractor of the reference."""
-        return self.windows.extractor
-
-    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return the recording of each window, and the seconds that it begins and ends at."""
-        return self._spans
-
-    def select(self, indices: Any) -> PairedWindows:
-        """Return the pairs of some of the windows."""
-        part = copy.copy(self)
-        part.windows = self.windows.select(indices)
-        part._spans = part.windows.spans()
-        return part
-
-    def __len__(self) -> int:
-        """Return the number of windows."""
-        return len(self.windows)
-
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Return a window.
 
@@ -226,28 +193,17 @@ class PairedWindows(Dataset[dict[str, Any]]):
             What the reference gives, and of each stream ``NAME_signal`` (samples, features), ``NAME_valid``
             (samples,) bool, and ``NAME_lag``, by how many seconds its first sample is late.
         """
-        return LazyItems(self.batch([i]))[0]
+        return super().__getitem__(i)
 
-    def __getitems__(self, indices: Sequence[int]) -> LazyItems:
-        """Return windows; PyTorch's DataLoader calls this where it exists."""
-        return LazyItems(self.batch(indices))
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[i] for i in range(len(self)))
-
-    def batch(self, indices: Sequence[int], *, shared: bool = False) -> dict[str, Any]:
-        """Return windows as one batch; streams of different lengths are padded at their end."""
-        batch = dict(self.windows.batch(indices, shared=shared))
-        recording, begin, end = (values[np.asarray(indices)] for values in self._spans)
+    def _beside(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return what the streams recorded; those of different lengths are padded at their end."""
+        found: dict[str, Any] = {}
+        recording, begin, end = (values[np.asarray(indices)] for values in self.spans())
         for name in self.streams:
             fields = self._read(name, recording, begin, end)
-            for field, values in zip(("signal", "valid", "lag"), fields, strict=True):
-                if f"{name}_{field}" in batch:
-                    raise ValueError(
-                        f"PairedWindows: {name}_{field} is a name of the reference's, too; rename it"
-                    )
-                batch[f"{name}_{field}"] = values
-        return batch
+            names = (f"{name}_{field}" for field in ("signal", "valid", "lag"))
+            found |= dict(zip(names, fields, strict=True))
+        return found
 
     def _read(
         self,
@@ -319,7 +275,12 @@ class _SeriesStream:
         return self._series(recording).values.shape[1:] or (1,)
 
     def read(self, recording: int, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
-        values, valid = self._series(recording).at(np.arange(start, stop) / self._stream.rate)
+        series = self._series(recording)
+        seconds = np.arange(start, stop) / self._stream.rate
+        # Rounding must not take a sample at the very end of a series to beyond it.
+        slack = _TOLERANCE / self._stream.rate
+        last = series.times[-1]
+        values, valid = series.at(np.where(np.abs(seconds - last) <= slack, last, seconds))
         out.numpy()[...] = np.nan_to_num(values.reshape(out.shape))
         return torch.from_numpy(valid)
 

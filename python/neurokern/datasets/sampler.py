@@ -36,6 +36,11 @@ class EpochSampler(Sampler[list[int]], ABC):
         self._finished = False
 
     @property
+    def sampler(self) -> EpochSampler:
+        """Itself: where Lightning and accelerate look for ``set_epoch``."""
+        return self
+
+    @property
     @abstractmethod
     def batches_per_epoch(self) -> int:
         """Number of batches in a whole epoch, for all processes together."""
@@ -59,6 +64,8 @@ class EpochSampler(Sampler[list[int]], ABC):
         self._drawn, self._start = self._start, 0
         while self._drawn + self.world_size <= len(batches):
             self._drawn += self.world_size
+            # Some loops stop at the last batch and never ask for one more.
+            self._finished = self._drawn + self.world_size > len(batches)
             yield batches[self._drawn - self.world_size + self.rank]
         self._finished = True
 

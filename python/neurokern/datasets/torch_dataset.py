@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from neurokern.datasets.batch import SpikeBatch, SpikeSample
@@ -96,34 +97,55 @@ class SpikeWindows(Dataset[SpikeSample]):
         """Return many windows as one batch, as :class:`~neurokern.datasets.WindowStream` asks for it."""
         return self._read(*self.locate(indices))
 
+    def without_counts(self, indices: Sequence[int]) -> SpikeBatch:
+        """Return what :meth:`batch` says of these windows but for behavior, with zeros in place of counts.
+
+        Reads nothing; the zeros are one number, expanded.
+        """
+        session, window = self.locate(indices)
+        numbers = session.tolist()
+        regions = pad_sequence([self._regions[s] for s in numbers], batch_first=True, padding_value=-1)
+        return SpikeBatch(
+            counts=torch.zeros(1, 1, 1).expand(len(window), self.sessions[0].n_bins, regions.shape[1]),
+            n_units=torch.tensor([self.sessions[s].n_units for s in numbers]),
+            regions=regions,
+            session=[self.sessions[s].session for s in numbers],
+            session_index=torch.from_numpy(session),
+            window=torch.from_numpy(window),
+        )
+
     def locate(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers of each item's session and window, int64; IndexError if there is no item."""
-        items = np.asarray(indices, dtype=np.int64)
-        items = np.where(items < 0, items + len(self), items)
+        items = np.array(indices, dtype=np.int64)
         if items.size and (items.min() < 0 or items.max() >= len(self)):
-            raise IndexError(f"SpikeWindows: items are 0 to {len(self) - 1}, got {list(indices)}")
-        session = np.searchsorted(self.offsets, items, side="right") - 1
+            items[items < 0] += len(self)
+            if items.min() < 0 or items.max() >= len(self):
+                raise IndexError(f"SpikeWindows: items are 0 to {len(self) - 1}, got {list(indices)}")
+        session = self.offsets.searchsorted(items, side="right") - 1
         return session, items - self.offsets[session]
 
     def _read(self, session: np.ndarray, window: np.ndarray) -> SpikeBatch:
-        present = np.unique(session)
+        numbers = session.tolist()
+        present = sorted(set(numbers))
         if len(present) == 1:  # the usual batch: nothing to pad
             counts = torch.from_numpy(self.sessions[present[0]].read(window))
             regions = self._regions[present[0]].repeat(len(window), 1)
         else:
             counts, regions = self._read_padded(session, window, present)
-        n_units = np.array([s.n_units for s in self.sessions], dtype=np.int64)
-        items = torch.from_numpy(self.offsets[session] + window)
         return SpikeBatch(
             counts=counts,
-            n_units=torch.from_numpy(n_units[session]),
+            n_units=torch.tensor([self.sessions[s].n_units for s in numbers]),
             regions=regions,
-            session=[self.sessions[s].session for s in session.tolist()],
+            session=[self.sessions[s].session for s in numbers],
             session_index=torch.from_numpy(session),
             window=torch.from_numpy(window),
-            labels={name: values[items] for name, values in self._labels.items()},
-            **self._read_series(session, window),
+            labels=self._read_labels(session, window) if self._labels else {},
+            **(self._read_series(session, window) if self._series else {}),
         )
+
+    def _read_labels(self, session: np.ndarray, window: np.ndarray) -> dict[str, torch.Tensor]:
+        items = torch.from_numpy(self.offsets[session] + window)
+        return {name: values[items] for name, values in self._labels.items()}
 
     def _read_series(self, session: np.ndarray, window: np.ndarray) -> dict[str, dict[str, torch.Tensor]]:
         """Return behavior in the middle of each bin, and where it is known."""
@@ -144,12 +166,12 @@ class SpikeWindows(Dataset[SpikeSample]):
         return found
 
     def _read_padded(
-        self, session: np.ndarray, window: np.ndarray, present: np.ndarray
+        self, session: np.ndarray, window: np.ndarray, present: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         widest = max(self.sessions[s].n_units for s in present)
         counts = torch.zeros(len(window), self.sessions[0].n_bins, widest)
         regions = torch.full((len(window), widest), -1)
-        for s in present.tolist():
+        for s in present:
             rows = torch.from_numpy(np.flatnonzero(session == s))
             n_units = self.sessions[s].n_units
             counts[rows, :, :n_units] = torch.from_numpy(self.sessions[s].read(window[session == s]))

@@ -91,6 +91,7 @@ class WindowStream(IterableDataset[Any]):
         # Epoch, and its batches that all processes are done with: shared, so that workers that live on see
         # what set_epoch says.
         self._place = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._iterator_knows = False  # a loaded state told no place: the iterator's own must follow
 
     @property
     def epoch(self) -> int:
@@ -126,14 +127,8 @@ class WindowStream(IterableDataset[Any]):
             parts.append(offsets[run] + within)
         return np.concatenate(parts)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch, start = self._place.tolist()
-        order, size = self.order(epoch), self.batch_size
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number in range(first, (self._n_batches - start) // self.world_size, step):
-            at = (start + number * self.world_size + self.rank) * size
-            yield self.windows.batch(order[at : at + size].tolist(), shared=worker is not None)
+    def __iter__(self) -> Iterator[Any]:
+        return _Pass(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; a loaded epoch keeps its place."""
@@ -142,31 +137,30 @@ class WindowStream(IterableDataset[Any]):
         if epoch != self.epoch:
             self._place[0], self._place[1] = epoch, 0
 
-    def state_dict(self, consumed: int) -> dict[str, Any]:
+    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Return the place in the epoch and what it depends on, as plain numbers.
 
         Parameters
         ----------
-        consumed : int
+        consumed : int, optional
             Batches of this epoch already trained on, by all processes together, those before a resumption
-            included. Workers read ahead, so only the training loop knows.
+            included. Workers read ahead, so only the training loop knows. Loaders that ask each iterator for
+            its own place (torchdata's ``StatefulDataLoader``) leave it out; such a state serves no other.
         """
-        if not 0 <= consumed <= self._n_batches:
+        if consumed is not None and not 0 <= consumed <= self._n_batches:
             raise ValueError(
                 f"WindowStream.state_dict: consumed must be 0 to {self._n_batches}, got {consumed}"
             )
+        if consumed is None:
+            return {"epoch": self.epoch, "batch": None, "start": int(self._place[1]), **self._identity()}
         return {"epoch": self.epoch, "batch": int(consumed), **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a saved place. ValueError if the saved order belongs to other data or settings."""
-        different = {
-            name: (state.get(name), value)
-            for name, value in self._identity().items()
-            if state.get(name) != value
-        }
-        if different:
-            raise ValueError(f"WindowStream.load_state_dict: (saved, now) differ: {different}")
-        epoch, batch = state.get("epoch"), state.get("batch")
+        _check_same("WindowStream", state, self._identity())
+        epoch, batch = state.get("epoch"), state.get("batch", -1)
+        self._iterator_knows = batch is None
+        batch = state.get("start") if batch is None else batch
         if not (
             isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 and 0 <= batch <= self._n_batches
         ):
@@ -182,6 +176,52 @@ class WindowStream(IterableDataset[Any]):
             "drop_last": self.drop_last,
             "windows": np.diff(self.windows.offsets).tolist(),
         }
+
+
+class _Pass(Iterator[Any]):
+    """One pass through an epoch, by one process or worker, which knows its own place."""
+
+    def __init__(self, stream: WindowStream) -> None:
+        self.stream = stream
+        self.epoch, self.start = stream._place.tolist()
+        worker = get_worker_info()
+        self.shared = worker is not None
+        self.number, self.step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        self._order: NDArray[np.int64] | None = None
+
+    def __next__(self) -> Any:
+        stream = self.stream
+        if stream._iterator_knows:
+            raise RuntimeError(
+                "WindowStream: the loaded state does not tell how many batches were trained on; save "
+                "state_dict(consumed=...)"
+            )
+        if self.number >= (stream._n_batches - self.start) // stream.world_size:
+            raise StopIteration
+        if self._order is None:
+            self._order = stream.order(self.epoch)
+        at = (self.start + self.number * stream.world_size + stream.rank) * stream.batch_size
+        self.number += self.step
+        return stream.windows.batch(self._order[at : at + stream.batch_size].tolist(), shared=self.shared)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return this iterator's place, for loaders that keep one of each worker."""
+        return {"epoch": self.epoch, "start": self.start, "number": self.number, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at the place of an iterator of the same worker."""
+        _check_same("WindowStream", state, self._identity())
+        self.epoch, self.start, self.number = (int(state[name]) for name in ("epoch", "start", "number"))
+        self._order, self.stream._iterator_knows = None, False
+
+    def _identity(self) -> dict[str, Any]:
+        return {**self.stream._identity(), "world_size": self.stream.world_size, "workers": self.step}
+
+
+def _check_same(function: str, state: dict[str, Any], identity: dict[str, Any]) -> None:
+    different = {name: (state.get(name), now) for name, now in identity.items() if state.get(name) != now}
+    if different:
+        raise ValueError(f"{function}.load_state_dict: (saved, now) differ: {different}")
 
 
 FMRIStream = WindowStream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neurokern.datasets.channels import DATA_TYPES, Channels, channel_name
+from neurokern.ops._gzip_cache import sampled_content
 
 if TYPE_CHECKING:
     from neurokern.datasets.bids_run import MEEGRun
@@ -28,7 +28,7 @@ _BIDS_TYPES = {
     "REF": "misc", "PD": "misc", "ADC": "misc", "DAC": "misc", "OTHER": "misc", "SYSCLOCK": "syst",
 }  # fmt: skip
 _METERS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
-_ENDS = 1 << 16
+_HEADER = 1 << 16  # bytes of a text header that are looked at
 _DEVICE, _HEAD = 1, 4  # FIFF codes of coordinate frames
 
 
@@ -68,7 +68,6 @@ def open_raw(run: MEEGRun) -> Any:
             raise ValueError(
                 f"{run.path}: cannot be read as a recording: {type(error).__name__}: {error}"
             ) from error
-    _check_rate(run, raw)
     if run.channels is not None:
         _apply_channels(run, raw, run.channels)
     return raw
@@ -94,7 +93,7 @@ def check_size(path: Path) -> None:
 
 def _check_brainvision(path: Path) -> None:
     """Raise if the file of samples ends within a sample; how many there should be no header tells."""
-    text = path.read_bytes()[:_ENDS].decode("utf-8", errors="replace")
+    text = path.read_bytes()[:_HEADER].decode("utf-8", errors="replace")
     fields = dict(re.findall(r"^(DataFile|NumberOfChannels|BinaryFormat)\s*=\s*(.+?)\s*$", text, re.M))
     size = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}.get(fields.get("BinaryFormat", ""))
     n_channels = fields.get("NumberOfChannels", "")
@@ -173,20 +172,21 @@ def _check_joined(path: Path, seconds: float, places: Iterator[int], n_bytes: in
                 )
 
 
-def _check_rate(run: MEEGRun, raw: Any) -> None:
+def check_rate(run: MEEGRun, sfreq: float, n_samples: int) -> None:
+    """Warn if the sidecar tells another rate than the file, or a longer recording."""
     told = run.metadata.get("SamplingFrequency")
-    if isinstance(told, (int, float)) and not math.isclose(told, raw.info["sfreq"], rel_tol=1e-3):
+    if isinstance(told, (int, float)) and not math.isclose(told, sfreq, rel_tol=1e-3):
         warnings.warn(
-            f"{run.path.name}: SamplingFrequency of its sidecar is {told} Hz, of the file "
-            f"{raw.info['sfreq']:g} Hz; the file is believed",
-            stacklevel=3,
+            f"{run.path.name}: SamplingFrequency of its sidecar is {told} Hz, of the file {sfreq:g} Hz; the "
+            "file is believed",
+            stacklevel=4,
         )
-    seconds, there = run.metadata.get("RecordingDuration"), raw.n_times / raw.info["sfreq"]
+    seconds, there = run.metadata.get("RecordingDuration"), n_samples / sfreq
     if isinstance(seconds, (int, float)) and there < 0.99 * seconds - 1:
         warnings.warn(
             f"{run.path.name}: RecordingDuration of its sidecar is {seconds:g} s, the file has {there:g} s; "
             "is it cut short?",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -361,15 +361,14 @@ def signature(files: tuple[Path, ...]) -> tuple[tuple[int, int, int], ...]:
 
 
 def content_of(files: tuple[Path, ...]) -> str:
-    """Return what tells these files' content from others': size, time of writing and both ends of each."""
+    """Return what tells these files' content from others': size, time of writing and places all over each."""
     digest = hashlib.blake2b(digest_size=16)
     for file in files:
         state = file.stat()
         digest.update(f"{state.st_size} {state.st_mtime_ns}".encode())
         if file.is_file():
             with file.open("rb") as stream:
-                digest.update(os.pread(stream.fileno(), _ENDS, 0))
-                digest.update(os.pread(stream.fileno(), _ENDS, max(state.st_size - _ENDS, 0)))
+                digest.update(sampled_content(stream.fileno(), state.st_size).encode())
     return digest.hexdigest()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
+import resource
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,13 +23,18 @@ from neurokern.ops import (
     NiftiHeader,
     PackedRun,
     ParcelAtlas,
+    StoredRun,
     VoxelBox,
     VoxelMask,
     decode_nifti,
     fit_cleaning,
 )
+from neurokern.ops._array_cache import CacheEntry
+from neurokern.ops._cleaned_run import CleanedRun, clean_run, cleaned_entry
 from neurokern.ops._nifti_clean import check_cleaning
-from neurokern.ops._packed_run import check_place
+from neurokern.ops._nifti_fit import fit_entry
+from neurokern.ops._packed_run import check_place, packed_entry
+from neurokern.ops._run_windows import gather_into, row_stride
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +42,20 @@ if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_RUNS_OPEN = 64  # runs that a process holds open: each takes up to three file descriptors
 _FIT_BYTES = 256 << 20  # of coefficients that could not be mapped from the cache
+
+
+def _most_open() -> int:
+    """Return the runs that an extractor holds open, each of which takes up to three file descriptors.
+
+    Batches drawn from more runs open some of them again each time, which takes longer than reading.
+    """
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1024 if allowed < 0 else max(_STREAMS_OPEN, min(1024, allowed // 8))
+
+
+_STREAMS_OPEN = 64  # without a cache: seek points of each lie in memory
+_RUNS_OPEN = _most_open()
 
 
 @dataclass
@@ -47,6 +66,7 @@ class _OpenRun:
     packed: PackedRun | None = None
     looked_for_packed: bool = False
     fit: CleaningFit | None = None
+    stored: StoredRun | None = None
 
 
 class _FMRIExtractor(ABC):
@@ -64,8 +84,8 @@ class _FMRIExtractor(ABC):
         dtype: torch.dtype = torch.float32,
         cache: bool | str = "auto",
     ) -> None:
-        if cache not in (True, False, "auto"):
-            raise ValueError(f"extractor: cache must be True, False or 'auto', got {cache!r}")
+        if cache not in (True, False, "auto", "cleaned"):
+            raise ValueError(f"extractor: cache must be True, False, 'auto' or 'cleaned', got {cache!r}")
         check_cleaning("extractor", detrend, normalize, high_pass, low_pass, "normalize")
         if len(fit_on) != 2 or not 0 <= fit_on[0] < fit_on[1] <= 1:
             raise ValueError(
@@ -120,9 +140,27 @@ class _FMRIExtractor(ABC):
     def prepare(self, run: BIDSRun) -> None:
         """Fill the cache with all that windows of this run need; nothing stays open."""
         opened = _OpenRun(NiftiFile(run.path, cache=self.cache is not False))
+        if self._keeps_cleaned:
+            self._clean(opened, run)
+            return
         packed = self._packed(opened)
         if self.cleans:
             self._fit(opened, run, packed)
+
+    def cache_entries(self, run: BIDSRun) -> list[CacheEntry]:
+        """Return the files of the cache that windows of this run are read from, made or not."""
+        if self.cache is False:
+            return []
+        opened = _OpenRun(NiftiFile(run.path))
+        target = self._target(opened.file.header)
+        if self._keeps_cleaned:
+            return [cleaned_entry(opened.file, target, self._dtype_name, **self._fit_options(run))]
+        packs = self._packs(opened)
+        entries = [packed_entry(opened.file, target)] if packs else []
+        if self.cleans:
+            packed = functools.partial(PackedRun, opened.file, target) if packs else None
+            entries.append(fit_entry(opened.file, target, packed=packed, **self._fit_options(run)))
+        return entries
 
     def extract(self, run: BIDSRun, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return volumes ``start`` ... ``stop - 1`` of a run, time first; in ``out`` if given."""
@@ -130,16 +168,33 @@ class _FMRIExtractor(ABC):
         if out is None:
             out = torch.empty((stop - start, *self.feature_shape(run)), dtype=self.dtype)
         rows = out.view(stop - start, -1)
-        packed = self._packed(opened)
-        if packed is not None:
-            fit = self._fit(opened, run, packed) if self.cleans else None
-            packed.decode(start, stop, cleaning=fit, out=rows)
+        stored = self.stored(run)
+        if stored is not None:
+            if not 0 <= start <= stop <= stored.shape[0]:
+                raise ValueError(
+                    f"extract: start and stop must lie in order within the {stored.shape[0]} volumes of the "
+                    f"run, got {start} and {stop}"
+                )
+            gather_into(rows[None], [stored], np.array([start]), stride=row_stride(rows))
         elif not self.cleans:
             self._decode(opened, start, stop, rows)
         else:
             self._decode_and_clean(opened, run, start, stop, rows)
-        self._forget_fits()
         return out
+
+    def stored(self, run: BIDSRun) -> StoredRun | None:
+        """Return the run as :func:`~neurokern.ops.gather_windows` takes it, or None if it is not packed."""
+        opened = self._open(run)
+        if opened.stored is None:
+            if self._keeps_cleaned:
+                opened.stored = self._clean(opened, run).stored()
+                return opened.stored
+            packed = self._packed(opened)
+            if packed is None:
+                return None
+            fit = self._fit(opened, run, packed) if self.cleans else None
+            opened.stored = packed.stored(fit)
+        return opened.stored
 
     def _decode_and_clean(self, opened: _OpenRun, run: BIDSRun, start: int, stop: int, out: Any) -> None:
         values = out if out.dtype == torch.float32 else torch.empty(out.shape)
@@ -161,7 +216,8 @@ class _FMRIExtractor(ABC):
         opened = self._runs.get(run.path)
         if opened is None:
             opened = self._runs[run.path] = _OpenRun(NiftiFile(run.path, cache=self.cache is not False))
-            while len(self._runs) > _RUNS_OPEN:
+            most = min(_RUNS_OPEN, _STREAMS_OPEN) if self.cache is False else _RUNS_OPEN
+            while len(self._runs) > most:
                 self._runs.popitem(last=False)
         self._runs.move_to_end(run.path)
         return opened
@@ -169,32 +225,57 @@ class _FMRIExtractor(ABC):
     def _packed(self, opened: _OpenRun) -> PackedRun | None:
         if opened.looked_for_packed:
             return opened.packed
-        if self.cache is True or (self.cache == "auto" and opened.file.is_compressed and self._chooses):
+        if self._packs(opened):
             try:
                 opened.packed = opened.file.pack(self._target(opened.file.header))
             except OSError:
-                if self.cache is True:
+                if self.cache != "auto":
                     raise
         opened.looked_for_packed = True
         return opened.packed
+
+    def _packs(self, opened: _OpenRun) -> bool:
+        """Whether the run's values go to the cache."""
+        if self.cache == "auto":
+            return opened.file.is_compressed and self._chooses
+        return self.cache is not False and not self._keeps_cleaned
+
+    @property
+    def _keeps_cleaned(self) -> bool:
+        """Whether cleaned signals go to the cache, instead of the image's values."""
+        return self.cache == "cleaned" and self.cleans
+
+    @property
+    def _dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def _clean(self, opened: _OpenRun, run: BIDSRun) -> CleanedRun:
+        target = self._target(opened.file.header)
+        return clean_run(opened.file, target, self._dtype_name, **self._fit_options(run))
 
     def _fit(self, opened: _OpenRun, run: BIDSRun, packed: PackedRun | None, rows: Any = None) -> CleaningFit:
         if opened.fit is None:
             opened.fit = fit_cleaning(
                 opened.file,
                 self._target(opened.file.header),
-                detrend=self.detrend,
-                standardize=self.normalize,
-                confounds=self._columns(run),
-                high_pass=self.high_pass,
-                low_pass=self.low_pass,
-                tr=None if self.high_pass is None and self.low_pass is None else run.repetition_time,
-                fitted=self._fitted(run),
                 packed=packed,
                 rows=rows,
                 cache=self.cache is not False,
+                **self._fit_options(run),
             )
+            self._forget_fits()
         return opened.fit
+
+    def _fit_options(self, run: BIDSRun) -> dict[str, Any]:
+        return {
+            "detrend": self.detrend,
+            "standardize": self.normalize,
+            "confounds": self._columns(run),
+            "high_pass": self.high_pass,
+            "low_pass": self.low_pass,
+            "tr": None if self.high_pass is None and self.low_pass is None else run.repetition_time,
+            "fitted": self._fitted(run),
+        }
 
     def _forget_fits(self) -> None:
         """Drop the oldest coefficients in memory, but those just used, beyond the bound."""
@@ -204,7 +285,7 @@ class _FMRIExtractor(ABC):
             if n_bytes <= _FIT_BYTES:
                 return
             n_bytes -= opened.fit.n_bytes if opened.fit is not None else 0
-            opened.fit = None
+            opened.fit = opened.stored = None
 
     def _fitted(self, run: BIDSRun) -> NDArray[np.bool_]:
         """Return the volumes that cleaning is fitted on, (trs,)."""
@@ -300,12 +381,14 @@ class FMRIVoxelExtractor(_FMRIExtractor):
         cleaned by what was found there. To predict the last fifth of a run from what came before, (0.0, 0.8).
     dtype : torch.dtype, default float32
         float32, float16 or bfloat16.
-    cache : {"auto", True, False}, default "auto"
+    cache : {"auto", True, False, "cleaned"}, default "auto"
         Keep what was decoded in the cache folder (``NEUROKERN_CACHE``, else ``~/.cache/neurokern``), and map
         it in later epochs, other workers and other programs. True: the chosen voxels of every run, packed in
         the type of the image (:meth:`~neurokern.ops.NiftiFile.pack`). "auto": of compressed images of which a
         mask, parcels or a crop is taken; and where the folder cannot be written, or is full (50 GiB, or
-        ``NEUROKERN_CACHE_GIB``), go without. Both keep the coefficients of cleaning. False: nothing is
+        ``NEUROKERN_CACHE_GIB``), go without. Both keep the coefficients of cleaning. "cleaned": signals that
+        are cleaned already, in ``dtype`` and with the same bits; twice the bytes of int16 in float32, and
+        windows cost no more than without cleaning, which pays with many confounds. False: nothing is
         written. ``neurokern.ops.prune_cache`` removes what was kept.
 
     Notes

@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from neurokern._check import check_choice, check_flag, check_memory, check_positive
 from neurokern.datasets.channels import Channels
 from neurokern.extractors import _meeg_files as files
-from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
+from neurokern.extractors._meeg_facts import Facts, kept_facts
+from neurokern.ops._array_cache import ArraySpec, CachedArrays, CacheEntry
 from neurokern.ops._gzip_cache import cache_folder
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,33 +33,18 @@ _RUNS_OPEN = 256
 _HELD = 2 << 30  # bytes of recordings in memory, where the cache is not used
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What a process needs to know of a recording to find its signals; it travels to workers."""
-
-    channels: Channels
-    rows: tuple[int, ...]  # of the file's channels
-    sfreq: float
-    n_samples: int
-    events: pd.DataFrame
-    files: tuple[Path, ...]
-    signature: tuple[tuple[int, int, int], ...]
-    key: str
-
-    def is_current(self) -> bool:
-        """Return whether the files still are what was opened."""
-        try:
-            return files.signature(self.files) == self.signature
-        except FileNotFoundError:
-            return False
-
-
 @dataclass
 class _Signals:
     """Signals that are mapped from the cache or held in memory, (samples, channels)."""
 
     values: NDArray[np.float32]
     cached: CachedArrays | None
+    stored: StoredRun = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = [] if self.cached is None else [self.cached.file]
+        place, owner = self.values.ctypes.data, self.values
+        self.stored = StoredRun.at_address(place, self.values.shape, "float32", owner=owner, files=files)
 
 
 class MEEGExtractor:
@@ -96,7 +83,8 @@ class MEEGExtractor:
         when the recording is opened. Without it the annotations in the file are its events.
     cache : {"auto", True, False}, default "auto"
         Keep prepared signals in the cache folder (``NEUROKERN_CACHE``, else ``~/.cache/neurokern``) and map
-        them. "auto": in memory where the folder cannot be written, or is full. False: always in memory.
+        them; and what headers tell, so that files are opened once. "auto": in memory where the folder cannot
+        be written, or is full. False: always in memory.
 
     Raises
     ------
@@ -147,7 +135,7 @@ class MEEGExtractor:
         self.rename = check_flag("MEEGExtractor", "rename", rename)
         self.montage, self.regions, self.cache = montage, regions, cache
         self.stim_channel = stim_channel
-        self._facts: dict[str, _Facts] = {}  # by the key of the recording, as signals
+        self._facts: dict[str, Facts] = {}  # by the key of the recording, as signals
         self._signals: OrderedDict[str, _Signals] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,6 +162,11 @@ class MEEGExtractor:
         """Fill the cache with all that windows of this recording need."""
         self._signals_of(run)
 
+    def cache_entries(self, run: MEEGRun) -> list[CacheEntry]:
+        """Return the files of the cache that windows of this recording are read from, made or not."""
+        entry = self._entry(run, self._facts_of(run))
+        return [] if entry is None else [entry]
+
     def extract(self, run: MEEGRun, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return samples ``start`` ... ``stop - 1``, time first; in ``out`` if given."""
         values = self.values(run)
@@ -192,6 +185,10 @@ class MEEGExtractor:
         """
         return self._signals_of(run).values
 
+    def stored(self, run: MEEGRun) -> StoredRun:
+        """Return all signals as :func:`~neurokern.ops.gather_windows` takes them."""
+        return self._signals_of(run).stored
+
     def check_unchanged(self, run: MEEGRun) -> None:
         """Raise if the mapped file was cut or written over while it was read."""
         signals = self._signals.get(run.key)
@@ -199,15 +196,28 @@ class MEEGExtractor:
             del self._signals[run.key]
             raise RuntimeError(f"{signals.cached.path} was changed while it was read; try again")
 
-    def _facts_of(self, run: MEEGRun) -> _Facts:
+    def _facts_of(self, run: MEEGRun) -> Facts:
         """Return what is known of a recording; a file that was written again is looked at again."""
         facts = self._facts.get(run.key)
         if facts is None or not facts.is_current():
             self._signals.pop(run.key, None)
-            facts = self._facts[run.key] = self._look(run)
+            if run.data is not None or self.cache is False:
+                facts = self._look(run)
+            else:
+                facts = kept_facts(run, self._options(), lambda: self._look(run))
+                files.check_rate(run, *facts.own)
+            self._facts[run.key] = facts
         return facts
 
-    def _look(self, run: MEEGRun) -> _Facts:
+    def _options(self) -> tuple[Any, ...]:
+        """Return what decides on channels, rates, events and the key of a recording."""
+        choice = (self.picks, self.bads, self.montage, self.rename, self.regions, self.stim_channel)
+        return (*choice, *self._steps_key())
+
+    def _steps_key(self) -> tuple[Any, ...]:
+        return (self.resample, self.l_freq, self.h_freq, self.notch, self.reference, self.bads)
+
+    def _look(self, run: MEEGRun) -> Facts:
         """Read headers and tables."""
         if _is_epochs(run.data):
             return self._look_at_epochs(run)
@@ -215,6 +225,9 @@ class MEEGExtractor:
         channels, rows = self._choose(run, raw)
         sfreq = float(raw.info["sfreq"])
         n_samples = int(raw.n_times)
+        own = (sfreq, n_samples)
+        if run.data is not None or self.cache is False:
+            files.check_rate(run, *own)
         if self.resample is not None and self.resample != sfreq:
             n_samples, sfreq = round(n_samples * self.resample / sfreq), self.resample
         found = () if run.data is not None else files.files_of(run, raw)
@@ -223,9 +236,9 @@ class MEEGExtractor:
         else:
             events = files.annotated_events(raw)
         key = self._key(run, channels, rows, raw, found)
-        return _Facts(channels, rows, sfreq, n_samples, events, found, files.signature(found), key)
+        return Facts(channels, rows, sfreq, n_samples, own, events, found, files.signature(found), key)
 
-    def _look_at_epochs(self, run: MEEGRun) -> _Facts:
+    def _look_at_epochs(self, run: MEEGRun) -> Facts:
         if self.filters or self.resample is not None:
             raise ValueError(
                 "MEEGExtractor: epochs are too short to filter or resample; do that to the recording before"
@@ -240,7 +253,8 @@ class MEEGExtractor:
 
         kinds = [names[code] for code in epochs.events[:, 2]]
         events = pd.DataFrame({"onset": onset, "duration": 0.0, "trial_type": kinds})
-        return _Facts(channels, rows, rate, len(epochs) * length, events, (), (), "")
+        n_samples = len(epochs) * length
+        return Facts(channels, rows, rate, n_samples, (rate, n_samples), events, (), (), "")
 
     def _choose(self, run: MEEGRun, raw: Any) -> tuple[Channels, tuple[int, ...]]:
         self._add_montage(raw)
@@ -281,7 +295,7 @@ class MEEGExtractor:
         """Return what tells these signals from all others; it names nobody."""
         if run.data is not None:
             return ""
-        options = (self.resample, self.l_freq, self.h_freq, self.notch, self.reference, self.bads)
+        options = self._steps_key()
         places = channels.positions.tobytes() if self.bads == "interpolate" else b""
         fields = (
             _FORMAT, files.import_mne().__version__, files.content_of(found), options, rows, channels.types,
@@ -309,16 +323,12 @@ class MEEGExtractor:
             if key != newest and (held > _HELD or len(self._signals) > _RUNS_OPEN):
                 del self._signals[key]
 
-    def _map(self, run: MEEGRun, facts: _Facts) -> _Signals:
+    def _map(self, run: MEEGRun, facts: Facts) -> _Signals:
         shape = (facts.n_samples, len(facts.channels))
-        if facts.key and self.cache is not False and 0 not in shape:
+        entry = self._entry(run, facts)
+        if entry is not None:
             try:
-                cached = make_arrays(
-                    cache_folder() / "packed_runs" / f"{facts.key}.safetensors",
-                    {"values": ArraySpec("float32", shape)},
-                    {"format": _FORMAT, "key": facts.key},
-                    lambda arrays: self._fill(run, facts, arrays["values"]),
-                )
+                cached = entry.make()
                 return _Signals(_view(cached, shape), cached)
             except OSError:
                 if self.cache is True:
@@ -329,7 +339,18 @@ class MEEGExtractor:
         values.flags.writeable = False
         return _Signals(values, None)
 
-    def _fill(self, run: MEEGRun, facts: _Facts, values: NDArray[np.float32]) -> None:
+    def _entry(self, run: MEEGRun, facts: Facts) -> CacheEntry | None:
+        shape = (facts.n_samples, len(facts.channels))
+        if not facts.key or self.cache is False or 0 in shape:
+            return None
+        return CacheEntry(
+            cache_folder() / "packed_runs" / f"{facts.key}.safetensors",
+            {"values": ArraySpec("float32", shape)},
+            {"format": _FORMAT, "key": facts.key},
+            lambda arrays: self._fill(run, facts, arrays["values"]),
+        )
+
+    def _fill(self, run: MEEGRun, facts: Facts, values: NDArray[np.float32]) -> None:
         """Write the whole recording to its place, through MNE."""
         if _is_epochs(run.data):
             epochs = self._processed(run, run.data.copy(), facts)
@@ -346,7 +367,7 @@ class MEEGExtractor:
         finally:
             raw.close()
 
-    def _copy(self, run: MEEGRun, raw: Any, facts: _Facts, values: NDArray[np.float32]) -> None:
+    def _copy(self, run: MEEGRun, raw: Any, facts: Facts, values: NDArray[np.float32]) -> None:
         if raw.n_times != len(values):
             raise ValueError(f"{run.path}: gives {raw.n_times} samples where {len(values)} were expected")
         rows = list(facts.rows)
@@ -361,14 +382,14 @@ class MEEGExtractor:
                 ) from error
             values[start:stop] = block.T
 
-    def _processed(self, run: MEEGRun, raw: Any, facts: _Facts) -> Any:
+    def _processed(self, run: MEEGRun, raw: Any, facts: Facts) -> Any:
         """Return the recording after all steps; its channels stay in their places."""
         try:
             return self._steps(raw, facts)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{run.path}: cannot be prepared: {error}") from error
 
-    def _steps(self, raw: Any, facts: _Facts) -> Any:
+    def _steps(self, raw: Any, facts: Facts) -> Any:
         self._add_montage(raw)
         with files.import_mne().use_log_level(files.QUIET):
             raw.load_data()

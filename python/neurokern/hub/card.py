@@ -122,6 +122,8 @@ class Facts:
         Names and values of the table "What is inside".
     config : mapping
     tables : mapping of heading to tables by name
+    limits : tuple of str
+        That follow from its kind.
     """
 
     kind: str
@@ -129,6 +131,7 @@ class Facts:
     rows: tuple[tuple[str, str], ...]
     config: Mapping[str, Any]
     tables: Mapping[str, Mapping[str, pd.DataFrame]]
+    limits: tuple[str, ...] = ()
 
 
 def card_text(card: ModelCard, facts: Facts) -> str:
@@ -154,7 +157,9 @@ def card_text(card: ModelCard, facts: Facts) -> str:
                 f"## {heading}: {_line(name)}\n" + (f"{_line(note)}\n\n" if note else "") + _frame(table)
             )
     parts.append(f"## Configuration\n```yaml\n{_yaml({'model': dict(facts.config), **card.settings})}```")
-    parts.append("## Limits\n" + "\n".join(f"- {_line(one)}" for one in (*LIMITS, *card.limits)))
+    parts.append(
+        "## Limits\n" + "\n".join(f"- {_line(one)}" for one in (*facts.limits, *LIMITS, *card.limits))
+    )
     parts.append(
         f"## License and citation\nWeights: {_line(card.license)}.\n\n{card.citation.strip()}".rstrip()
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from neurokern.alignment.storage import read_tables
 from neurokern.checkpoint import CONFIG, find_checkpoint, load_model, read_json
@@ -67,7 +68,7 @@ def from_pretrained(
     revision: str | None = None,
     local_files_only: bool = False,
     device: str | torch.device = "cpu",
-    base: MtM | None = None,
+    base: nn.Module | None = None,
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> MtM | AdaptedModel:
@@ -83,7 +84,7 @@ def from_pretrained(
     local_files_only : bool, default False
         Never touch the network: a repository must be in the cache. A folder never needs the network.
     device : str or torch.device, default "cpu"
-    base : MtM, optional
+    base : MtM or other module, optional
         Model that an adapter was fitted on, where it does not say where to find it. Its weights are compared
         with the adapter's note of them.
     token : str, optional

@@ -30,7 +30,7 @@ def push_to_hub(
     sessions: str = "pseudonyms",
     token: str | None = None,
     revision: str | None = None,
-    message: str = "Upload a neurokern model",
+    commit_message: str = "Upload a neurokern model",
     **saving: Any,
 ) -> str:
     """Upload a model, or a folder of :func:`save_pretrained`, to a repository of the Hub.
@@ -53,8 +53,7 @@ def push_to_hub(
         By default the one that ``hf auth login`` stored.
     revision : str, optional
         Branch to upload to.
-    message : str
-        Of the commit.
+    commit_message : str
     **saving
         ``card``, ``metrics``, ``alignment`` and ``base`` of :func:`save_pretrained`, for a model.
 
@@ -80,14 +79,20 @@ def push_to_hub(
     if isinstance(model, (str, os.PathLike)):
         if saving:
             raise ValueError(f"{function}: a folder is uploaded as it is; got {sorted(saving)} as well")
-        return _upload(api, Path(model), repo_id, private, sessions, revision, message)
+        return _upload(api, Path(model), repo_id, private, sessions, revision, commit_message)
     with tempfile.TemporaryDirectory() as place:
         folder = save_pretrained(model, Path(place) / "model", sessions=sessions, **saving)
-        return _upload(api, folder, repo_id, private, sessions, revision, message)
+        return _upload(api, folder, repo_id, private, sessions, revision, commit_message)
 
 
 def _upload(
-    api: Any, folder: Path, repo_id: str, private: bool, sessions: str, revision: str | None, message: str
+    api: Any,
+    folder: Path,
+    repo_id: str,
+    private: bool,
+    sessions: str,
+    revision: str | None,
+    commit_message: str,
 ) -> str:
     held = read_folder(folder)
     held.card.check_complete()
@@ -112,7 +117,7 @@ def _upload(
             folder_path=str(leaving),
             repo_type="model",
             revision=revision,
-            commit_message=message,
+            commit_message=commit_message,
         )
     return str(getattr(commit, "commit_url", commit))
 

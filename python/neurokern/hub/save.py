@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,8 @@ def save_pretrained(
         What becomes of the sessions that the model knows. Their names, often a subject and a date, are needed
         to run them, and stand in ``config.json`` with "keep"; "pseudonyms" calls them session-1, session-2
         and so on, in the order in which they were added; "drop" leaves out their weights too, which hold
-        statistics of each unit. The card never names a session.
+        statistics of each unit. The card never names a session. An adapter does without the name: with
+        either, its session is found in the base model by the hash of its weights.
     base : str, optional
         For an adapter: the folder or repository of the model that it was fitted on, without which
         :func:`from_pretrained` has to be given the model.
@@ -82,7 +84,7 @@ def save_pretrained(
     function = "save_pretrained"
     check_choice(function, "sessions", sessions, SESSIONS)
     card = card or ModelCard()
-    _check_model(function, model, sessions)
+    _check_model(function, model)
     with replace_checkpoint(folder) as temporary:
         if isinstance(model, MtM):
             kind, of_base = "mtm", None
@@ -91,7 +93,7 @@ def save_pretrained(
             facts = _facts_of_model(shared, sessions)
         else:
             kind, of_base = "adapter", {"source": base, "weights_sha256": model.base}
-            _write_adapter(model, temporary)
+            _write_adapter(model, sessions, temporary)
             facts = _facts_of_adapter(temporary, base)
         tables: dict[str, Tables] = {}
         for file, heading, given in ((METRICS, "Scores", metrics), (ALIGNMENT, "Alignment", alignment)):
@@ -118,18 +120,13 @@ def _with_names_for(model: MtM, sessions: str) -> MtM:
     return model.with_names({name: f"session-{number}" for number, name in enumerate(model.sessions, 1)})
 
 
-def _check_model(function: str, model: MtM | AdaptedModel, sessions: str) -> None:
+def _check_model(function: str, model: MtM | AdaptedModel) -> None:
     if not isinstance(model, MtM):
         from neurokern.adapters.adapted import AdaptedModel
 
         if not isinstance(model, AdaptedModel):
             raise TypeError(
                 f"{function}: model must be an MtM or an AdaptedModel, got {type(model).__name__}"
-            )
-        if sessions != "keep" and model.structure.session is not None:
-            raise ValueError(
-                f"{function}: this adapter names the session that it was fitted on, and cannot be stored "
-                f"with sessions={sessions!r}; pass sessions='keep' if the name identifies nobody"
             )
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -139,7 +136,10 @@ def _check_model(function: str, model: MtM | AdaptedModel, sessions: str) -> Non
             )
 
 
-def _write_adapter(model: AdaptedModel, folder: Path) -> None:
+def _write_adapter(model: AdaptedModel, sessions: str, folder: Path) -> None:
+    if sessions != "keep" and model.structure.session is not None:  # found by its weights when it is loaded
+        unnamed = replace(model.structure, session={**model.structure.session, "session": ""})
+        model = replace(model, structure=unnamed)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         written = model.save(Path(place) / "adapter")
         for file in written.iterdir():
@@ -177,19 +177,60 @@ def _facts_of_model(model: MtM, sessions: str) -> dict[str, Any]:
 def _facts_of_adapter(folder: Path, base: str | None) -> dict[str, Any]:
     description = read_json(folder / CONFIG)
     size = (folder / WEIGHTS).stat().st_size
+    structure = dict(description.get("structure", {}))
+    session = structure.pop("session", None)
     rows = [
         ("adapter", str(description.get("adapter"))),
-        ("base model", base or "given by the user"),
-        ("SHA-256 of the base's weights", str(description.get("base"))),
+        ("predicts", _predicts(description)),
+        ("learned from", _support_in_words(description.get("support") or {})),
+        ("chosen on the support set", _listed(description.get("chosen") or {}) or "nothing"),
         ("numbers that were fitted", f"{int(description.get('n_trainable', 0)):,}"),
         ("size", f"{size:,} bytes"),
-        *_versions(),
+        ("base model", base or "given by the user"),
+        ("SHA-256 of the base's weights", str(description.get("base"))),
     ]
+    if session:
+        features = f"its {session.get('output')}, under the scheme {session.get('scheme')!r}"
+        rows.append(("part of the base", f"one session (name withheld here), {features}"))
     call = f'from_pretrained("{PLACE}")' if base else f'from_pretrained("{PLACE}", base=model)'
-    use = f"from neurokern.hub import from_pretrained\n\nadapted = {call}\nadapted.predict(inputs)"
-    structure = {k: v for k, v in description.get("structure", {}).items() if k != "session"}
+    use = f"from neurokern.adapters import AdaptedModel\n\nadapted = AdaptedModel.{call}\n"
     kind = "An adapter: the weights that were fitted on top of a base model, and nothing else."
-    return {"kind": kind, "use": use, "rows": tuple(rows), "config": structure}
+    limits = (
+        "It fits the base model with these weights and no other, and inputs like those that it learned from: "
+        "of a session, the same units in the same order.",
+    )
+    return {
+        "kind": kind,
+        "use": use + "adapted.predict(inputs)",
+        "rows": (*rows, *_versions()),
+        "config": structure,
+        "limits": limits,
+    }
+
+
+def _predicts(description: Mapping[str, Any]) -> str:
+    """Say how many classes or values, but not what they are called: names may say who was recorded."""
+    classes, support = description.get("classes"), description.get("support") or {}
+    if classes is not None:
+        return f"{len(classes)} classes"
+    return f"{support['n_targets']} values" if "n_targets" in support else "values"
+
+
+def _support_in_words(support: Mapping[str, Any]) -> str:
+    if not support:
+        return "not stated"
+    text = f"{support.get('n_samples')} labeled samples"
+    if "shots" in support:
+        fewest, most = support["shots"]
+        text += f", {fewest} of each class" if fewest == most else f", {fewest} to {most} of a class"
+    if support.get("n_groups") not in (None, support.get("n_samples")):
+        text += f", in {support['n_groups']} trials or blocks"
+    return text
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    plain = {k.replace("_", " "): f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in plain.items())
 
 
 def _versions() -> list[tuple[str, str]]:

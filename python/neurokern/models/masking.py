@@ -95,6 +95,27 @@ class Masking:
 
 
 @dataclass(frozen=True, slots=True)
+class Masks:
+    """What a batch hides and what it asks for; each broadcasts to the counts, ``(B, T, N)``.
+
+    Attributes
+    ----------
+    target : bool tensor of shape (B, 1, N), (B, T, 1) or (B, T, N)
+        True where the loss counts; never in the padding.
+    hidden : bool tensor of shape (B, 1, N), (B, T, 1) or (B, T, N)
+        True where the input is hidden. The region scheme "intra-region" hides more than it asks for.
+    """
+
+    target: Tensor
+    hidden: Tensor
+
+    def select(self, rows: slice, n_units: int) -> Masks:
+        """Return the masks of some windows, and of the first units where there are columns for units."""
+        columns = slice(n_units)  # a mask of whole bins has one column
+        return Masks(self.target[rows, :, columns], self.hidden[rows, :, columns])
+
+
+@dataclass(frozen=True, slots=True)
 class MaskedWindows:
     """What the model is given and what it is asked.
 
@@ -103,7 +124,7 @@ class MaskedWindows:
     inputs : float tensor of shape (B, T, N)
         Counts with the hidden entries at 0; a new tensor.
     target_mask : bool tensor of shape (B, T, N)
-        True where the loss counts; never in the padding.
+        True where the loss counts; never in the padding. May be an expanded view: not to be written to.
     hidden : bool tensor of shape (B, 1, N), (B, T, 1) or (B, T, N)
         True where the input is hidden. The region scheme "intra-region" hides more than it asks for.
     """
@@ -157,92 +178,118 @@ def mask_batch(
     ValueError
         If a scheme is unknown, there is not one for each window, or a region scheme finds no region.
     """
+    masks = draw_masks(batch, scheme, masking, seed=seed, offset=offset)
+    inputs = batch.counts.masked_fill(masks.hidden, 0.0)
+    return MaskedWindows(inputs, masks.target.expand_as(inputs), masks.hidden)
+
+
+def draw_masks(
+    batch: SpikeBatch,
+    scheme: str | Sequence[str],
+    masking: Masking | None = None,
+    *,
+    seed: int,
+    offset: int = 0,
+) -> Masks:
+    """Draw the masks of :func:`mask_batch` without applying them; a batch's counts are not looked at.
+
+    Whole units and whole bins are drawn once, not for each of their entries.
+    """
     schemes = [scheme] if isinstance(scheme, str) else list(scheme)
     for name in schemes:
         check_choice("mask_batch", "scheme", name, ALL_SCHEMES)
     masking = masking or Masking()
     if len(set(schemes)) == 1:
-        masked = _mask_by_one(batch, schemes[0], masking, seed, offset)
+        masks = _draw_one(batch, schemes[0], masking, seed, offset)
     else:
-        masked = _mask_by_each(batch, schemes, masking, seed, offset)
-    return _drop_units(masked, masking.unit_dropout, seed, offset) if masking.unit_dropout else masked
+        masks = _draw_each(batch, schemes, masking, seed, offset)
+    return _drop_units(batch, masks, masking.unit_dropout, seed, offset) if masking.unit_dropout else masks
 
 
-def _mask_by_one(batch: SpikeBatch, scheme: str, masking: Masking, seed: int, offset: int) -> MaskedWindows:
-    if scheme == "causal" and masking.causal_targets != "bins":
-        return _hide_after_cut(batch, masking, seed, offset)
+def _draw_one(batch: SpikeBatch, scheme: str, masking: Masking, seed: int, offset: int) -> Masks:
     if scheme == "random-token":
         return _hide_tokens(batch, masking, seed, offset)
-    masked = _hide_by_scheme(batch, scheme, masking, seed, offset)
-    hidden = masked.target_mask
+    if scheme == "causal" and masking.causal_targets != "bins":
+        return _hide_after_cut(batch, masking, seed, offset)
+    # One number is drawn for every batch, but "causal" alone has no use for it.
+    ratio = masking.causal_ratio if scheme == "causal" else _draw_ratio(masking, seed, offset)
     if scheme in BIN_SCHEMES:
-        hidden = hidden[:, :, :1]
-    elif scheme != "random":
-        hidden = hidden[:, :1]
-    if scheme == "intra-region":
-        hidden = hidden | _outside(batch, masked.region)
-    return MaskedWindows(masked.inputs, masked.target_mask, hidden)
+        hidden = _draw_bins(batch, scheme, ratio, seed, offset)
+        return Masks(_but_padding(batch, hidden), hidden)
+    if scheme == "random":
+        hidden = _draw(batch, batch.counts.shape[1], scheme, masking, ratio, seed, offset).target_mask
+        return Masks(hidden, hidden)
+    drawn = _draw(batch, 1, scheme, masking, ratio, seed, offset)
+    target = drawn.target_mask
+    return Masks(target, target | _outside(batch, drawn.region) if scheme == "intra-region" else target)
 
 
-def _mask_by_each(
-    batch: SpikeBatch,
-    schemes: list[str],
-    masking: Masking,
-    seed: int,
-    offset: int,
-) -> MaskedWindows:
+def _draw_each(batch: SpikeBatch, schemes: list[str], masking: Masking, seed: int, offset: int) -> Masks:
     if len(schemes) != len(batch) or "random-token" in schemes:
         raise ValueError(
             f"mask_batch: scheme must be a name, or a name other than 'random-token' for each of "
             f"{len(batch)} windows, got {len(schemes)}: {sorted(set(schemes))}"
         )
 
-    def rows_of(name: str) -> Tensor:
-        return torch.tensor([scheme == name for scheme in schemes], device=batch.counts.device)[:, None, None]
+    def rows_of(*names: str) -> Tensor:
+        rows = [scheme in names for scheme in schemes]
+        return torch.tensor(rows, device=batch.counts.device)[:, None, None]
 
-    masked = _hide_by_scheme(batch, schemes, masking, seed, offset)
-    hidden = masked.target_mask | (rows_of("intra-region") & _outside(batch, masked.region))
-    windows = MaskedWindows(masked.inputs, masked.target_mask, hidden)
-    if "causal" not in schemes or masking.causal_targets == "bins":
-        return windows
-    cut, causal = _hide_after_cut(batch, masking, seed, offset), rows_of("causal")
-    return MaskedWindows(
-        torch.where(causal, cut.inputs, windows.inputs),
-        torch.where(causal, cut.target_mask, windows.target_mask),
-        torch.where(causal, cut.hidden, windows.hidden),
-    )
+    ratio = _draw_ratio(masking, seed, offset)
+    ratios = {
+        **dict.fromkeys(("neuron", "intra-region", "temporal", "random"), ratio),
+        "causal": masking.causal_ratio,
+    }
+    n_bins = batch.counts.shape[1] if "random" in schemes else 1  # windows of whole bins are replaced below
+    drawn = _draw(batch, n_bins, schemes, masking, ratios, seed, offset)
+    target, hidden = drawn.target_mask, drawn.target_mask
+    if "intra-region" in schemes:
+        hidden = hidden | (rows_of("intra-region") & _outside(batch, drawn.region))
+    if not {"causal", "temporal"}.isdisjoint(schemes):
+        by_bins = ["causal" if scheme == "causal" else "temporal" for scheme in schemes]
+        bins = _draw_bins(batch, by_bins, ratios, seed, offset)
+        rows = rows_of("causal", "temporal")
+        target = torch.where(rows, _but_padding(batch, bins), target)
+        hidden = torch.where(rows, bins, hidden)
+    if "causal" in schemes and masking.causal_targets != "bins":
+        cut, rows = _hide_after_cut(batch, masking, seed, offset), rows_of("causal")
+        target, hidden = torch.where(rows, cut.target, target), torch.where(rows, cut.hidden, hidden)
+    return Masks(target, hidden)
 
 
 def _outside(batch: SpikeBatch, region: Tensor) -> Tensor:
     """Return which units do not lie in the region of their window, ``(B, 1, N)``."""
-    return ~((batch.regions == region[:, None]) & (batch.regions >= 0))[:, None]
+    return ((batch.regions != region[:, None]) | (region < 0)[:, None])[:, None]
 
 
 def _draw_ratio(masking: Masking, seed: int, offset: int) -> float:
-    low, high = masking.ratio if isinstance(masking.ratio, tuple) else (masking.ratio, masking.ratio)
-    return float(np.random.default_rng((seed, offset)).uniform(low, high))
+    if not isinstance(masking.ratio, tuple):
+        return masking.ratio
+    return float(np.random.default_rng((seed, offset)).uniform(*masking.ratio))
 
 
-def _hide_by_scheme(
+def _draw(
     batch: SpikeBatch,
+    n_bins: int,
     scheme: str | list[str],
     masking: Masking,
+    ratio: float | dict[str, float],
     seed: int,
     offset: int,
 ) -> ops.MaskedBatch:
+    """Draw for each unit, in so many bins."""
     by_region = {"intra-region", "inter-region"}.intersection([scheme] if isinstance(scheme, str) else scheme)
-    if by_region and batch.regions.device.type == "cpu" and not (batch.regions >= 0).any():
+    if by_region and batch.regions.device.type == "cpu" and int(batch.regions.max()) < 0:
         raise ValueError(
             f"mask_batch: {min(by_region)!r} needs regions, but no unit of {sorted(set(batch.session))} has "
             f"one; leave the region schemes out or give the units groups in place of regions"
         )
-    # One number is drawn for every batch, but "causal" alone has no use for it.
-    ratio = masking.causal_ratio if scheme == "causal" else _draw_ratio(masking, seed, offset)
+    nothing = batch.counts.new_empty((len(batch), n_bins, batch.counts.shape[2]), dtype=torch.uint8)
     return ops.mask_regions(
-        batch.counts,
+        nothing,
         batch.regions,
         scheme,
-        ratio=ratio if isinstance(scheme, str) else _ratios(masking, ratio),
+        ratio=ratio,
         seed=seed,
         offset=offset,
         n_units=batch.n_units,
@@ -250,28 +297,29 @@ def _hide_by_scheme(
     )
 
 
-def _ratios(masking: Masking, ratio: float) -> dict[str, float]:
-    return {
-        **dict.fromkeys(("neuron", "intra-region", "temporal", "random"), ratio),
-        "causal": masking.causal_ratio,
-    }
+def _draw_bins(
+    batch: SpikeBatch, scheme: str | list[str], ratio: float | dict[str, float], seed: int, offset: int
+) -> Tensor:
+    """Draw for each bin, ``(B, T, 1)``."""
+    nothing = batch.counts.new_empty((*batch.counts.shape[:2], 1), dtype=torch.uint8)
+    drawn: Tensor = ops.mask_regions(nothing, None, scheme, ratio=ratio, seed=seed, offset=offset).target_mask
+    return drawn
 
 
-def _hide_tokens(batch: SpikeBatch, masking: Masking, seed: int, offset: int) -> MaskedWindows:
+def _hide_tokens(batch: SpikeBatch, masking: Masking, seed: int, offset: int) -> Masks:
     """Hide patches of units in single bins."""
     n_windows, n_bins, n_units = batch.counts.shape
-    tokens = batch.counts.new_zeros(n_windows, n_bins, -(-n_units // masking.patch_size))
+    tokens = batch.counts.new_empty((n_windows, n_bins, -(-n_units // masking.patch_size)), dtype=torch.uint8)
     drawn = ops.mask_regions(
         tokens, None, "random", ratio=_draw_ratio(masking, seed, offset), seed=seed, offset=offset
     )
     hidden = drawn.target_mask.repeat_interleave(masking.patch_size, dim=2)[:, :, :n_units]
-    return MaskedWindows(batch.counts.masked_fill(hidden, 0.0), hidden & batch.unit_mask[:, None], hidden)
+    return Masks(hidden & batch.unit_mask[:, None], hidden)
 
 
-def _hide_after_cut(batch: SpikeBatch, masking: Masking, seed: int, offset: int) -> MaskedWindows:
+def _hide_after_cut(batch: SpikeBatch, masking: Masking, seed: int, offset: int) -> Masks:
     """Hide everything from a bin on and ask for the first bins after it."""
-    counts = batch.counts
-    n_windows, n_bins, n_units = counts.shape
+    n_windows, n_bins = batch.counts.shape[:2]
     horizon = min(max(1, round(masking.horizon * n_bins)), n_bins)
     last = n_bins - horizon
     cuts = np.full((n_windows, 1, 1), last)
@@ -279,15 +327,20 @@ def _hide_after_cut(batch: SpikeBatch, masking: Masking, seed: int, offset: int)
         generator = np.random.default_rng((seed, offset))
         anywhere = generator.integers(min(2 * n_bins // 5, last), last + 1, cuts.shape)
         cuts = np.where(generator.random(cuts.shape) < 0.5, anywhere, cuts)
-    cut = torch.from_numpy(cuts).to(counts.device)
-    time = torch.arange(n_bins, device=counts.device)[None, :, None]
-    hidden = time >= cut  # (B, T, 1)
-    valid = torch.arange(n_units, device=counts.device) < batch.n_units.to(counts.device)[:, None, None]
-    return MaskedWindows(counts.masked_fill(hidden, 0.0), hidden & (time < cut + horizon) & valid, hidden)
+    time = np.arange(n_bins)[:, None]
+    both = np.stack([time >= cuts, (time >= cuts) & (time < cuts + horizon)])  # (2, B, T, 1)
+    hidden, asked = torch.from_numpy(both).to(batch.counts.device)
+    return Masks(_but_padding(batch, asked), hidden)
 
 
-def _drop_units(masked: MaskedWindows, ratio: float, seed: int, offset: int) -> MaskedWindows:
-    nothing = masked.inputs.new_zeros(len(masked.inputs), 1, masked.inputs.shape[2])
+def _but_padding(batch: SpikeBatch, bins: Tensor) -> Tensor:
+    """Return whole bins ``(B, T, 1)`` without the padding; as they are where a look finds none."""
+    if batch.n_units.device.type == "cpu" and int(batch.n_units.min()) == batch.counts.shape[2]:
+        return bins
+    return bins & batch.unit_mask[:, None]
+
+
+def _drop_units(batch: SpikeBatch, masks: Masks, ratio: float, seed: int, offset: int) -> Masks:
+    nothing = batch.counts.new_empty((len(batch), 1, batch.counts.shape[2]), dtype=torch.uint8)
     drawn = ops.mask_regions(nothing, None, "neuron", ratio=ratio, seed=seed ^ DROPOUT_SEED, offset=offset)
-    dropped = drawn.target_mask  # (B, 1, N)
-    return MaskedWindows(masked.inputs.masked_fill(dropped, 0.0), masked.target_mask, masked.hidden | dropped)
+    return Masks(masks.target, masks.hidden | drawn.target_mask)

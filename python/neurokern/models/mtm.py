@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from neurokern._check import check_choice
+from neurokern._hub_methods import HubMethods
 from neurokern.models.blocks import EncoderLayer, attention_mask, rotary_turns
 from neurokern.models.config import MtMConfig
+from neurokern.models.dropout import Dropout
 from neurokern.models.groups import Group, group_of_session, groups_of_batch, take_rows
+from neurokern.models.input_checks import check_hidden, check_visible
 from neurokern.models.networks import output_network, start_of_calibration, token_network
 from neurokern.models.patches import PatchPositions
 from neurokern.models.regions import RegionTable
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 N_PREFIX = 2  # the session's token and the scheme's
 
 
-class MtM(SessionStore):
+class MtM(HubMethods, SessionStore):
     """Multi-task masking: one transformer for all sessions, with a read-in and a read-out for each.
 
     A time bin is a token: the counts of its units go through the session's read-in, a small network shared by
@@ -80,7 +83,7 @@ class MtM(SessionStore):
         elif config.position == "learned":
             self.positions = nn.Parameter(torch.randn(config.n_bins, size) * config.token_std)
         self.prompts = nn.Parameter(torch.randn(len(config.schemes), size) * config.token_std)
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_dropout = Dropout(config.input_dropout)
         layers = [
             EncoderLayer(size, config.mlp_size, config.n_heads, config.dropout)
             for _ in range(config.n_layers)
@@ -89,7 +92,7 @@ class MtM(SessionStore):
             layer.scale_for_depth(config.n_layers)
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(size)
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.output_dropout = Dropout(config.output_dropout)
         self.output_network: nn.Module = output_network(config)
         if config.read_in == "factors":
             self.calibration = nn.Parameter(start_of_calibration(config))
@@ -193,9 +196,41 @@ class MtM(SessionStore):
             Columns beyond the units of a window's session are 0; what the padding holds never matters.
         """
         counts = batch.counts if counts is None else counts
-        if counts.ndim != 3 or len(counts) != len(batch.session):
+        return self.forward_parts([(counts, batch.session, scheme, hidden)])[0]
+
+    def forward_parts(
+        self, parts: Sequence[tuple[Tensor, Sequence[str], str | Sequence[str], Tensor | None]]
+    ) -> list[Tensor]:
+        """Predict log-rates of several batches in one pass through the trunk.
+
+        Batches of other numbers of units stay as they are: no counts are copied and nothing is padded.
+
+        Parameters
+        ----------
+        parts : sequence of (counts, sessions, scheme, hidden)
+            Of each batch the counts, the session of each window, and the rest as in :meth:`forward_batch`.
+            All have the same number of bins.
+
+        Returns
+        -------
+        log_rates : list of tensor
+            What :meth:`forward_batch` gives for each.
+        """
+        read = [self._read_part(*part) for part in parts]
+        groups = [group for own, _, _ in read for group in own]
+        states = iter(self._encode_groups(groups, [r for _, reads, _ in read for r in reads]))
+        return [
+            self._write_part(counts, own, [next(states) for _ in own], bypasses)
+            for (counts, *_), (own, _, bypasses) in zip(parts, read, strict=True)
+        ]
+
+    def _read_part(
+        self, counts: Tensor, sessions: Sequence[str], scheme: str | Sequence[str], hidden: Tensor | None
+    ) -> tuple[list[Group], list[Tensor], list[Tensor | None]]:
+        """Return the groups of a batch, what each reads in, and what bypasses the trunk."""
+        if counts.ndim != 3 or len(counts) != len(sessions):
             raise ValueError(
-                f"MtM.forward_batch: counts must have shape ({len(batch.session)} windows, bins, units), "
+                f"MtM.forward_batch: counts must have shape ({len(sessions)} windows, bins, units), "
                 f"got {tuple(counts.shape)}"
             )
         schemes = [scheme] * len(counts) if isinstance(scheme, str) else list(scheme)
@@ -205,7 +240,7 @@ class MtM(SessionStore):
             )
         if not schemes:
             raise ValueError("MtM.forward_batch: the batch holds no windows")
-        groups = self._groups(batch.session, schemes, counts.device)
+        groups = self._groups(sessions, schemes, counts.device)
         reads, bypasses = [], []
         for group in groups:
             seen = take_rows(counts, group.rows)[:, :, : group.n_columns]
@@ -217,12 +252,22 @@ class MtM(SessionStore):
             read, bypass = group.reader.read_in(seen, unseen, causal, evidence)
             reads.append(read)
             bypasses.append(bypass)
-        states = self._encode_groups(groups, reads)
+        return groups, reads, bypasses
+
+    def _write_part(
+        self, counts: Tensor, groups: list[Group], states: list[Tensor], bypasses: list[Tensor | None]
+    ) -> Tensor:
+        """Return the log-rates of a batch from the states of its groups."""
         dtype = torch.promote_types(states[0].dtype, torch.float32)
-        log_rates = torch.zeros(counts.shape, dtype=dtype, device=counts.device)
+        log_rates = None
         for group, state, bypass in zip(groups, states, bypasses, strict=True):
             rates = group.reader.read_out(self._output(state), bypass, self._calibration(group.schemes[0]))
+            if rates.shape == counts.shape and isinstance(group.rows, slice):
+                return rates.to(dtype)  # all of the batch, nothing to put together
+            if log_rates is None:
+                log_rates = torch.zeros(counts.shape, dtype=dtype, device=counts.device)
             log_rates[group.rows, :, : rates.shape[2]] = rates.to(dtype)
+        assert log_rates is not None  # a batch holds windows, and each is of a group
         return log_rates
 
     def _groups(self, sessions: Sequence[str], schemes: list[str], device: torch.device) -> list[Group]:
@@ -350,33 +395,7 @@ class MtM(SessionStore):
         if not counts.is_floating_point():
             raise TypeError(f"MtM: counts must be floating point, got {counts.dtype}; pass counts.float()")
         if hidden is not None:
-            _check_hidden(hidden, counts)
+            check_hidden(hidden, counts)
         if counts.device.type == "cpu" and counts.numel() and not torch.compiler.is_compiling():
-            _check_visible(counts, hidden, group)
+            check_visible(counts, hidden, group)
         return counts.to(self.prompts.dtype)
-
-
-def _check_hidden(hidden: Tensor, counts: Tensor) -> None:
-    broadcasts = hidden.ndim == 3 and all(
-        n in (1, m) for n, m in zip(hidden.shape, counts.shape, strict=True)
-    )
-    if hidden.dtype != torch.bool or not broadcasts:
-        raise ValueError(
-            f"MtM: hidden must be a bool tensor that broadcasts to the counts, {tuple(counts.shape)}, "
-            f"got {hidden.dtype} of shape {tuple(hidden.shape)}"
-        )
-
-
-def _check_visible(counts: Tensor, hidden: Tensor | None, group: Group) -> None:
-    """Raise for counts that are negative, NaN or infinite; what is hidden or padding may hold anything.
-
-    On a GPU nobody looks: that would wait for the device.
-    """
-    for unseen in (hidden, None if group.real is None else ~group.real):
-        counts = counts if unseen is None else counts.masked_fill(unseen, 0.0)
-    low, high = counts.detach().aminmax()
-    if not (low >= 0 and high < torch.inf):  # NaN fails both
-        raise ValueError(
-            f"MtM: visible counts of session {group.name!r} must be finite and at least 0, "
-            f"got values from {low} to {high}"
-        )

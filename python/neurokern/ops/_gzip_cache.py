@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 _ENDS = 65536  # bytes at either end that tell one file from another; the last eight are its CRC and length
+_PLACES, _PLACE_BYTES = 64, 4096  # between them, of files that carry no checksum
 _SUFFIX = ".nkindex"
 
 Keep = Literal["cache", "beside"]
@@ -32,6 +33,20 @@ def content_key(file: Any) -> str:
     return ends.hexdigest()
 
 
+def sampled_content(descriptor: int, n_bytes: int) -> str:
+    """Return what tells a file from one of equal size: both ends, and places between them.
+
+    A recording that was exported again differs nearly everywhere, even where size and time are the same.
+    """
+    digest = hashlib.blake2b(str(n_bytes).encode(), digest_size=16)
+    digest.update(os.pread(descriptor, _ENDS, 0))
+    digest.update(os.pread(descriptor, _ENDS, max(n_bytes - _ENDS, 0)))
+    for k in range(_PLACES if n_bytes > 2 * _ENDS else 0):
+        place = _ENDS + (n_bytes - 2 * _ENDS) * k // _PLACES
+        digest.update(os.pread(descriptor, _PLACE_BYTES, place))
+    return digest.hexdigest()
+
+
 def where_to_keep(cache: bool | str) -> Keep | None:
     """Return where seek points go for an argument ``cache``; None: nowhere.
 
@@ -47,6 +62,14 @@ def where_to_keep(cache: bool | str) -> Keep | None:
     if value == "beside":
         return "beside"
     raise ValueError(f"NiftiFile: {name} must be 'cache' or 'beside' (or a bool), got {value!r}")
+
+
+def _check_bound() -> None:
+    """Raise OSError if the cache is beyond its bound with what was just written."""
+    from neurokern.ops._cache_files import make_room, room_lock  # which know this module
+
+    with room_lock():
+        make_room(0)
 
 
 class SeekPointFiles:
@@ -120,6 +143,8 @@ class SeekPointFiles:
                     os.fchmod(descriptor, self._data.stat().st_mode & 0o666)
                 if not stream.write_index(target.fileno(), self._key):
                     raise OSError(f"{name} could not be written")
+                if not beside:
+                    _check_bound()
             os.replace(name, place)
         except BaseException:
             Path(name).unlink(missing_ok=True)

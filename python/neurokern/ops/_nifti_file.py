@@ -183,13 +183,19 @@ class NiftiFile:
         """What tells this file's values from others; a change of them changes it.
 
         A compressed file ends with a checksum of all: size and both ends tell it, wherever it lies. Others
-        (and those of several gzip members, whose last checksum is of a part) also go by the time of writing.
+        (and those of several gzip members, whose last checksum is of a part) go by the time of writing and by
+        places all over the file.
         """
         key, h = _gzip_cache.content_key(self._file), self.header
         whole = (h.offset + h.n_bytes) % 2**32
         if self.is_compressed and _last_bytes(self._file, 4) == whole.to_bytes(4, "little"):
             return key
-        return f"{key}-{self._file.state[1]}"
+        return f"{_gzip_cache.sampled_content(self._file.descriptor, self._file.size)}-{self._file.state[1]}"
+
+    @property
+    def mapped(self) -> Any:
+        """The native handle of the file with the values."""
+        return self._file
 
     def is_unchanged(self) -> bool:
         """Return whether the file still is what was opened."""
@@ -292,7 +298,7 @@ def _open_file(path: Path, *, mapped: bool) -> Any:
         raise IsADirectoryError(f"{path} must be a NIfTI file, it is a folder")
     status = path.stat()
     try:
-        return _core.MappedFile(os.fspath(path), mapped)
+        return _core.MappedFile(os.fsencode(path), mapped)  # its name need not be text
     except RuntimeError as error:
         kind = PermissionError if not os.access(path, os.R_OK) else OSError
         raise kind(f"{path} ({status.st_size} bytes) could not be opened: {error}") from None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurokern.ops import _gzip_cache, _library
-from neurokern.ops._array_cache import ArraySpec, CachedArrays, make_arrays
+from neurokern.ops._array_cache import ArraySpec, CachedArrays, CacheEntry
 from neurokern.ops._library import torch
 from neurokern.ops._nifti_clean import check_cleaning, check_confounds, check_fitted, make_basis
-from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError
+from neurokern.ops._nifti_header import NiftiFormatError
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_resident import DECODED_TYPES
-from neurokern.ops._packed_run import PackedRun, check_place, decode_weighted, run_key, scale_rows
+from neurokern.ops._packed_run import PackedRun, check_place, decode_weighted, run_key
+from neurokern.ops._run_windows import gather_into, row_stride
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     from neurokern.ops._nifti_file import NiftiFile
@@ -68,9 +72,31 @@ class CleaningFit:
     def apply(self, rows: Any, start: int, out: Any = None) -> Any:
         """Clean float32 rows (trs, columns), volumes ``start`` ... of the run; in place unless ``out``."""
         out = rows if out is None else out
-        address = _library.address(rows)
-        scale_rows(out, address, rows.shape[1], VOXEL_TYPES["float32"], 1.0, 0.0, start, self)
+        part = CleaningFit(self.basis[start : start + len(rows)], self._arrays)
+        run = StoredRun.at_address(
+            _library.address(rows),
+            tuple(rows.shape),
+            "float32",
+            stride=row_stride(rows),
+            cleaning=part,
+            owner=rows,
+        )
+        gather_into(out[None], [run], np.zeros(1, np.int64), stride=row_stride(out))
         return out
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Volumes and columns of the run."""
+        arrays = self._arrays
+        n_columns = (
+            arrays.specs["origin"].shape[0] if isinstance(arrays, CachedArrays) else arrays["origin"].size
+        )
+        return len(self.basis), n_columns
+
+    @property
+    def files(self) -> list[Any]:
+        """Native handles of the files that coefficients are mapped from."""
+        return [self._arrays.file] if isinstance(self._arrays, CachedArrays) else []
 
 
 def fit_cleaning(
@@ -101,6 +127,59 @@ def fit_cleaning(
     cache : bool, default True
         Keep the coefficients in the cache folder, mapped; where it cannot be written, in memory.
     """
+    plan = _plan(file, place, detrend, standardize, confounds, high_pass, low_pass, tr, fitted, packed, rows)
+    if cache:
+        with contextlib.suppress(OSError):  # a folder that cannot be written: in memory
+            return CleaningFit(plan.basis, plan.entry.make())
+    arrays = {name: np.empty(spec.shape, dtype=spec.dtype) for name, spec in plan.specs.items()}
+    plan.fill(arrays)
+    return CleaningFit(plan.basis, arrays)
+
+
+def fit_entry(
+    file: NiftiFile,
+    place: VoxelMask | ParcelAtlas,
+    *,
+    detrend: bool | str = False,
+    standardize: bool = False,
+    confounds: Any = None,
+    high_pass: float | None = None,
+    low_pass: float | None = None,
+    tr: float | None = None,
+    fitted: Any = None,
+    packed: Callable[[], PackedRun] | None = None,
+) -> CacheEntry:
+    """Return the file of the cache that holds what :func:`fit_cleaning` finds with these options.
+
+    ``packed`` is called when the run is looked at, so that it need not be packed before.
+    """
+    return _plan(
+        file, place, detrend, standardize, confounds, high_pass, low_pass, tr, fitted, packed, None
+    ).entry
+
+
+class _Plan(NamedTuple):
+    """A fit before it is made."""
+
+    basis: NDArray[np.float32]
+    specs: dict[str, ArraySpec]
+    fill: Callable[[dict[str, NDArray[Any]]], None]
+    entry: CacheEntry
+
+
+def _plan(
+    file: NiftiFile,
+    place: VoxelMask | ParcelAtlas,
+    detrend: bool | str,
+    standardize: bool,
+    confounds: Any,
+    high_pass: float | None,
+    low_pass: float | None,
+    tr: float | None,
+    fitted: Any,
+    packed: PackedRun | Callable[[], PackedRun] | None,
+    rows: Any,
+) -> _Plan:
     header = check_place(file, place)
     check_cleaning("fit_cleaning", detrend, standardize, high_pass, low_pass)
     chosen = check_fitted("fit_cleaning", fitted, header.n_volumes)
@@ -126,27 +205,24 @@ def fit_cleaning(
     def fill(arrays: dict[str, NDArray[Any]]) -> None:
         _fit(source, in_time, standardize, chosen, arrays)
 
-    single = in_time.astype(np.float32)
-    if cache:
-        key = hashlib.blake2b(run_key(file, place).encode(), digest_size=16)
-        key.update(in_time.tobytes() + bytes([standardize]))
-        key.update(b"" if chosen is None else chosen.tobytes())
-        name = key.hexdigest()
-        path = _gzip_cache.cache_folder() / "fits" / f"{name}.safetensors"
-        try:
-            return CleaningFit(single, make_arrays(path, specs, {"format": _FORMAT, "key": name}, fill))
-        except OSError:
-            pass  # a folder that cannot be written: in memory
-    arrays = {name: np.empty(spec.shape, dtype=spec.dtype) for name, spec in specs.items()}
-    fill(arrays)
-    return CleaningFit(single, arrays)
+    key = hashlib.blake2b(run_key(file, place).encode(), digest_size=16)
+    key.update(in_time.tobytes() + bytes([standardize]))
+    key.update(b"" if chosen is None else chosen.tobytes())
+    name = key.hexdigest()
+    path = _gzip_cache.cache_folder() / "fits" / f"{name}.safetensors"
+    entry = CacheEntry(path, specs, {"format": _FORMAT, "key": name}, fill)
+    return _Plan(in_time.astype(np.float32), specs, fill, entry)
 
 
 class _Source:
     """Float32 rows of a run, from wherever they are had for least."""
 
     def __init__(
-        self, file: NiftiFile, place: VoxelMask | ParcelAtlas, packed: PackedRun | None, rows: Any
+        self,
+        file: NiftiFile,
+        place: VoxelMask | ParcelAtlas,
+        packed: PackedRun | Callable[[], PackedRun] | None,
+        rows: Any,
     ) -> None:
         self.file, self.place, self.packed = file, place, packed
         self.rows = rows.numpy() if torch is not None and isinstance(rows, torch.Tensor) else rows
@@ -156,6 +232,8 @@ class _Source:
         if self.rows is not None:
             return self.rows[start : start + len(out)]
         if self.packed is not None:
+            if not isinstance(self.packed, PackedRun):
+                self.packed = self.packed()
             self.packed.decode_into(out, start)
         elif isinstance(place, VoxelMask):
             self.file.decode_into(out, place, start, DECODED_TYPES["float32"])

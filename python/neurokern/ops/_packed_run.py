@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from neurokern._check import check_memory
 from neurokern.ops import _gzip_cache, _library
-from neurokern.ops._array_cache import ArraySpec, make_arrays
+from neurokern.ops._array_cache import ArraySpec, CacheEntry
 from neurokern.ops._library import torch
-from neurokern.ops._nifti_header import VOXEL_TYPES, NiftiFormatError, NiftiHeader, check_decodable
+from neurokern.ops._nifti_header import NiftiFormatError, NiftiHeader, check_decodable
 from neurokern.ops._nifti_mask import VoxelMask
 from neurokern.ops._nifti_parcels import ParcelAtlas
 from neurokern.ops._nifti_resident import DECODED_TYPES
+from neurokern.ops._run_windows import gather_into, row_stride
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     from neurokern.ops._nifti_file import NiftiFile
@@ -51,22 +53,8 @@ class PackedRun:
 
     def __init__(self, file: NiftiFile, place: VoxelMask | ParcelAtlas) -> None:
         self.file, self.place = file, place
-        header = check_place(file, place)
-        if isinstance(place, VoxelMask):
-            self.header: NiftiHeader = header.in_memory
-            n_columns = place.n_voxels
-        else:
-            self.header = replace(header.in_memory, dtype="float32", slope=1.0, inter=0.0)
-            n_columns = place.n_parcels
-        self.shape = (header.n_volumes, n_columns)
-        key = run_key(file, place)
-        scale = {"slope": repr(self.header.slope), "inter": repr(self.header.inter)}
-        self._arrays = make_arrays(
-            _gzip_cache.cache_folder() / "packed_runs" / f"{key}.safetensors",
-            {"values": ArraySpec(self.header.dtype, self.shape)},
-            {"format": _FORMAT, "key": key} | scale,
-            lambda arrays: fill_rows(file, place, arrays["values"]),
-        )
+        self.header, self.shape = _packed_form(file, place)
+        self._arrays = packed_entry(file, place).make()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedRun, (self.file, self.place)
@@ -86,7 +74,7 @@ class PackedRun:
         n_bytes = (stop - start) * self.shape[1] * np.dtype(self.header.dtype).itemsize
         if n_bytes:
             ctypes.memmove(to, self._address(start), n_bytes)
-            self._check_unchanged()
+            self.check_unchanged()
 
     def decode(
         self,
@@ -125,10 +113,22 @@ class PackedRun:
         """Write ``len(out)`` volumes from ``start`` on into rows that are checked and contiguous."""
         self._check_window(start, start + out.shape[0])
         if out.shape[0]:
-            h = self.header
-            address = self._address(start)
-            scale_rows(out, address, self.shape[1], VOXEL_TYPES[h.dtype], h.slope, h.inter, start, cleaning)
-            self._check_unchanged()  # what was read while a file changed may be of both
+            self.check_unchanged()
+            gather_into(out[None], [self.stored(cleaning)], np.array([start]), stride=row_stride(out))
+
+    def stored(self, cleaning: CleaningFit | None = None) -> StoredRun:
+        """Return the run as :func:`gather_windows` takes it."""
+        h = self.header
+        return StoredRun.at_address(
+            self._arrays.addresses["values"],
+            self.shape,
+            h.dtype,
+            slope=h.slope,
+            inter=h.inter,
+            cleaning=cleaning,
+            owner=self,
+            files=[self.file.mapped, self._arrays.file],
+        )
 
     def _check_window(self, start: int, stop: int | None) -> int:
         stop = self.shape[0] if stop is None else stop
@@ -140,11 +140,12 @@ class PackedRun:
         return stop
 
     def _address(self, start: int) -> int:
-        self._check_unchanged()
+        self.check_unchanged()
         row = self.shape[1] * np.dtype(self.header.dtype).itemsize
         return self._arrays.addresses["values"] + start * row
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self) -> None:
+        """Raise if the image or the packed values were changed while they were open."""
         if not self.file.is_unchanged():
             raise NiftiFormatError(f"{self.file.path}: the file was changed while it was open; open it again")
         if not self._arrays.is_unchanged():
@@ -154,39 +155,25 @@ class PackedRun:
             )
 
 
-def scale_rows(
-    out: Any,
-    raw: int,
-    raw_stride: int,
-    kind: int,
-    slope: float,
-    inter: float,
-    start: int,
-    cleaning: CleaningFit | None,
-) -> None:
-    """Write rows ``start`` ... of a run, scaled and cleaned, from raw values at an address."""
-    is_array = isinstance(out, np.ndarray)
-    fit = (0, 0, 0, 0, 0) if cleaning is None else cleaning.addresses(start, start + out.shape[0])
-    _library.core.scale_rows(
-        raw=raw,
-        raw_stride=raw_stride,
-        n_rows=out.shape[0],
-        n_columns=out.shape[1],
-        type=kind,
-        slope=slope,
-        inter=inter,
-        origin=fit[0],
-        factor=fit[1],
-        coefficients=fit[2],
-        basis=fit[3],
-        n_basis=fit[4],
-        out=out.ctypes.data if is_array else out.data_ptr(),
-        out_stride=out.strides[0] // out.itemsize if is_array else out.stride(0),
-        decoded=DECODED_TYPES[str(out.dtype).removeprefix("torch.")],
-        n_threads=_library.thread_count(),
+def packed_entry(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> CacheEntry:
+    """Return the file of the cache that holds a run's voxels of a mask, or means of parcels."""
+    header, shape = _packed_form(file, place)
+    key = run_key(file, place)
+    return CacheEntry(
+        _gzip_cache.cache_folder() / "packed_runs" / f"{key}.safetensors",
+        {"values": ArraySpec(header.dtype, shape)},
+        {"format": _FORMAT, "key": key, "slope": repr(header.slope), "inter": repr(header.inter)},
+        lambda arrays: fill_rows(file, place, arrays["values"]),
     )
-    if cleaning is not None:
-        cleaning.check_unchanged()
+
+
+def _packed_form(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> tuple[NiftiHeader, tuple[int, int]]:
+    """Return header and shape of the packed values."""
+    header = check_place(file, place)
+    if isinstance(place, VoxelMask):
+        return header.in_memory, (header.n_volumes, place.n_voxels)
+    packed = replace(header.in_memory, dtype="float32", slope=1.0, inter=0.0)
+    return packed, (header.n_volumes, place.n_parcels)
 
 
 def check_place(file: NiftiFile, place: VoxelMask | ParcelAtlas) -> NiftiHeader:

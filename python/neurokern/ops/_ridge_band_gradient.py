@@ -39,7 +39,7 @@ def shares_of(
         shares = 1 / (weights * np.where(total > 0, level, 1.0))
     else:
         shares = valid / (np.where(valid, spreads, 1.0) * np.maximum(valid.sum(0), 1))
-    return shares, valid.any(0)
+    return shares, np.asarray(valid.any(0))
 
 
 class Descent:
@@ -83,9 +83,9 @@ class Descent:
             if (~done).mean() < _COMPACT:
                 kept = np.flatnonzero(~done)
                 self._keep(kept)
-                going, at, error, slope, curvature, fresh, share, step, done = (
-                    values[kept] for values in (going, at, error, slope, curvature, fresh, share, step, done)
-                )
+                going, done, fresh = going[kept], done[kept], fresh[kept]
+                at, slope, step, curvature = at[kept], slope[kept], step[kept], curvature[kept]
+                error, share = error[kept], share[kept]
             trial = (at + share[:, None] * step).clip(*self._bounds)
             new_error, new_slope = self.errors(trial)
             promised = ((trial - at) * slope).sum(1)

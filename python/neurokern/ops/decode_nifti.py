@@ -21,6 +21,8 @@ from neurokern.ops._nifti_parcels import ParcelAtlas
 from neurokern.ops._nifti_resident import decode_voxels
 from neurokern.ops._nifti_resident_parcels import ParcelIndex, decode_parcels, parcel_index
 from neurokern.ops._packed_run import PackedRun, decode_weighted
+from neurokern.ops._run_windows import gather_windows
+from neurokern.ops._stored_run import StoredRun
 
 if TYPE_CHECKING:
     from neurokern.ops._types import Array
@@ -33,12 +35,14 @@ __all__ = [
     "PackedRun",
     "ParcelAtlas",
     "ParcelIndex",
+    "StoredRun",
     "VoxelBox",
     "VoxelMask",
     "decode_nifti",
     "decode_parcels",
     "decode_voxels",
     "fit_cleaning",
+    "gather_windows",
     "parcel_index",
 ]
 

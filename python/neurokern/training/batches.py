@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import bisect
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +17,7 @@ from neurokern.datasets import BinnedSession, SessionBatchSampler, WindowedRecor
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of a batch that go through the model at once.
+    """Rows of a batch that go through the model at once, alone or with parts of other batches.
 
     Attributes
     ----------
@@ -22,25 +25,35 @@ class Part:
         Of the batch in the run. Its scheme and its masks follow from it and the seed.
     place : int
         Of the batch in its step.
-    first, n_rows : int
-        First row of this part in the batch, and rows of the whole batch.
-    items : list of int
-        Windows of the dataset, one for each row of this part.
+    batch : list of int
+        Windows of the whole batch, as items of the dataset.
+    first, stop : int
+        First row of this part in the batch, and the row after its last one.
     counted : bool
         False for a part that only keeps a process in step with the others.
     """
 
     number: int
     place: int
+    batch: list[int]
     first: int
-    n_rows: int
-    items: list[int]
+    stop: int
     counted: bool = True
+
+    @property
+    def items(self) -> list[int]:
+        """The windows of this part."""
+        return self.batch[self.first : self.stop]
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows of this part."""
+        return self.stop - self.first
 
     @property
     def is_whole(self) -> bool:
         """Whether this part is all of its batch."""
-        return len(self.items) == self.n_rows
+        return self.n_windows == len(self.batch)
 
 
 class Plan:
@@ -55,7 +68,7 @@ class Plan:
     batches_per_step : int
         An epoch ends with a step of fewer batches if its number of batches is no multiple.
     micro_batch_size : int, optional
-        Most windows in a part. If given, the parts do not depend on the number of processes.
+        Most windows in a pass. If given, the passes do not depend on the number of processes.
     rank, world_size : int
         This process and how many there are.
     even : bool
@@ -79,47 +92,53 @@ class Plan:
         )
         self.rank, self.world_size, self.even = rank, world_size, even
         self.steps_per_epoch = -(-sampler.batches_per_epoch // batches_per_step)
-        self._epoch = -1
-        self._batches: list[list[int]] = []
+        self._plan = functools.lru_cache(maxsize=2)(sampler.plan)  # who reads may be an epoch ahead
 
     def batches(self, step: int) -> list[list[int]]:
         """Return the batches of a step, each a list of items of the dataset."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self.sampler.plan(epoch)
-        return self._batches[place * self.batches_per_step : (place + 1) * self.batches_per_step]
+        return self._plan(epoch)[place * self.batches_per_step : (place + 1) * self.batches_per_step]
 
-    def parts(self, step: int) -> list[Part]:
-        """Return what this process takes of a step, in order."""
+    def passes(self, step: int) -> list[list[Part]]:
+        """Return what this process takes of a step, in order: parts of batches that share a pass."""
         shares = self._shares(step)
         own = shares[self.rank]
         if self.even:
-            filler = shares[0][0] if shares[0] else next(part for share in shares for part in share)
-            idle = Part(filler.number, filler.place, filler.first, filler.n_rows, filler.items[:1], False)
+            filler = next(part for share in shares for one in share for part in one)
+            idle = [replace(filler, stop=filler.first + 1, counted=False)]
             own = own + [idle] * (max(map(len, shares)) - len(own))
         return own
+
+    def parts(self, step: int) -> list[Part]:
+        """Return the parts of the passes of this process, in order."""
+        return [part for one in self.passes(step) for part in one]
 
     def items(self, step: int, stop: int) -> Iterator[list[int]]:
         """Give the items of all parts of this process from one step to before another."""
         for number in range(step, stop):
             yield from (part.items for part in self.parts(number))
 
-    def _shares(self, step: int) -> list[list[Part]]:
-        """Return the parts of every process."""
+    def _shares(self, step: int) -> list[list[list[Part]]]:
+        """Return the passes of every process."""
         batches = self.batches(step)
-        ranks = range(self.world_size)
-        if self.micro_batch_size is not None:
-            starts = [range(0, len(batch), self.micro_batch_size) for batch in batches]
-            parts = [
-                self._part(step, place, batch, first, first + self.micro_batch_size)
-                for place, batch in enumerate(batches)
-                for first in starts[place]
-            ]
-            cuts = [len(parts) * rank // self.world_size for rank in range(self.world_size + 1)]
-            return [parts[cuts[rank] : cuts[rank + 1]] for rank in ranks]
         n_windows = sum(map(len, batches))
         cuts = [n_windows * rank // self.world_size for rank in range(self.world_size + 1)]
-        return [self._between(step, batches, cuts[rank], cuts[rank + 1]) for rank in ranks]
+        size = self.micro_batch_size
+        if size is None:
+            own = [self._between(step, batches, *between) for between in itertools.pairwise(cuts)]
+            return [packed(parts, self.sampler.batch_size) for parts in own]
+        parts = [
+            self._part(step, place, batch, first, min(first + size, len(batch)))
+            for place, batch in enumerate(batches)
+            for first in range(0, len(batch), size)
+        ]
+        shares: list[list[list[Part]]] = [[] for _ in range(self.world_size)]
+        offset = 0
+        for one in packed(parts, size):  # to the process that has the middle of the pass
+            own_windows = sum(part.n_windows for part in one)
+            shares[bisect.bisect_right(cuts, offset + own_windows // 2) - 1].append(one)
+            offset += own_windows
+        return shares
 
     def _between(self, step: int, batches: list[list[int]], start: int, stop: int) -> list[Part]:
         """Return the windows ``start ... stop - 1`` of a step, cut where a batch ends."""
@@ -132,7 +151,20 @@ class Plan:
         return parts
 
     def _part(self, step: int, place: int, batch: list[int], low: int, high: int) -> Part:
-        return Part(step * self.batches_per_step + place, place, low, len(batch), batch[low:high])
+        return Part(step * self.batches_per_step + place, place, batch, low, high)
+
+
+def packed(parts: Sequence[Part], most: int) -> list[list[Part]]:
+    """Put parts into passes of at most so many windows, in order and without cutting any."""
+    passes: list[list[Part]] = []
+    room = 0
+    for part in parts:
+        if not passes or part.n_windows > room:
+            passes.append([])
+            room = most
+        passes[-1].append(part)
+        room -= part.n_windows
+    return passes
 
 
 def all_counts(session: BinnedSession | WindowedRecording) -> np.ndarray:

@@ -36,15 +36,20 @@ class TrainingConfig:
         Of the order of windows, masks and dropout. One seed gives one result, bit for bit on a CPU with one
         number of threads.
     batch_size : int
-        Windows in a batch, all of one session and under one masking scheme.
+        Windows in a batch, under one masking scheme and, but with ``max_padding``, of one session.
+    max_padding : float, optional
+        Mix in a batch the windows of sessions of which the largest has at most ``1 + max_padding`` times the
+        units of the smallest, see :class:`neurokern.datasets.BucketBatchSampler`. Sessions meet in every
+        batch that way, also those with fewer windows than a batch.
     batches_per_step : int
         Batches whose gradients are added up for one step of the optimizer; with several, a step mixes
         sessions and schemes. All processes of a distributed run share the
         ``batch_size * batches_per_step`` windows of a step: the result does not depend on how many they are.
     micro_batch_size : int, optional
-        Most windows that go through the model at once. Smaller takes less memory and gives the same gradient
-        but for rounding and dropout, whose draws belong to a pass. By default a process takes its share of a
-        batch at once.
+        Most windows that go through the model at once, in whole or cut batches: below ``batch_size`` it takes
+        less memory, above it several batches of a step share a pass, which fills a GPU. The gradient is the
+        same but for rounding and dropout, whose draws belong to a pass. By default ``batch_size``, and a
+        process takes no more than its share of a batch at once.
     max_epochs, max_steps : int
         Length of the run: so many passes over all windows, or so many steps if ``max_steps`` is given.
     learning_rate, weight_decay : float
@@ -114,6 +119,7 @@ class TrainingConfig:
 
     seed: int = 42
     batch_size: int = 16
+    max_padding: float | None = None
     batches_per_step: int = 1
     micro_batch_size: int | None = None
     max_epochs: int = 1000
@@ -163,6 +169,8 @@ class TrainingConfig:
             if getattr(self, name) is not None:
                 check_integer("TrainingConfig", name, getattr(self, name))
                 check_positive("TrainingConfig", name, getattr(self, name))
+        if self.max_padding is not None and not self.max_padding >= 0:
+            raise ValueError(f"TrainingConfig: max_padding must be at least 0, got {self.max_padding!r}")
         if self.gradient_clip is not None:
             check_positive("TrainingConfig", "gradient_clip", self.gradient_clip)
         if not 0 <= check_integer("TrainingConfig", "seed", self.seed) < 2**63:

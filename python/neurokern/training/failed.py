@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neurokern.checkpoint import check_format, read_json, read_tensors, write_json
-from neurokern.datasets import SpikeBatch
-from neurokern.models.masking import MaskedWindows
+from neurokern.training.part import MaskedPart
 
 FORMAT = "neurokern-failed-batches"
 FORMAT_VERSION = 1
@@ -27,13 +26,12 @@ class FailedBatch:
 
     Attributes
     ----------
-    session : str
-    scheme : str or tuple of str
+    session, scheme : str or tuple of str
         One for the batch, or one for each window.
     step : int
         Number of the step, counted from 0.
     windows : tuple of int
-        Numbers of the windows in the session.
+        Numbers of the windows in their sessions.
     counts : tensor of shape (B, T, N), float32
         Before masking.
     target_mask : bool tensor of shape (B, T, N)
@@ -42,7 +40,7 @@ class FailedBatch:
         True where the input was hidden: ``model(counts.masked_fill(hidden, 0), session, scheme, hidden)``.
     """
 
-    session: str
+    session: str | tuple[str, ...]
     scheme: str | tuple[str, ...]
     step: int
     windows: tuple[int, ...]
@@ -51,19 +49,20 @@ class FailedBatch:
     hidden: Tensor
 
 
-def write_failed_batches(
-    folder: Path, step: int, batches: Sequence[tuple[str | list[str], SpikeBatch, MaskedWindows]]
-) -> None:
+def write_failed_batches(folder: Path, step: int, batches: Sequence[MaskedPart]) -> None:
     """Write the batches of a step, each with its scheme and its masks, into an existing folder."""
     tensors, values = {}, []
-    for place, (scheme, batch, masked) in enumerate(batches):
+    for place, masked in enumerate(batches):
+        batch, masks = masked.batch, masked.masks
         for name, tensor in (
             ("counts", batch.counts),
-            ("target_mask", masked.target_mask),
-            ("hidden", masked.hidden),
+            ("target_mask", masks.target.expand_as(batch.counts)),
+            ("hidden", masks.hidden),
         ):
-            tensors[f"{place}/{name}"] = tensor.detach().cpu().contiguous()
-        values.append({"session": batch.session[0], "scheme": scheme, "windows": batch.window.tolist()})
+            # A copy: targets and hidden may be one tensor, which safetensors refuses.
+            tensors[f"{place}/{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        session = batch.session[0] if len(set(batch.session)) == 1 else batch.session
+        values.append({"session": session, "scheme": masked.scheme, "windows": batch.window.tolist()})
     save_file(tensors, folder / TENSORS)
     description = {"format": FORMAT, "format_version": FORMAT_VERSION, "step": step, "batches": values}
     write_json(folder / VALUES, description)
@@ -90,8 +89,8 @@ def read_failed_batches(folder: str | os.PathLike[str]) -> list[FailedBatch]:
     try:
         return [
             FailedBatch(
-                session=str(batch["session"]),
-                scheme=_scheme(batch["scheme"]),
+                session=_names(batch["session"]),
+                scheme=_names(batch["scheme"]),
                 step=int(values["step"]),
                 windows=tuple(int(number) for number in batch["windows"]),
                 counts=tensors[f"{place}/counts"],
@@ -106,5 +105,5 @@ def read_failed_batches(folder: str | os.PathLike[str]) -> list[FailedBatch]:
         ) from error
 
 
-def _scheme(stored: object) -> str | tuple[str, ...]:
+def _names(stored: object) -> str | tuple[str, ...]:
     return tuple(map(str, stored)) if isinstance(stored, list) else str(stored)

@@ -62,6 +62,6 @@ def shard_trunk(model: MtM, device: torch.device, n_processes: int) -> MtM:
     if hasattr(network, "set_force_sum_reduction_for_comms"):  # gloo knows no mean
         for module in (*network.layers, network):
             module.set_force_sum_reduction_for_comms(True)
-    for name in ("forward_batch", "forward", "embed"):
+    for name in ("forward_parts", "forward", "embed"):
         register_fsdp_forward_method(network, name)
     return network

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from neurokern.checkpoint import find_checkpoint, load_model, replace_checkpoint, write_model
 from neurokern.datasets import (
     BinnedSession,
+    BucketBatchSampler,
     SessionBatchSampler,
-    SpikeBatch,
     SpikeWindows,
     WindowedRecording,
-    collate_spikes,
 )
 from neurokern.models import MtM
 from neurokern.training.acceleration import accelerated, call_compiled, half_precision
@@ -40,15 +40,15 @@ from neurokern.training.interruption import (
     StopRequest,
     TrainingInterrupted,
     TrainingMemoryError,
-    leave_signals_to_parent,
     memory_advice,
 )
+from neurokern.training.loading import masked_parts
 from neurokern.training.log import Log, Meter, tokens_of
 from neurokern.training.optimizer import frozen_but
-from neurokern.training.part import mask_part, scheme_of
+from neurokern.training.part import MaskedPart, mask_part
 from neurokern.training.run_state import RunState
 from neurokern.training.state import Progress, read_training_state, step_of
-from neurokern.training.step import NoMemory, NotFinite, Stepper
+from neurokern.training.step import NoMemory, NotFinite, Passes, Stepper
 from neurokern.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Trainer:
         cuts = config.episodes if model.config.needs_counts else ()
         self.episodes = [e for s in train for e in episodes_of(s, cuts, config.episode_length)]
         self.windows = SpikeWindows([*train, *(episode.ahead for episode in self.episodes)])
-        self.sampler = SessionBatchSampler(self.windows, config.batch_size, seed=config.seed)
+        self.sampler = self._make_sampler()
         self.ranks = Ranks(self.device, config.timeout)
         self.plan = Plan(
             self.sampler,
@@ -114,6 +114,8 @@ class Trainer:
         self.model = model
         self._add_sessions()
         self.mean_counts = {s.session: mean_counts(s) for s in self.windows.sessions}
+        of_a_window = [tokens_of(model.config, session) for session in self.windows.sessions]
+        self.n_tokens = np.repeat(of_a_window, np.diff(self.windows.offsets))
         self.validation: Validation | None = None
         if validation:
             held_out = SpikeWindows(validation)
@@ -191,16 +193,16 @@ class Trainer:
         progress = self.progress
         if self.validation is not None and not self.history:
             self._validate()  # what training has to improve on
-        loaded = self._loaded_parts()
+        steps = range(progress.step, self.total_steps)
+        masked = masked_parts(self.windows, self.plan, self.config, self.device, steps)
         self.meter.lap()
         while not self._done():
-            parts = [(part, next(loaded)) for part in self.plan.parts(progress.step)]
-            batches = self.plan.batches(progress.step)
-            n_tokens = sum(len(b) * tokens_of(self.model.config, self._session_of(b)) for b in batches)
-            interrupted = self._step(parts)
+            passes = [[next(masked) for _ in parts] for parts in self.plan.passes(progress.step)]
+            items = list(itertools.chain.from_iterable(self.plan.batches(progress.step)))
+            interrupted = self._step(passes)
             if self.ranks.size == 1:  # several must agree, which they do in the next step
                 interrupted = bool(self.stop.signal)
-            progress.seconds += self.meter.add(sum(map(len, batches)), n_tokens)
+            progress.seconds += self.meter.add(len(items), int(self.n_tokens[items].sum()))
             self.log.advance()
             if progress.step % every == 0 or progress.step == self.total_steps:
                 self._validate()
@@ -214,10 +216,10 @@ class Trainer:
                     self.stop.signal or signal.SIGTERM,  # which another process got
                 )
 
-    def _step(self, parts: Sequence[tuple[Part, SpikeBatch]]) -> bool:
-        """Train on the parts of a step; returns whether some process was asked to stop."""
+    def _step(self, passes: Passes) -> bool:
+        """Train on the passes of a step; returns whether some process was asked to stop."""
         try:
-            return self.stepper.step(parts, bool(self.stop.signal))
+            return self.stepper.step(passes, bool(self.stop.signal))
         except NotFinite as problem:
             self._give_up(problem, self.plan.batches(self.progress.step))
         except NoMemory as problem:
@@ -228,32 +230,27 @@ class Trainer:
         """Save the weights, and the batches that gave a number that is not finite, and say so."""
         step = self.progress.step
         places = range(len(batches)) if problem.place is None else [problem.place]
-        parts = [self._whole_part(place, batches[place]) for place in places]
+        masked = [self._masked_batch(place, batches[place]) for place in places]
 
         def write_batches(folder: Path) -> None:
-            masked = []
-            for part in parts:
-                batch, scheme = self.windows.__getitems__(part.items), scheme_of(part, self.config)
-                masked.append((scheme, batch, mask_part(batch, part, scheme, self.config)[0]))
             write_failed_batches(folder, step, masked)
 
-        self.state.save(self.folder / "failed", self._identity(), write_batches if parts else None)
+        self.state.save(self.folder / "failed", self._identity(), write_batches if masked else None)
         what = problem.what
         if problem.place is not None:
-            session = self._session_of(parts[0].items).session
-            what = f"loss of {scheme_of(parts[0], self.config)!r} masks on session {session!r}"
-        windows = ", with its windows (read_failed_batches)" if parts else ""
+            names = ", ".join(map(repr, dict.fromkeys(masked[0].batch.session)))
+            what = f"loss of {masked[0].scheme!r} masks on session {names}"
+        windows = ", with its windows (read_failed_batches)" if masked else ""
         raise NonFiniteLossError(
             f"Trainer: the {what} is {problem.value} in step {step}; the state before that step is in "
             f"{self.folder / 'failed'}{windows}. A lower learning_rate or a gradient_clip may help"
         )
 
-    def _session_of(self, batch: Sequence[int]) -> BinnedSession | WindowedRecording:
-        return self.windows.sessions[int(self.windows.locate(batch[:1])[0][0])]
-
-    def _whole_part(self, place: int, batch: list[int]) -> Part:
+    def _masked_batch(self, place: int, batch: list[int]) -> MaskedPart:
+        """Return a batch of the present step as it is trained on."""
         number = self.progress.step * self.config.batches_per_step + place
-        return Part(number, place, 0, len(batch), batch)
+        part = Part(number, place, batch, 0, len(batch))
+        return mask_part(part, self.windows.batch(batch), self.windows, self.config)
 
     def _give_up_for_memory(self, problem: NoMemory) -> None:
         """Save the state before a step that found no memory, if it still is one, and say what to change."""
@@ -265,6 +262,12 @@ class Trainer:
             f"Trainer: out of memory in step {self.progress.step} on {problem.where}; set "
             f"{advice}, and go on from {saved} with fit(resume=True)"
         ) from problem.__cause__
+
+    def _make_sampler(self) -> SessionBatchSampler:
+        config = self.config
+        if config.max_padding is None:
+            return SessionBatchSampler(self.windows, config.batch_size, seed=config.seed)
+        return BucketBatchSampler(self.windows, config.batch_size, config.max_padding, seed=config.seed)
 
     def _unit_weights(self, mean: Tensor) -> Tensor | None:
         """Return a weight for each unit's loss, with which the loss is per expected spike."""
@@ -288,19 +291,6 @@ class Trainer:
                 if session.session not in self.model.sessions:
                     counts = all_counts(session) if self.model.config.uses_counts else None
                     self.model.add_session(session.session, session.n_units, session.regions.tolist(), counts)
-
-    def _loaded_parts(self) -> Iterator[SpikeBatch]:
-        """Give the windows of all parts from the present step on; one set of workers serves all epochs."""
-        loader = DataLoader(
-            self.windows,
-            batch_sampler=self.plan.items(self.progress.step, self.total_steps),
-            collate_fn=collate_spikes,
-            num_workers=self.config.n_workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=leave_signals_to_parent,
-        )
-        for batch in loader:
-            yield batch.to(self.device, non_blocking=True)
 
     def _validate(self) -> None:
         """Add a row to the metrics; keep the weights if they are the best so far."""
