@@ -163,7 +163,7 @@ def test_repeats_must_be_repeats():
         response_ceilings({"V1": np.ones((2, 5, 3))}, method="rsa", n_splits=0)
     with pytest.raises(ValueError, match="at least 2 repeats"):
         response_ceilings({"V1": np.zeros((1, 5, 3))})
-    with pytest.raises(ValueError, match="'ridge', 'pls', 'rsa' or 'trsa'"):
+    with pytest.raises(ValueError, match="'ridge', 'pls', 'gaussian', 'rsa' or 'trsa'"):
         response_ceilings({"V1": np.zeros((2, 5, 3))}, method="cka")
 
 
