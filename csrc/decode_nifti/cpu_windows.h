@@ -38,8 +38,8 @@ struct BFloat16 {
 template <typename Bits, typename Work>
 inline std::int64_t with_stored(VoxelType type, const Scale& scale, Work work) {
   if constexpr (sizeof(Bits) == 2) {
-    if (type == VoxelType::f16) return with_scaling<Half>(scale, work);
-    if (type == VoxelType::bf16) return with_scaling<BFloat16>(scale, work);
+    if (type == kHalf) return with_scaling<Half>(scale, work);
+    if (type == kBFloat16) return with_scaling<BFloat16>(scale, work);
   }
   return with_floats<Bits>(type, scale, work);
 }

@@ -7,9 +7,10 @@
 
 namespace neurokern {
 
-// Types of values in a file that can be decoded; rgb, complex and 128-bit values cannot. The last two are
-// those of stored runs alone.
-enum class VoxelType : int { u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, f16, bf16 };
+// Types of values in a file that can be decoded; rgb, complex and 128-bit values cannot.
+enum class VoxelType : int { u8, i8, u16, i16, u32, i32, u64, i64, f32, f64 };
+// Types of stored runs alone: no file of images has them.
+constexpr VoxelType kHalf = static_cast<VoxelType>(10), kBFloat16 = static_cast<VoxelType>(11);
 enum class DecodedType : int { f32, f16, bf16, raw };  // raw: as in the file, in this machine's byte order
 
 // All pointers are the caller's and are used only for the time of the call. Positions of voxels count values

@@ -17,14 +17,13 @@ constexpr int kBasisStep = 4;
 constexpr double kNothingLeft = 1e-12;
 
 NK_HD int value_bytes(VoxelType type) {
+  if (type == kHalf || type == kBFloat16) return 2;
   switch (type) {
     case VoxelType::u8:
     case VoxelType::i8:
       return 1;
     case VoxelType::u16:
     case VoxelType::i16:
-    case VoxelType::f16:
-    case VoxelType::bf16:
       return 2;
     case VoxelType::u32:
     case VoxelType::i32:
@@ -39,8 +38,7 @@ NK_HD int value_bytes(VoxelType type) {
 // multiply-add then rounds the true result once. Wider values and scales go through double.
 NK_HD bool scales_in_float(VoxelType type, double slope, double inter) {
   const bool narrow = type == VoxelType::u8 || type == VoxelType::i8 || type == VoxelType::u16 ||
-                      type == VoxelType::i16 || type == VoxelType::f32 || type == VoxelType::f16 ||
-                      type == VoxelType::bf16;
+                      type == VoxelType::i16 || type == VoxelType::f32 || type == kHalf || type == kBFloat16;
   return narrow && static_cast<double>(static_cast<float>(slope)) == slope &&
          static_cast<double>(static_cast<float>(inter)) == inter;
 }

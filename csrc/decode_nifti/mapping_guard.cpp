@@ -12,7 +12,7 @@ namespace neurokern {
 namespace {
 
 // A fixed table without locks: all that a signal handler may look at.
-constexpr int kMostMappings = 4096;
+constexpr int kMostMappings = 16384;
 struct Guarded {
   std::atomic<std::uintptr_t> begin{0}, end{0};
   std::atomic<bool> torn{false};

@@ -44,7 +44,7 @@ def three_sessions(binned_file, tmp_path):
 
 def test_each_session_is_scored_by_a_model_that_never_saw_it(three_sessions, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(three_sessions, "--out", out, *LABEL, *FEW, *QUICK, "--folds", 2) == 0
+    assert run(three_sessions, "--out", out, *LABEL, *FEW, *QUICK, "--only", "2,1") == 0
     said = capsys.readouterr().out
     assert "note: of 2 held-out recordings, other recordings of the same subject" in said
     for fold, seen in (("fold-01", ("2", "3")), ("fold-02", ("1", "3"))):
@@ -92,6 +92,16 @@ def test_a_subject_is_left_out_with_all_its_sessions(three_sessions, tmp_path, c
 def test_what_cannot_be_left_out_is_an_error(subjects, hold_out, message):
     with pytest.raises(ValueError, match=message):
         make_folds(subjects, hold_out)
+    with pytest.raises(ValueError, match="--only: there is no session x; there are a, b"):
+        make_folds({"a": "", "b": ""}, "session", ["a", "x"])
+
+
+def test_a_recording_with_too_few_labels_is_scored_and_not_decoded(three_sessions, tmp_path, capsys):
+    out, most = tmp_path / "out", ("--shots", "1,30", "--tuned-shots", "30", "--only", "3", "--no-alone")
+    assert run(three_sessions, "--out", out, *LABEL, *QUICK, *most) == 0
+    assert "note: not decoded, its rarest class has" in capsys.readouterr().out
+    assert (out / "scores.csv").is_file()
+    assert not (out / "few_shot.csv").exists()
 
 
 def test_labels_are_checked_in_every_recording_before_anything_is_written(three_sessions, tmp_path, capsys):

@@ -19,7 +19,7 @@ from neurokern.adapters import (
 )
 from neurokern.cli._common import text_table, write_csv
 from neurokern.cli.labels import Labels, choose_label, make_split_labels
-from neurokern.cli.sessions import LoadedSession, check_parts, keep_apart
+from neurokern.cli.sessions import LoadedSession, check_parts, keep_apart, naming
 from neurokern.datasets import BinnedSession, Splits
 from neurokern.models import MtM
 
@@ -90,13 +90,14 @@ def _main_features(names: Iterable[str]) -> str:
 def check_label(label: str | None, parts: Splits[BinnedSession]) -> None:
     """Raise ValueError if ``label``, or without one what stands in for it, cannot be decoded."""
     check_parts(parts)
-    if label is None:
-        if _choose(parts) is None:
-            _hidden_group_labels(parts)
-        return
-    if parts.train.trials is None or parts.test.trials is None:
-        raise ValueError(f"--label {label!r}: this recording has no trials")
-    make_split_labels(label, parts.train.trials, parts.test.trials)
+    with naming(parts.train.session):
+        if label is None:
+            if _choose(parts) is None:
+                _hidden_group_labels(parts)
+            return
+        if parts.train.trials is None or parts.test.trials is None:
+            raise ValueError(f"--label {label!r}: this recording has no trials")
+        make_split_labels(label, parts.train.trials, parts.test.trials)
 
 
 def decode_session(

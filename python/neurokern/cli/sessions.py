@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.resources
 import math
 import pathlib
+import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -43,6 +45,7 @@ __all__ = [
     "load_session",
     "load_sessions",
     "make_session",
+    "naming",
     "prepared_entry",
     "sample_path",
     "split_for_training",
@@ -228,16 +231,28 @@ def prepared_entry(path: pathlib.Path, settings: WindowSettings) -> CacheEntry:
 
 def make_session(path: pathlib.Path, settings: WindowSettings) -> LoadedSession:
     """Load one recording and bin it as the settings say; errors as for :func:`load_session`."""
-    recording = load_recording(path)
-    if isinstance(recording, BinnedSession):
-        if settings.quality:
-            raise ValueError(
-                f"{path.name}: is binned already; windows.{next(iter(settings.quality))} needs spike times"
-            )
-        loaded = _with_column_groups(_from_counts(recording, settings), settings.groups)
-    else:
-        loaded = from_recording(recording, settings)
-    return _check_size(loaded, path)
+    with naming(path.name):
+        recording = load_recording(path)
+        if isinstance(recording, BinnedSession):
+            if settings.quality:
+                raise ValueError(
+                    f"is binned already; windows.{next(iter(settings.quality))} needs spike times"
+                )
+            loaded = _with_column_groups(_from_counts(recording, settings), settings.groups)
+        else:
+            loaded = from_recording(recording, settings)
+        return _check_size(loaded, path)
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Let a ValueError say which of many recordings it is about, where it does not yet."""
+    try:
+        yield
+    except ValueError as error:
+        if re.search(rf"(?<!\w){re.escape(pathlib.Path(name).stem)}(?!\w)", str(error)):
+            raise
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _load_spikes(path: pathlib.Path, settings: WindowSettings) -> tuple[SpikeRecording, bool]:
@@ -349,7 +364,9 @@ def _with_column_groups(loaded: LoadedSession, n_groups: int) -> LoadedSession:
 def _check_size(loaded: LoadedSession, path: pathlib.Path) -> LoadedSession:
     session = loaded.session
     if session.n_units < _LEAST_UNITS:
-        raise ValueError(f"{path.name}: has {session.n_units} units; at least {_LEAST_UNITS} are needed")
+        raise ValueError(
+            f"{path.name}: has {session.n_units} units; at least {_LEAST_UNITS} are needed: leave it out"
+        )
     if session.n_windows < _LEAST_WINDOWS:
         raise ValueError(
             f"{path.name}: gives {session.n_windows} windows ({loaded.how}); at least {_LEAST_WINDOWS} are "

@@ -133,8 +133,9 @@ def check_fit(model: MtM, session: BinnedSession) -> None:
     name, most = session.session, model.config.n_bins
     if session.n_bins > most:
         raise ValueError(
-            f"{name}: windows have {session.n_bins} bins, the model takes up to {most}; set wider bins "
-            "(windows.bin_size) or shorter windows"
+            f"{name}: windows have {session.n_bins} bins, the model takes up to {most}; set shorter windows "
+            "(windows.tmin and windows.tmax around trials, windows.length without) or wider bins "
+            "(windows.bin_size)"
         )
     known = model.session_parts(name).n_units if name in model.sessions else session.n_units
     if known != session.n_units:

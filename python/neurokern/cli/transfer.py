@@ -26,6 +26,7 @@ from neurokern.cli.few_shot_protocol import add_protocol_flags
 if TYPE_CHECKING:
     import pandas as pd
 
+    from neurokern.adapters import FewShotTask
     from neurokern.cli.settings import RunSettings
     from neurokern.datasets import BinnedSession, Splits
     from neurokern.models import MtM
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _EXAMPLES = f"""\
   neurokern transfer sessions/ --out runs/sessions-out --label "contrast_left>contrast_right"
   neurokern transfer sessions/ --out runs/mice-out --hold-out subject --label choice
-  neurokern transfer sessions/ --out runs/quick --folds 3 --set training.max_steps=300 --max-units 100
+  neurokern transfer sessions/ --out runs/quick --only monday,friday --max-units 100 --no-alone
 
 For each fold a model is pretrained on all other recordings. Each one that was left out is then stitched in
 without labels (trunk frozen) and scored on its test windows: masked prediction beside the baselines and
@@ -87,7 +88,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--hold-out", choices=("session", "subject"), default="session", help="what a fold leaves out"
     )
     parser.add_argument(
-        "--folds", type=positive_int, metavar="N", help="the first N folds alone, in the order of DATA"
+        "--only",
+        type=_names,
+        metavar="NAME,NAME",
+        help="leave out these sessions (subjects) alone, in turn; by default each",
     )
     parser.add_argument("--label", metavar="EXPR", help=LABEL_HELP + " Without it nothing is decoded.")
     parser.add_argument(
@@ -125,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
     if not speaks():
         logging.getLogger("neurokern").setLevel(logging.WARNING)
     subjects = {name: one.train.subject or "" for name, one in parts.items()}
-    folds = make_folds(subjects, args.hold_out)[: args.folds]
+    folds = make_folds(subjects, args.hold_out, args.only)
     _begin(out, args, settings, folds)
     args.interrupted = "; the same command goes on with what is left"
     steps = Steps(len(folds))
@@ -140,8 +144,9 @@ def run(args: argparse.Namespace) -> None:
         say(differences_text(scores))
     files = write_scores(out, scores)
     seed = settings.training.seed
-    if args.label:
-        episodes = _joined(out, folds, "few_shot_episodes.csv")
+    decoded = [fold for fold in folds if (out / fold.name / "few_shot_episodes.csv").is_file()]
+    if args.label and decoded:
+        episodes = _joined(out, decoded, "few_shot_episodes.csv")
         say(f"\n{args.label} from few labeled windows of held-out recordings")
         say(few_shot_text(summarize_protocol(episodes, seed)))
         files += write_protocol(out, episodes, seed)
@@ -160,8 +165,10 @@ def _joined(out: pathlib.Path, folds: Sequence[Fold], file: str) -> pd.DataFrame
     )
 
 
-def make_folds(subjects: Mapping[str, str], hold_out: str) -> list[Fold]:
+def make_folds(subjects: Mapping[str, str], hold_out: str, only: Sequence[str] | None = None) -> list[Fold]:
     """Return the folds for sessions with their subjects, in the order of the sessions.
+
+    A fold has the same number whichever of them are run.
 
     Raises
     ------
@@ -184,7 +191,19 @@ def make_folds(subjects: Mapping[str, str], hold_out: str) -> list[Fold]:
             f"--hold-out {hold_out}: needs recordings of at least two {hold_out}s, got {len(groups)}; one "
             "must be left to pretrain on"
         )
-    return [Fold(f"fold-{n:02d}", tuple(held)) for n, held in enumerate(groups.values(), start=1)]
+    if unknown := [name for name in only or () if name not in groups]:
+        raise ValueError(
+            f"--only: there is no {hold_out} {', '.join(unknown)}; there are {', '.join(groups)}"
+        )
+    return [
+        Fold(f"fold-{number:02d}", tuple(held))
+        for number, (name, held) in enumerate(groups.items(), start=1)
+        if only is None or name in only
+    ]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _load(
@@ -223,9 +242,8 @@ def _begin(out: pathlib.Path, args: argparse.Namespace, settings: RunSettings, f
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
         now = json.loads(text)
-        shared = min(len(before["folds"]), len(now["folds"]))  # more folds, or fewer, are welcome
-        for one in (before, now):
-            one["folds"] = dict(list(one["folds"].items())[:shared])
+        now["folds"] = before["folds"] = {**before["folds"], **now["folds"]}  # others, or more, are welcome
+        text = json.dumps(now, indent=2) + "\n"
         if before != now:
             changed = sorted(name for name in now if before.get(name) != now[name])
             raise ValueError(
@@ -263,14 +281,24 @@ def _run_fold(
             alone = _pretrained(folder / f"alone-{number:02d}", [name], settings, sources, parts)
         tables.append(_scores(adapted, alone, parts[name], args))
         if args.label:
-            tasks.append(few_shot_task_of(adapted, parts[name], args.label))
-    if args.label:
+            task = few_shot_task_of(adapted, parts[name], args.label)
+            tasks += [task] if _has_enough(task, args) else []
+    if tasks:
         seed = settings.training.seed
         write_csv(folder / "few_shot_episodes.csv", run_protocol(args, tasks, seed))
         write_few_shot_splits(
             folder / "splits.json", tasks, shots=args.shots, episodes=args.episodes, seed=seed
         )
     write_csv(folder / "scores_per_unit.csv", pd.concat(tables, ignore_index=True))
+
+
+def _has_enough(task: FewShotTask, args: argparse.Namespace) -> bool:
+    """Whether the rarest class has windows for the fewest shots of each kind; says so where it has not."""
+    rarest = min(len(groups) for groups in task.strata().values())
+    needed = max(min(args.shots), min(args.tuned_shots or args.shots))
+    if rarest < needed:
+        say(f"      note: not decoded, its rarest class has {rarest} labeled training windows of {needed}")
+    return rarest >= needed
 
 
 def _pretrained(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import resource
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -41,8 +42,20 @@ if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_RUNS_OPEN = 64  # runs that a process holds open: each takes up to three file descriptors
 _FIT_BYTES = 256 << 20  # of coefficients that could not be mapped from the cache
+
+
+def _most_open() -> int:
+    """Return the runs that an extractor holds open, each of which takes up to three file descriptors.
+
+    Batches drawn from more runs open some of them again each time, which takes longer than reading.
+    """
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1024 if allowed < 0 else max(_STREAMS_OPEN, min(1024, allowed // 8))
+
+
+_STREAMS_OPEN = 64  # without a cache: seek points of each lie in memory
+_RUNS_OPEN = _most_open()
 
 
 @dataclass
@@ -167,7 +180,6 @@ class _FMRIExtractor(ABC):
             self._decode(opened, start, stop, rows)
         else:
             self._decode_and_clean(opened, run, start, stop, rows)
-        self._forget_fits()
         return out
 
     def stored(self, run: BIDSRun) -> StoredRun | None:
@@ -182,7 +194,6 @@ class _FMRIExtractor(ABC):
                 return None
             fit = self._fit(opened, run, packed) if self.cleans else None
             opened.stored = packed.stored(fit)
-            self._forget_fits()
         return opened.stored
 
     def _decode_and_clean(self, opened: _OpenRun, run: BIDSRun, start: int, stop: int, out: Any) -> None:
@@ -205,7 +216,8 @@ class _FMRIExtractor(ABC):
         opened = self._runs.get(run.path)
         if opened is None:
             opened = self._runs[run.path] = _OpenRun(NiftiFile(run.path, cache=self.cache is not False))
-            while len(self._runs) > _RUNS_OPEN:
+            most = min(_RUNS_OPEN, _STREAMS_OPEN) if self.cache is False else _RUNS_OPEN
+            while len(self._runs) > most:
                 self._runs.popitem(last=False)
         self._runs.move_to_end(run.path)
         return opened
@@ -251,6 +263,7 @@ class _FMRIExtractor(ABC):
                 cache=self.cache is not False,
                 **self._fit_options(run),
             )
+            self._forget_fits()
         return opened.fit
 
     def _fit_options(self, run: BIDSRun) -> dict[str, Any]:

@@ -19,8 +19,12 @@ _HOME_OF = {
     "to_braindecode": "braindecode",
     "to_litdata": "litdata",
     "to_webdataset": "webdataset",
+    "from_pynapple": "pynapple",
+    "from_spikeinterface": "spikeinterface",
     "from_temporaldata": "temporaldata",
     "interval_windows": "temporaldata",
+    "to_pynapple": "pynapple",
+    "to_spikeinterface": "spikeinterface",
     "to_temporaldata": "temporaldata",
 }
 
@@ -31,10 +35,14 @@ __all__ = [
     "from_litdata",
     "from_moabb",
     "from_neuralset",
+    "from_pynapple",
+    "from_spikeinterface",
     "from_temporaldata",
     "interval_windows",
     "to_braindecode",
     "to_litdata",
+    "to_pynapple",
+    "to_spikeinterface",
     "to_temporaldata",
     "to_webdataset",
 ]
@@ -45,6 +53,8 @@ if TYPE_CHECKING:
     from neurokern.datasets.bridges.litdata import from_litdata, to_litdata
     from neurokern.datasets.bridges.moabb import from_moabb
     from neurokern.datasets.bridges.neuralset import from_neuralset
+    from neurokern.datasets.bridges.pynapple import from_pynapple, to_pynapple
+    from neurokern.datasets.bridges.spikeinterface import from_spikeinterface, to_spikeinterface
     from neurokern.datasets.bridges.temporaldata import from_temporaldata, interval_windows, to_temporaldata
     from neurokern.datasets.bridges.webdataset import WebDatasetWindows, to_webdataset
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from neurokern._check import check_positive
 from neurokern.datasets.bridges._peer import import_peer, say_left_out
+from neurokern.datasets.bridges._units import UNIT_ID, arrays_of_columns, unit_table
 from neurokern.datasets.recording import SpikeRecording
 from neurokern.datasets.series import TimeSeries
 from neurokern.datasets.windows import CLOCK_TOLERANCE
@@ -21,7 +22,6 @@ from neurokern.datasets.windows import CLOCK_TOLERANCE
 __all__ = ["from_temporaldata", "interval_windows", "to_temporaldata"]
 
 _OURS = "neurokern"  # attribute with what temporaldata has no field for, as JSON
-_IDS, _REGION = "unit_id", ("brain_region", "region", "area", "location")
 _BOUNDS = (("start", "end"), ("start_time", "stop_time"), ("intervals_0", "intervals_1"))
 _VALUES = "values"
 
@@ -170,7 +170,7 @@ class _Reader:
             raise ValueError(
                 f"from_temporaldata: unit_index goes up to {n_firing - 1}, but {name} has {len(table)} rows"
             )
-        return _with_ids(table, fields.get("id", np.arange(len(table))))
+        return unit_table(table, fields.get("id", np.arange(len(table))))
 
     def _trials(self, name: str) -> pd.DataFrame:
         interval = self._at(name)
@@ -242,34 +242,6 @@ def _arrays_of(group: Any) -> dict[str, NDArray[Any]]:
     return {name: np.asarray(getattr(group, name)) for name in _names(group)}
 
 
-def _with_ids(table: pd.DataFrame, ids: NDArray[Any]) -> pd.DataFrame:
-    """Return the table with our columns first; their ids as ours where they are numbers in order."""
-    numbers = _as_numbers(ids)
-    if numbers is None:
-        table = table.rename(columns={"id": _IDS})
-        numbers = np.arange(len(table), dtype=np.int64)
-    named = next((name for name in _REGION if name in table), None)
-    region = [""] * len(table) if named is None else [str(value) for value in table[named]]
-    depth = table["depth"] if "depth" in table else np.full(len(table), np.nan)
-    ours = pd.DataFrame({"id": numbers, "region": region, "depth": np.asarray(depth, np.float64)})
-    ours["region"] = ours["region"].astype(object)
-    rest = [name for name in table if name not in ("id", "region", "depth", "brain_region")]
-    return pd.concat([ours, table[rest]], axis=1)
-
-
-def _as_numbers(ids: NDArray[Any]) -> NDArray[np.int64] | None:
-    """Return ids as ascending numbers that are not negative, or None if they are none."""
-    if ids.dtype.kind in "UST":
-        texts = [str(name) for name in ids.astype(str)]
-        if not all(name.isdecimal() and name == str(int(name)) and len(name) < 18 for name in texts):
-            return None
-        ids = np.array([int(name) for name in texts], np.int64)
-    if ids.dtype.kind not in "iu" or (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= 2**63)):
-        return None
-    numbers = ids.astype(np.int64)
-    return numbers if (numbers[1:] > numbers[:-1]).all() else None
-
-
 def to_temporaldata(recording: SpikeRecording, *, trial_bounds: tuple[str, str] | None = None) -> Any:
     """Return a recording as ``temporaldata.Data``; its ``save`` writes the HDF5 file that torch_brain reads.
 
@@ -302,8 +274,8 @@ def to_temporaldata(recording: SpikeRecording, *, trial_bounds: tuple[str, str] 
     left: list[str] = []
     domain = peer.Interval(float(recording.start), float(recording.stop))
     table = recording.unit_table
-    ids = table[_IDS] if _IDS in table else table["id"]
-    rest = table.drop(columns=[name for name in ("id", "region", _IDS) if name in table])
+    ids = table[UNIT_ID] if UNIT_ID in table else table["id"]
+    rest = table.drop(columns=[name for name in ("id", "region", UNIT_ID) if name in table])
     fields: dict[str, Any] = {
         "spikes": peer.IrregularTimeSeries(
             timestamps=recording.times, unit_index=recording.units, domain=domain
@@ -311,7 +283,7 @@ def to_temporaldata(recording: SpikeRecording, *, trial_bounds: tuple[str, str] 
         "units": peer.ArrayDict(
             id=np.array([str(name) for name in ids], dtype=str),
             brain_region=recording.regions,
-            **_arrays(rest, "units", left),
+            **arrays_of_columns(rest, "units", left),
         ),
         "session": peer.Data(id=recording.session),
     }
@@ -334,20 +306,6 @@ def to_temporaldata(recording: SpikeRecording, *, trial_bounds: tuple[str, str] 
     return data
 
 
-def _arrays(table: pd.DataFrame, where: str, left: list[str]) -> dict[str, NDArray[Any]]:
-    """Return the columns as arrays without Python objects."""
-    arrays = {}
-    for name, column in table.items():
-        values = column.to_numpy()
-        if values.dtype.kind not in "biufU":
-            if not all(isinstance(value, str) for value in values):
-                left.append(f"{where}.{name}")
-                continue
-            values = values.astype(str)
-        arrays[str(name)] = values
-    return arrays
-
-
 def _interval(
     peer: Any, trials: pd.DataFrame, bounds: tuple[str, str] | None, left: list[str]
 ) -> tuple[Any, list[str]]:
@@ -362,7 +320,7 @@ def _interval(
     known = np.isfinite(start) & np.isfinite(end)
     if not known.all():
         left.append(f"{int((~known).sum())} trials without {pair[0]} or {pair[1]}")
-    fields = _arrays(trials, "trials", left) | {"start": start, "end": end}
+    fields = arrays_of_columns(trials, "trials", left) | {"start": start, "end": end}
     marked = trials.attrs.get("timekeys", ())
     keys = [name for name in fields if name in marked or name.endswith(("_time", "_times"))]
     interval = peer.Interval(**{name: values[known] for name, values in fields.items()}, timekeys=keys)
