@@ -6,6 +6,7 @@ What was measured stands in docs/systems.md.
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 @pytest.fixture
 def eeg_batch(shared_data, tmp_path, monkeypatch):
     """Windows of two recordings with other channels and rates, in one batch, with places."""
+    pytest.importorskip("braindecode.models")  # before anything is read for it
     monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path))
     extractor = MEEGExtractor("eeg", l_freq=0.5, h_freq=45, resample=200, montage="standard_1005")
     folder = shared_data / "eeg" / "bids_eeg_mini"
@@ -81,3 +83,23 @@ def test_poyo_learns_from_a_recording_that_was_handed_over(shared_data, monkeypa
     monkeypatch.setattr(sys, "argv", ["poyo_on_your_recording.py", str(file), "2"])
     runpy.run_path(str(EXAMPLES / "poyo_on_your_recording.py"), run_name="__main__")
     assert "2 steps: POYO explains" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_batches_of_published_systems_take_a_step(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("nibabel")
+    monkeypatch.setenv("NEUROKERN_CACHE", str(tmp_path))
+    runpy.run_path(str(EXAMPLES / "batches_for_published_systems.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    for line in (
+        "SwiFT: (2, 20, 10, 10, 10)",
+        "BrainMAE: (4, 15, 11)",
+        "NeuroBOLT: EEG (8, 3200, 3) beside parcels (8, 1, 11)",
+        "REVE: (14, 200)",
+        "MindBridge: [681, 703] voxels to (8, 1, 16)",
+        "FLEEG: subject 01, subject 02 with [4, 3] channels",
+    ):
+        assert line in shown
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", shown)]
+    assert len(losses) == 5
+    assert all(0 <= loss < 10 for loss in losses)
