@@ -1,5 +1,6 @@
 """``neurokern cache``: what it lists, finds damaged, removes, and leaves alone."""
 
+import fcntl
 import os
 import time
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from neurokern.cli import main
-from neurokern.ops import NiftiFile, VoxelMask
+from neurokern.ops import NiftiFile, VoxelMask, _cache_files
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -107,3 +108,67 @@ def test_pruning_by_size_and_by_age(capsys, cache):
 )
 def test_wrong_flags_are_named(capsys, cache, arguments, message):
     assert message in output(capsys, *arguments, code=2)
+
+
+def leave(cache, name, n_bytes, age=0.0):
+    path = cache / "packed_runs" / name
+    path.write_bytes(bytes(n_bytes))
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return path
+
+
+def test_what_killed_programs_left_is_listed_and_removed_but_not_what_is_being_written(capsys, cache):
+    left, spool = leave(cache, "a.partial", 4096), leave(cache, ".x.nkindex", 4096, age=7200)
+    fresh, written = leave(cache, ".y.nkindex", 10), leave(cache, "b.partial", 10)
+    with written.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        row = next(line for line in output(capsys).splitlines() if "programs that were killed" in line)
+        assert "2" in row.split()
+        assert "8 KiB" in row
+        output(capsys, "verify")
+        assert [path.exists() for path in (left, spool, fresh, written)] == [False, False, True, True]
+    output(capsys, "prune", "--max-gib", "50")
+    assert not written.exists()
+
+
+def test_left_and_half_written_files_count_towards_the_bound(cache, monkeypatch):
+    n_bytes = sum(file.n_bytes for file in _cache_files.cached_files())
+    left = leave(cache, "a.partial", 100_000)
+    monkeypatch.setenv("NEUROKERN_CACHE_GIB", str((n_bytes + 90_000) / 2**30))
+    with left.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="would exceed"):
+            _cache_files.make_room(1000)
+    _cache_files.make_room(1000)
+    assert not left.exists()
+
+
+def test_seek_points_do_not_grow_beyond_the_bound(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEUROKERN_CACHE_GIB", "0")
+    values = np.random.default_rng(1).integers(0, 900, (6, 5, 4, 60)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "other.nii.gz")
+    file = NiftiFile(tmp_path / "other.nii.gz")
+    file.read_all()
+    before = sorted((cache / "gzip_index").iterdir())
+    file.save_seek_points()
+    assert sorted((cache / "gzip_index").iterdir()) == before
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_an_image_rewritten_with_one_size_and_time_has_another_key(tmp_path, suffix):
+    path = tmp_path / f"bold{suffix}"
+    values = np.random.default_rng(0).integers(0, 900, (40, 40, 20, 30)).astype(np.int16)
+    keys = []
+    for changed in (values, values + np.int16(1)):
+        image = nibabel.Nifti1Image(changed.astype(np.int16), np.eye(4))
+        nibabel.save(image, path)
+        if suffix == ".nii":  # the ends are as before
+            content = bytearray(path.read_bytes())
+            content[: 1 << 16] = bytes(content[:352]) + bytes((1 << 16) - 352)
+            content[-(1 << 16) :] = bytes(1 << 16)
+            path.write_bytes(content)
+        os.utime(path, (1, 1))
+        keys.append((path.stat().st_size, NiftiFile(path).content_key))
+    assert suffix == ".nii.gz" or keys[0][0] == keys[1][0]
+    assert keys[0][1] != keys[1][1]

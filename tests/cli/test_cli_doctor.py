@@ -1,6 +1,7 @@
 """``neurokern doctor``: each planted fault is found and named; sound data is left alone."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -58,8 +59,8 @@ def folder(tmp_path):
 def test_a_sound_folder_has_no_findings_and_its_speed_is_told(capsys, folder):
     found = doctor(capsys, folder, code=0)
     assert found["findings"] == []
-    assert found["loading"]["images"] == 1
-    assert found["loading"]["decoded_mb"] == pytest.approx(np.prod([*SHAPE, N]) * 2 / 1e6)
+    assert found["loading"]["images"]["files"] == 1
+    assert found["loading"]["images"]["mb"] == pytest.approx(np.prod([*SHAPE, N]) * 2 / 1e6)
 
 
 def run_of(folder):
@@ -186,3 +187,22 @@ def test_channels_and_events_of_eeg_are_looked_at(capsys, eeg_folder):
     assert "warning 1 channels stay at their highest or lowest value: clipped?: Cz" in lines
     assert "error 1 events begin after the end of the recording at 20 s" in lines
     assert "warning 1 events repeat the onset and kind of another" in lines
+
+
+def test_a_folder_without_bids_is_looked_at_whatever_lies_in_it(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("mne")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "datasets")
+    from recordings_on_disk import write_brainvision
+
+    write_image(tmp_path / "images" / "a.nii.gz", not_finite())
+    write_brainvision(tmp_path / "eeg" / "b.vhdr", n_samples=200)
+    np.save(folder_of(tmp_path / "alf") / "spikes.times.npy", np.arange(400) / 20)
+    np.save(tmp_path / "alf" / "spikes.clusters.npy", np.arange(400) % 4)
+    found = doctor(capsys, tmp_path, code=1)
+    assert set(found["loading"]) == {"images", "recordings", "recordings of spikes"}
+    assert [f["where"] for f in found["findings"] if f["level"] == "error"] == ["images/a.nii.gz"]
+
+
+def folder_of(path):
+    path.mkdir(parents=True)
+    return path

@@ -12,9 +12,11 @@ from neurokern.ops._cache_files import (
     KINDS,
     CachedFile,
     cached_files,
+    left_behind,
     most_bytes,
     prune_cache,
     remove_files,
+    remove_left_behind,
     what_is_wrong,
 )
 from neurokern.ops._gzip_cache import cache_folder
@@ -70,12 +72,15 @@ def _list() -> None:
     files = cached_files()
     rows = [_row(meaning, [file for file in files if file.kind == kind]) for kind, meaning in KINDS.items()]
     say(f"{cache_folder()} (NEUROKERN_CACHE)")
-    say(text_table(("", "files", "size", "unused for"), [*rows, _row("all", files)]))
+    lost = left_behind()
+    if lost:
+        rows.append(_row("left by programs that were killed", lost))
+    say(text_table(("", "files", "size", "unused for"), [*rows, _row("all", [*files, *lost])]))
     say(f"It may have {size_text(most_bytes())} (NEUROKERN_CACHE_GIB).")
 
 
 def _row(meaning: str, files: list[CachedFile]) -> tuple[str, str, str, str]:
-    days = (time.time() - files[0].used / 1e9) / _DAY if files else 0.0
+    days = (time.time() - min(file.used for file in files) / 1e9) / _DAY if files else 0.0
     longest = f"{days:.1f} days" if files else "–"
     return meaning, str(len(files)), size_text(sum(file.n_bytes for file in files)), longest
 
@@ -94,6 +99,8 @@ def _verify(keep: bool) -> None:
         say(f"{file.kind}/{file.path.name}: {wrong}{'' if keep else '; removed'}")
         if not keep:
             file.path.unlink(missing_ok=True)
+    if not keep and (lost := remove_left_behind()):
+        say(f"removed {size_text(lost)} that programs had left when they were killed")
     say(f"{len(files)} files ({size_text(sum(file.n_bytes for file in files))}), {damaged} damaged")
     if damaged and keep:
         raise ValueError(
@@ -107,7 +114,7 @@ def _prune(max_gib: float | None, unused_days: float | None) -> None:
     for flag, value in (("--max-gib", max_gib), ("--unused-days", unused_days)):
         if value is not None and not value >= 0:
             raise ValueError(f"cache prune: {flag} must be at least 0, got {value}")
-    removed = 0
+    removed = remove_left_behind()
     if unused_days is not None:
         before = (time.time() - unused_days * _DAY) * 1e9
         old = [file for file in cached_files() if file.used < before]

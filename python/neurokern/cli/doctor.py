@@ -6,16 +6,18 @@ import argparse
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
 from neurokern.cli._common import new_parser, say
 from neurokern.cli.bids_facts import describe_dataset
+from neurokern.cli.data_files import files_below, spikes_below
 from neurokern.cli.doctor_images import Look, check_image, check_masks
 from neurokern.cli.doctor_meeg import MODALITIES, check_recording
 from neurokern.cli.doctor_spikes import check_spikes
 from neurokern.cli.image_facts import describe_image, is_image
+from neurokern.cli.meeg_facts import is_recording
 
 if TYPE_CHECKING:
     from neurokern.datasets import BIDSDataset
@@ -47,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description=(
             "Check sidecars, TRs, events, masks, channels and clusters against each other, and read every "
             "signal to its end: NaN, flat and clipped voxels or channels, files that are cut short. Says how "
-            "fast images decode. The exit code is 1 if there is an error, 0 if there are warnings alone."
+            "fast they load. The exit code is 1 if there is an error, 0 if there are warnings alone."
         ),
         examples=_EXAMPLES,
     )
@@ -71,17 +73,16 @@ def run(args: argparse.Namespace) -> int:
         return int(n_errors > 0)
     for finding in sorted(findings):  # errors first
         say(f"{finding.level:8}{finding.where}: {finding.what}")
-    if speed is not None:
+    for kind, facts in (speed or {}).items():
         say(
-            f"loading  {speed['images']} images, {speed['decoded_mb']:,.0f} MB decoded in "
-            f"{speed['seconds']:.2f} s ({speed['mb_per_second']:,.0f} MB/s on this thread)"
+            f"loading {facts['files']} {kind}, {facts['mb']:,.1f} MB in {facts['seconds']:.2f} s "
+            f"({facts['mb_per_second']:,.0f} MB/s on this thread){_then(kind)}"
         )
     say(f"{n_errors} errors, {len(findings) - n_errors} warnings")
     return int(n_errors > 0)
 
 
 def _findings(path: pathlib.Path, with_signals: bool, looks: list[Look]) -> Iterator[list[Finding]]:
-    from neurokern.cli.sessions import find_sources
     from neurokern.datasets.bids_file import is_bids_folder
 
     if is_image(path):
@@ -90,10 +91,38 @@ def _findings(path: pathlib.Path, with_signals: bool, looks: list[Look]) -> Iter
             yield _look_at(path, path.name, looks)
     elif path.is_dir() and is_bids_folder(path):
         yield from _bids_findings(path, with_signals, looks)
+    elif is_recording(path) and path.exists():
+        yield from _recording_findings(path, path.name, with_signals, looks)
     else:
-        sources = find_sources([str(path)])
-        for source in tqdm(sources, unit="recording", disable=None if len(sources) > 1 else True):
-            yield _checked(source.name, lambda source=source: check_spikes(source))  # type: ignore[misc]
+        yield from _folder_findings(path, with_signals, looks)
+
+
+def _folder_findings(folder: pathlib.Path, with_signals: bool, looks: list[Look]) -> Iterator[list[Finding]]:
+    """Look at a recording of spikes, or at whatever lies in a folder."""
+    images, recordings = files_below(folder) if folder.is_dir() else ([], [])
+    for image in images:
+        where = str(image.relative_to(folder))
+        yield _checked(where, lambda image=image: _of_header(image))  # type: ignore[misc]
+        if with_signals:
+            yield _look_at(image, where, looks)
+    for recording in recordings:
+        yield from _recording_findings(recording, str(recording.relative_to(folder)), with_signals, looks)
+    sources = spikes_below(folder, others=bool(images or recordings))
+    for source in tqdm(sources, unit="recording", disable=None if len(sources) > 1 else True):
+        yield _timed(source.name, lambda source=source: check_spikes(source), looks)  # type: ignore[misc]
+
+
+def _of_header(image: pathlib.Path) -> list[tuple[str, str]]:
+    return [("warning", text) for text in describe_image(image)["warnings"]]
+
+
+def _recording_findings(
+    path: pathlib.Path, where: str, with_signals: bool, looks: list[Look]
+) -> Iterator[list[Finding]]:
+    from neurokern.datasets.meeg_sources import as_run
+
+    if with_signals:
+        yield _timed(where, lambda: check_recording(as_run(path)), looks)
 
 
 def _bids_findings(root: pathlib.Path, with_signals: bool, looks: list[Look]) -> Iterator[list[Finding]]:
@@ -113,7 +142,7 @@ def _bids_findings(root: pathlib.Path, with_signals: bool, looks: list[Look]) ->
             continue
         for i in tqdm(range(len(recordings)), unit="recording", desc=modality, disable=None):
             where = str(recordings.table["path"].iloc[i].relative_to(recordings.root))
-            yield _checked(where, lambda i=i, of=recordings: check_recording(of.run(i)))  # type: ignore[misc]
+            yield _timed(where, lambda i=i, of=recordings: check_recording(of.run(i)), looks)  # type: ignore[misc]
 
 
 def _of_dataset(root: pathlib.Path, text: str) -> Finding:
@@ -134,8 +163,16 @@ def _runs(root: pathlib.Path, modality: str) -> BIDSDataset | None:
 
 
 def _look_at(path: pathlib.Path, where: str, looks: list[Look]) -> list[Finding]:
+    return _timed(where, lambda: check_image(path), looks)
+
+
+def _timed(
+    where: str, look_at: Callable[[], tuple[Look, list[tuple[str, str]]]], looks: list[Look]
+) -> list[Finding]:
+    """Return what a check finds, and keep how long reading took."""
+
     def check() -> list[tuple[str, str]]:
-        look, found = check_image(path)
+        look, found = look_at()
         looks.append(look)
         return found
 
@@ -150,14 +187,23 @@ def _checked(where: str, check: Callable[[], list[tuple[str, str]]]) -> list[Fin
         return [Finding("error", where, " ".join(str(error).split()))]
 
 
-def _speed(looks: list[Look]) -> dict[str, Any] | None:
+def _speed(looks: list[Look]) -> dict[str, dict[str, float]] | None:
+    """Return, of each kind of data, how much was read and how fast."""
     if not looks:
         return None
-    seconds = sum(look.seconds for look in looks)
-    n_bytes = sum(look.n_bytes for look in looks)
-    return {
-        "images": len(looks),
-        "decoded_mb": n_bytes / 1e6,
-        "seconds": seconds,
-        "mb_per_second": n_bytes / 1e6 / max(seconds, 1e-9),
-    }
+    speeds = {}
+    for kind in dict.fromkeys(look.kind for look in looks):
+        some = [look for look in looks if look.kind == kind]
+        seconds, mb = sum(look.seconds for look in some), sum(look.n_bytes for look in some) / 1e6
+        speeds[kind] = {
+            "files": len(some),
+            "mb": mb,
+            "seconds": seconds,
+            "mb_per_second": mb / max(seconds, 1e-9),
+        }
+    return speeds
+
+
+def _then(kind: str) -> str:
+    """Return what makes later loads faster, where something does."""
+    return "" if kind == "images" else "; `neurokern prepare` does it once"

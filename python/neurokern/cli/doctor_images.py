@@ -22,10 +22,11 @@ _MOST_FLAT = 0.01
 
 
 class Look(NamedTuple):
-    """How long it took to decode an image."""
+    """How long it took to read a file."""
 
+    kind: str  # "images", "recordings" or "recordings of spikes"
     seconds: float
-    n_bytes: int  # decoded, as the file stores them
+    n_bytes: int  # of images and signals decoded, of spikes as the files have them
 
 
 def check_image(path: pathlib.Path) -> tuple[Look, list[tuple[str, str]]]:
@@ -52,7 +53,7 @@ def check_image(path: pathlib.Path) -> tuple[Look, list[tuple[str, str]]]:
         total += block.sum(axis=0, dtype=np.float64)
         if limits is not None:
             clipped |= ((block <= limits[0]) | (block >= limits[1])).any(axis=0)
-    look = Look(seconds, header.n_bytes)
+    look = Look("images", seconds, header.n_bytes)
     bright = np.ones(header.shape, bool)
     with contextlib.suppress(ValueError):  # nothing is brighter than the rest: all voxels count
         bright = bright_mask(np.where(lost, 0, total / max(header.n_volumes, 1)))

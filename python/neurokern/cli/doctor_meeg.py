@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from neurokern.cli.doctor_images import Look
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,13 +21,15 @@ _MOST_CLIPPED = 1e-3  # of the samples at a channel's own highest or lowest valu
 _MOST_NAMES = 8
 
 
-def check_recording(run: MEEGRun) -> list[tuple[str, str]]:
-    """Read a recording to its end, and return what is wrong with its channels and events."""
+def check_recording(run: MEEGRun) -> tuple[Look, list[tuple[str, str]]]:
+    """Read a recording to its end; return how long that took, and what is wrong with channels and events."""
     from neurokern.extractors import MEEGExtractor
 
     extractor = MEEGExtractor(bads="keep", cache=False)
+    names = extractor.channels(run).names  # its header is read now, and with it MNE is imported
+    begun = time.perf_counter()
     values = extractor.values(run)
-    names = extractor.channels(run).names
+    look = Look("recordings", time.perf_counter() - begun, values.nbytes)
     lost = ~np.isfinite(values).all(axis=0)
     low, high = values.min(axis=0), values.max(axis=0)
     flat = ~lost & (low == high)
@@ -41,7 +46,7 @@ def check_recording(run: MEEGRun) -> list[tuple[str, str]]:
             listed = ", ".join(names[i] for i in chosen[:_MOST_NAMES]) + ", ..." * (len(chosen) > _MOST_NAMES)
             found.append((level, f"{len(chosen)} channels {what}: {listed}"))
     seconds = len(values) / extractor.sfreq(run)
-    return found + _event_findings(extractor.events(run), seconds)
+    return look, found + _event_findings(extractor.events(run), seconds)
 
 
 def _event_findings(events: pd.DataFrame, seconds: float) -> list[tuple[str, str]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from neurokern.cli.doctor_images import Look
 
 if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, SpikeRecording
@@ -17,13 +20,20 @@ _MOST_VIOLATIONS = 0.05  # of a unit's intervals
 _FEWEST_SPIKES = 100  # below, a unit's intervals are not judged
 
 
-def check_spikes(path: pathlib.Path) -> list[tuple[str, str]]:
-    """Load a recording, and return what was repaired and what is odd about its units and trials."""
+def check_spikes(path: pathlib.Path) -> tuple[Look, list[tuple[str, str]]]:
+    """Load a recording; return how long that took, what was repaired, and what is odd about it."""
     from neurokern.datasets import BinnedSession, load_recording
+    from neurokern.datasets.packed_session import source_bytes
 
+    begun = time.perf_counter()
     recording = load_recording(path)
+    look = Look("recordings of spikes", time.perf_counter() - begun, source_bytes(path))
     if isinstance(recording, BinnedSession):
-        return _check_counts(recording)
+        return look, _check_counts(recording)
+    return look, _check_trains(recording)
+
+
+def _check_trains(recording: SpikeRecording) -> list[tuple[str, str]]:
     found = [("warning", note) for note in recording.notes]
     counts = np.bincount(recording.units, minlength=recording.n_units)
     if silent := int((counts == 0).sum()):

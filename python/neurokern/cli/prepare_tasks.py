@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from neurokern.cli.data_files import files_below, spikes_below
 from neurokern.cli.image_facts import is_image
 from neurokern.cli.meeg_facts import is_recording
 from neurokern.cli.prepare_settings import PrepareSettings
-from neurokern.cli.sessions import WindowSettings, find_sources, prepared_entry
+from neurokern.cli.sessions import WindowSettings, prepared_entry
 from neurokern.datasets.packed_session import read_session, source_bytes, source_key
 
 if TYPE_CHECKING:
@@ -109,8 +110,27 @@ def _tasks_of(path: pathlib.Path, settings: PrepareSettings) -> Iterator[Task]:
     elif is_recording(path):
         yield Task("M/EEG", path.name, _size(path), as_run(path), settings.meeg.extractor())
     else:
-        for source in find_sources([str(path)]):
-            yield Task("spikes", source.name, source_bytes(source), source, settings.windows)
+        yield from _folder_tasks(path, settings)
+
+
+def _folder_tasks(folder: pathlib.Path, settings: PrepareSettings) -> Iterator[Task]:
+    """Yield a recording of spikes, or whatever lies in a folder."""
+    from neurokern.datasets.bids_file import find_run
+    from neurokern.datasets.meeg_sources import as_run
+
+    images, recordings = files_below(folder) if folder.is_dir() else ([], [])
+    if images:
+        of_images = settings.fmri.extractor()
+        for image in images:
+            name = os.fspath(image.relative_to(folder))
+            yield Task("fMRI", name, _size(image), find_run(image), of_images)
+    if recordings:
+        of_channels = settings.meeg.extractor()
+        for path in recordings:
+            name = os.fspath(path.relative_to(folder))
+            yield Task("M/EEG", name, _size(path), as_run(path), of_channels)
+    for source in spikes_below(folder, others=bool(images or recordings)):
+        yield Task("spikes", source.name, source_bytes(source), source, settings.windows)
 
 
 def _bids_tasks(root: pathlib.Path, settings: PrepareSettings) -> Iterator[Task]:

@@ -64,6 +64,14 @@ def where_to_keep(cache: bool | str) -> Keep | None:
     raise ValueError(f"NiftiFile: {name} must be 'cache' or 'beside' (or a bool), got {value!r}")
 
 
+def _check_bound() -> None:
+    """Raise OSError if the cache is beyond its bound with what was just written."""
+    from neurokern.ops._cache_files import make_room, room_lock  # which know this module
+
+    with room_lock():
+        make_room(0)
+
+
 class SeekPointFiles:
     """Where the seek points of one open gzip file may lie: beside it, and in the cache folder.
 
@@ -135,6 +143,8 @@ class SeekPointFiles:
                     os.fchmod(descriptor, self._data.stat().st_mode & 0o666)
                 if not stream.write_index(target.fileno(), self._key):
                     raise OSError(f"{name} could not be written")
+                if not beside:
+                    _check_bound()
             os.replace(name, place)
         except BaseException:
             Path(name).unlink(missing_ok=True)
