@@ -31,9 +31,13 @@ IMAGES = torch.randn(7, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 def test_patterns_find_leaves_and_full_names_find_any(net):
     assert layer_names(net, "body.*") == ["body.0", "body.1", "body.2"]
     assert layer_names(net, ["head", "body"]) == ["body", "head"]
+    assert layer_names(net, ["head", ""]) == ["", "head"]
+    torch.testing.assert_close(layer_features(net, IMAGES, "")[""], net.eval()(IMAGES))
     assert layer_names(net) == ["body.0", "body.1", "body.2", "head", "unused"]
     with pytest.raises(ValueError, match=r"got 'conv\*'; it has body, body\.0"):
         layer_names(net, "conv*")
+    with pytest.raises(ValueError, match=r"got 'boddy\.1'; it has body\.1, body"):  # those that are near
+        layer_names(net, "boddy.1")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])

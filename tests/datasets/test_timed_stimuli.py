@@ -256,6 +256,24 @@ def test_physiological_recordings_lie_on_the_clock_of_their_run(root, tmp_path):
     assert pairs[0]["physio_signal"].shape == (60, 2)
 
 
+def test_of_several_recordings_of_a_run_one_is_chosen_by_name(tmp_path):
+    func = tmp_path / "sub-1/func"
+    func.mkdir(parents=True)
+    for echo in (1, 2):
+        image = nibabel.Nifti1Image(np.zeros((2, 2, 1, 3), np.int16), np.eye(4))
+        nibabel.save(image, func / f"sub-1_task-a_echo-{echo}_bold.nii")
+    (tmp_path / "task-a_physio.json").write_text(json.dumps({"SamplingFrequency": 10, "StartTime": 0}))
+    for name, columns in (("eye", ["x", "y"]), ("heart", ["pulse"])):
+        stem = f"sub-1_task-a_recording-{name}_physio"
+        (func / f"{stem}.json").write_text(json.dumps({"Columns": columns}))
+        (func / f"{stem}.tsv.gz").write_bytes(gzip.compress(b"\t".join([b"1"] * len(columns)) + b"\n"))
+    brain = BIDSDataset(tmp_path)
+    assert [one.values.shape for one in series_of_runs(brain, recording="eye")] == [(1, 2), (1, 2)]
+    assert [one.values.shape for one in series_of_runs(brain, recording="heart")] == [(1,), (1,)]
+    with pytest.raises(ValueError, match=r"has several of kind physio: .*; give recording="):
+        series_of_runs(brain)
+
+
 @pytest.mark.parametrize(
     ("content", "fields", "message"),
     [

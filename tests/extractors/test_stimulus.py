@@ -1,6 +1,8 @@
 """Features of stimuli: those of the network, once for each content, kept between runs."""
 
 import os
+import subprocess
+import sys
 import wave
 
 import numpy as np
@@ -91,9 +93,12 @@ def test_features_are_kept_between_runs_and_only_what_is_new_is_looked_at(net, c
     assert Counted.n_seen == 9
 
 
-@pytest.mark.parametrize("what", ["weights", "buffer", "setting", "pool", "dtype", "layer"])
+@pytest.mark.parametrize(
+    "what", ["weights", "buffer", "setting", "tensor", "function", "table", "pool", "dtype", "layer"]
+)
 def test_another_network_or_setting_takes_no_features_of_this_one(net, what):
     net.register_buffer("shift", torch.zeros(1))
+    net._mean, net.rule, net.options = torch.zeros(2), lambda x: x + 1, {"stride": [1, {2: np.zeros(2)}]}
     stimuli = images(3)
     features = StimulusFeatures(net, "body")
     features(stimuli)
@@ -105,6 +110,12 @@ def test_another_network_or_setting_takes_no_features_of_this_one(net, what):
             net.shift.add_(1)
         elif what == "setting":
             net.power = 2
+        elif what == "tensor":
+            net._mean = torch.ones(2)  # no buffer
+        elif what == "function":
+            net.rule = lambda x: x + 2
+        elif what == "table":
+            net.options = {"stride": [1, {2: np.ones(2)}]}
         elif what == "pool":
             options = {"pool": "max"}
         elif what == "dtype":
@@ -113,6 +124,42 @@ def test_another_network_or_setting_takes_no_features_of_this_one(net, what):
     if what == "layer":
         StimulusFeatures(net, "head")(stimuli)
     assert Counted.n_seen == 6
+
+
+def test_the_code_of_a_network_and_of_what_it_inherits_is_part_of_its_key(net, tmp_path, monkeypatch):
+    from neurokern.extractors._stimulus_keys import ModuleKey
+
+    keys = []
+    for number, factor in enumerate((1, 2, 1)):
+        source = f"""
+import torch
+class Base(torch.nn.Module):
+    def forward(self, x):
+        return self.layer(x) * {factor}
+class Net(Base):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Identity()
+"""
+        (tmp_path / f"nets{number}.py").write_text(source)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        module = __import__(f"nets{number}")
+        for kind in (module.Base, module.Net):
+            monkeypatch.setattr(kind, "__module__", "nets")
+        monkeypatch.setitem(sys.modules, "nets", module)
+        keys.append(ModuleKey(module.Net())())
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_images_are_told_by_their_colors_whatever_their_palette(net):
+    from PIL import Image
+
+    one = Image.new("P", (4, 4))
+    one.putpalette([255, 0, 0])
+    other = Image.new("P", (4, 4))
+    other.putpalette([0, 0, 255])
+    found = StimulusFeatures(net, "body")([one, other])["body"]
+    assert not torch.equal(found[0], found[1])
 
 
 def test_functions_of_ones_own_are_kept_by_the_version_that_names_them(net):
@@ -221,20 +268,24 @@ def test_a_cache_that_cannot_be_written_is_no_error_unless_it_is_asked_for(net, 
         StimulusFeatures(net, "head", cache=True)(stimuli)
 
 
-def test_two_processes_may_look_at_the_same_stimuli(net, tmp_path):
-    import subprocess
-    import sys
-
+def test_two_processes_may_look_at_the_same_stimuli_and_share_what_they_find(net, tmp_path):
     program = """
 import numpy as np, torch
 from neurokern.extractors import StimulusFeatures
 torch.manual_seed(0)
 net = torch.nn.Sequential(torch.nn.Linear(8, 4))
+net.names, net.other = {"one", "two", "three", "four"}, {"key": [torch.ones(2), torch.nn.ReLU()]}
 stimuli = list(np.arange(400, dtype=np.float32).reshape(50, 8))
 print(StimulusFeatures(net, "0", cache=True)(stimuli)["0"].sum().item())
 """
     both = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        for seed in "12"
     ]
     said = [one.communicate(timeout=120)[0] for one in both]
     assert said[0] == said[1]

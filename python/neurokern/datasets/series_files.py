@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from neurokern._check import check_choice
+from neurokern.datasets.bids_index import ENTITIES, BIDSName
 from neurokern.datasets.series import TimeSeries
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["read_series", "series_of_runs"]
 
 _KINDS = ("physio", "stim")
+_OF_RUNS = ("subject", "session", "task", "run")  # entities that a recording has if its run has them
 _DAMAGED = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, zlib.error)
 
 
@@ -95,7 +97,7 @@ def series_of_runs(
     check_choice("series_of_runs", "kind", kind, _KINDS)
     found: list[TimeSeries | None] = []
     for path in dataset.table["path"]:
-        files = dataset.index.matching(path, [kind], [".tsv.gz", ".tsv"])
+        files = _files_of(dataset, path, kind)
         if recording is not None:
             files = files[files["recording"].eq(recording)] if "recording" in files else files[:0]
         if len(files) > 1:
@@ -110,6 +112,20 @@ def series_of_runs(
     if all(one is None for one in found):
         raise ValueError(f"series_of_runs: no run of {dataset!r} has a _{kind}.tsv.gz")
     return found
+
+
+def _files_of(dataset: BIDSDataset, path: Path, kind: str) -> pd.DataFrame:
+    """Return the recordings of a kind that belong to a run: what their names tell, its name tells, too."""
+    files = dataset.index.files
+    files = files[files["suffix"].eq(kind) & files["extension"].isin([".tsv.gz", ".tsv"])]
+    name = BIDSName.parse(path.name)
+    own = {} if name is None else name.entities
+    fits = pd.Series(True, index=files.index)
+    for entity in ({str(column) for column in files} & set(ENTITIES.values())) - {"recording"}:
+        same = files[entity].eq(own[entity]) if entity in own else files[entity].isna()
+        may_lack = entity in own and entity not in _OF_RUNS
+        fits &= same | files[entity].isna() if may_lack else same
+    return files[fits]
 
 
 def _continuous(dataset: BIDSDataset, path: Path) -> tuple[pd.DataFrame, np.ndarray]:

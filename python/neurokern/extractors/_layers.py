@@ -39,7 +39,7 @@ def layer_names(
     layers : str or sequence of str, default "*"
         Names, or patterns with ``*``, ``?`` and ``[...]`` (``*`` goes across dots), of
         ``module.named_modules()``. A pattern finds modules without children ("leaves"), and others where it
-        finds no leaf; a full name finds any.
+        finds no leaf; a full name finds any, and "" is the module itself.
     function : str
         Who asks, for messages.
 
@@ -52,7 +52,7 @@ def layer_names(
     chosen: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
         matched = {name for name in children if fnmatch.fnmatchcase(name, pattern)}
-        if pattern in children:
+        if pattern in children or pattern == "":
             matched = {pattern}
         elif leaves := {name for name in matched if not children[name]}:
             matched = leaves
@@ -66,7 +66,7 @@ def layer_names(
         chosen |= matched
     if not chosen:
         raise ValueError(f"{function}: layers must name at least one, got none")
-    return [name for name in children if name in chosen]
+    return [name for name in ("", *children) if name in chosen]
 
 
 def check_pool(function: str, pool: str | Pool) -> Pool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import os
+import pickle
 import sys
-from collections.abc import Mapping
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ __all__ = ["ModuleKey", "stimulus_key"]
 
 _PIECE = 1 << 22  # bytes that are read at a time
 _PLAIN = (bool, int, float, str, type(None))
+_OF_MODULES = {*vars(nn.Module()), "training"}  # weights, hooks and parts: told otherwise, or of no effect
 _LIBRARIES = ("torch", "transformers", "torchvision", "timm", "builtins")  # told by their versions
 
 
@@ -50,7 +53,8 @@ def _add_stimulus(hashed: Any, stimulus: Any) -> None:
         _add_array(hashed, stimulus.samples)
     elif hasattr(stimulus, "getbands"):  # an image of Pillow
         hashed.update(f"image:{stimulus.mode}:".encode())
-        _add_array(hashed, np.asarray(stimulus))
+        # Of an image with a palette the array holds places in it alone.
+        _add_array(hashed, np.asarray(stimulus.convert("RGBA") if "P" in stimulus.mode else stimulus))
     elif isinstance(stimulus, np.ndarray) and stimulus.dtype.kind in "biuf":
         _add_array(hashed, stimulus)
     else:
@@ -93,7 +97,10 @@ class ModuleKey:
             self._seen, self._digest = seen, self._hashed(tensors)
         settings = hashlib.blake2b(self._digest.encode(), digest_size=16)
         for name, part in self._module.named_modules():
-            settings.update(f"{name}:{type(part).__qualname__}:{_settings(part)!r};".encode(errors="replace"))
+            settings.update(f"{name}:{type(part).__qualname__}:".encode())
+            for setting, value in sorted(vars(part).items()):
+                if setting not in _OF_MODULES:
+                    settings.update(f"{setting}=".encode() + _setting(value) + b";")
         return settings.hexdigest()
 
     def _hashed(self, tensors: list[tuple[str, Tensor]]) -> str:
@@ -101,7 +108,7 @@ class ModuleKey:
         for name, tensor in tensors:
             hashed.update(f"{name}:".encode())
             _add_tensor(hashed, tensor)
-        classes = {type(part) for part in self._module.modules()}
+        classes = {kind for part in self._module.modules() for kind in type(part).__mro__}
         for kind in sorted(classes, key=lambda kind: (kind.__module__, kind.__qualname__)):
             hashed.update(f"{kind.__module__}.{kind.__qualname__}:{_source(kind)};".encode(errors="replace"))
         return hashed.hexdigest()
@@ -118,19 +125,53 @@ def _are_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     )
 
 
-def _settings(part: nn.Module) -> Mapping[str, Any]:
-    """Return the numbers, names and configuration that a module holds beside its weights."""
-    found: dict[str, Any] = {}
-    for name, value in sorted(vars(part).items()):
-        if name == "training" or name.startswith("_"):
-            continue
-        if isinstance(value, _PLAIN):
-            found[name] = value
-        elif isinstance(value, (tuple, list)) and all(isinstance(one, _PLAIN) for one in value):
-            found[name] = tuple(value)
-        elif callable(getattr(value, "to_json_string", None)):  # a configuration of transformers
-            found[name] = value.to_json_string()
-    return found
+def _setting(value: Any) -> bytes:
+    """Return bytes that differ if a module's attribute does, the same in every process."""
+    if isinstance(value, _PLAIN):
+        return repr(value).encode(errors="replace")
+    told = _told(value)
+    if told is not None:
+        return told
+    stream = io.BytesIO()
+    pickler = _Pickler(stream, protocol=4)
+    pickler.fast = True  # without notes of what is the same object: only values count
+    try:
+        pickler.dump(value)
+    except Exception:  # whatever an object's own way to be pickled may raise
+        return type(value).__qualname__.encode()
+    return stream.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Writes values; what has an order or an address of its own in each process is told otherwise."""
+
+    def persistent_id(self, obj: Any) -> bytes | None:
+        return _told(obj)
+
+
+def _told(value: Any) -> bytes | None:
+    """Return bytes for what pickle would write differently each time, None for all else."""
+    if callable(getattr(value, "to_json_string", None)):  # a configuration of transformers
+        return str(value.to_json_string()).encode(errors="replace")
+    if isinstance(value, Tensor):
+        hashed = hashlib.blake2b(digest_size=16)
+        _add_tensor(hashed, value)
+        return hashed.digest()
+    if isinstance(value, (set, frozenset)):
+        return b"{" + b",".join(sorted(map(_setting, value))) + b"}"
+    if isinstance(value, (nn.Module, weakref.ReferenceType)):
+        return type(value).__qualname__.encode()  # parts are told by themselves
+    code = getattr(value, "__code__", None)
+    return None if code is None else _bytes_of_code(code)
+
+
+def _bytes_of_code(code: Any) -> bytes:
+    """Return what a compiled function does, without where it stands."""
+    constants = b"".join(
+        _bytes_of_code(one) if hasattr(one, "co_code") else repr(one).encode(errors="replace")
+        for one in code.co_consts
+    )
+    return bytes(code.co_code) + constants + repr(code.co_names).encode()
 
 
 def _source(kind: type) -> str:
@@ -142,4 +183,4 @@ def _source(kind: type) -> str:
         return inspect.getsource(kind)
     except (OSError, TypeError):
         code = getattr(getattr(kind, "forward", None), "__code__", None)
-        return "" if code is None else f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}"
+        return "" if code is None else _bytes_of_code(code).hex()

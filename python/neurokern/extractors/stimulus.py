@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from neurokern._check import check_choice, check_integer, check_memory
+from neurokern._check import check_choice, check_integer
 from neurokern.datasets.series import TimeSeries
 from neurokern.extractors._layers import (
     Forward,
@@ -26,15 +25,25 @@ from neurokern.extractors._layers import (
     pooled,
     run_module,
 )
+from neurokern.extractors._stimulus_batches import (
+    BYTES_AT_ONCE,
+    as_tensors,
+    autocast,
+    checked_device,
+    described,
+    gathered,
+    n_bytes_of,
+    pieces,
+    seeded,
+    shapes_of,
+    stacked,
+)
 from neurokern.extractors._stimulus_cache import FeatureFiles
 from neurokern.extractors._stimulus_keys import ModuleKey, stimulus_key
 from neurokern.extractors.stimulus_files import Preprocess, preprocess_plain
 
 __all__ = ["StimulusFeatures"]
 
-# Stimuli that are looked at, and kept, together: what a stop in the middle may lose.
-_AT_ONCE = 1024
-_BYTES_AT_ONCE = 128 << 20  # of them, and of what is made of them
 _Row = NDArray[np.floating]
 
 
@@ -120,7 +129,7 @@ class StimulusFeatures:
         self.layers = layer_names(module, layers, function)
         self._pool, self._pooling = pool, check_pool(function, pool)
         self.preprocess = preprocess_plain if preprocess is None else preprocess
-        self.module = module if device is None else module.to(_device(device))
+        self.module = module if device is None else module.to(checked_device(device))
         self._forward, self.batch_size = forward, batch_size
         self.dtype = None if dtype == torch.float32 else dtype
         self.progress, self.version = progress, version
@@ -186,7 +195,7 @@ class StimulusFeatures:
         files = self._files_now()
         total = len(stimuli) if isinstance(stimuli, Sequence) else None
         with tqdm(total=total, desc="stimuli", disable=not self.progress, leave=False) as bar:
-            for piece in _pieces(stimuli):
+            for piece in pieces(stimuli):
                 new: dict[bytes, Any] = {}
                 for stimulus in piece:
                     key = stimulus_key(stimulus)
@@ -198,7 +207,7 @@ class StimulusFeatures:
                 bar.update(len(piece))
         if not index:
             raise ValueError("StimulusFeatures: stimuli must hold at least one, got none")
-        return {name: _stacked(name, values, index) for name, values in rows.items()}
+        return {name: gathered(name, values, index) for name, values in rows.items()}
 
     def over_time(self, stimuli: Iterable[tuple[float, Any]]) -> dict[str, TimeSeries]:
         """Return the features of stimuli that follow each other, as series on the recording's clock.
@@ -248,15 +257,15 @@ class StimulusFeatures:
         by_shape: dict[Any, dict[bytes, Any]] = {}
         n_bytes = 0
         for key, stimulus in stimuli.items():
-            inputs = _as_tensors(self.preprocess(stimulus))
+            inputs = as_tensors(self.preprocess(stimulus))
             if first_tensor(inputs) is None:
                 raise TypeError(
                     "StimulusFeatures: preprocess must return a tensor or a mapping of tensors, got "
-                    f"{type(inputs).__name__} of {_named(stimulus)}"
+                    f"{type(inputs).__name__} of {described(stimulus)}"
                 )
-            by_shape.setdefault(_shapes(inputs), {})[key] = inputs
-            n_bytes += _n_bytes(inputs)
-            if n_bytes > _BYTES_AT_ONCE:
+            by_shape.setdefault(shapes_of(inputs), {})[key] = inputs
+            n_bytes += n_bytes_of(inputs)
+            if n_bytes > BYTES_AT_ONCE:
                 yield from ((list(same), list(same.values())) for same in by_shape.values())
                 by_shape, n_bytes = {}, 0
         yield from ((list(same), list(same.values())) for same in by_shape.values())
@@ -265,9 +274,9 @@ class StimulusFeatures:
         """Return the features of inputs of one shape, (stimuli, ...), by layer."""
         kept: dict[str, list[Tensor]] = {name: [] for name in self.layers}
         at = device_of(self.module)
-        with observed(self.module, self.layers) as outputs, torch.no_grad(), _autocast(at, self.dtype):
+        with observed(self.module, self.layers) as outputs, torch.no_grad(), autocast(at, self.dtype):
             for first in range(0, len(inputs), self.batch_size):
-                batch = _stack(inputs[first : first + self.batch_size])
+                batch = stacked(inputs[first : first + self.batch_size])
                 outputs.clear()
                 size = self._forward_pass(batch, at, stimuli[keys[first]])
                 for name in self.layers:
@@ -278,14 +287,14 @@ class StimulusFeatures:
 
     def _forward_pass(self, batch: Any, at: torch.device, first: Any) -> int:
         try:
-            with _seeded(at):
+            with seeded(at):
                 return run_module("StimulusFeatures", self.module, batch, self._forward, at)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:  # torch's own word for sizes that do not fit
             raise ValueError(
-                f"StimulusFeatures: the network fails on inputs of {_shapes(batch)}, the first of which is "
-                f"{_named(first)}: {error}"
+                f"StimulusFeatures: the network fails on inputs of {shapes_of(batch)}, the first of which is "
+                f"{described(first)}: {error}"
             ) from error
 
     def _check(self, name: str, values: Tensor, stimuli: Sequence[Any]) -> None:
@@ -293,7 +302,7 @@ class StimulusFeatures:
         if not finite.all():
             stimulus = stimuli[int((~finite).nonzero()[0, 0])]
             raise ValueError(
-                f"StimulusFeatures: layer {name!r} gave NaN or infinite values for {_named(stimulus)}"
+                f"StimulusFeatures: layer {name!r} gave NaN or infinite values for {described(stimulus)}"
                 + (f"; {self.dtype} may be too narrow for it" if self.dtype else "")
             )
 
@@ -330,42 +339,6 @@ class StimulusFeatures:
         return found
 
 
-def _pieces(stimuli: Iterable[Any]) -> Iterator[list[Any]]:
-    if isinstance(stimuli, (str, bytes)) or not isinstance(stimuli, Iterable):
-        raise TypeError(f"StimulusFeatures: stimuli must be several, got {type(stimuli).__name__}")
-    piece: list[Any] = []
-    n_bytes = 0
-    for stimulus in stimuli:
-        piece.append(stimulus)
-        n_bytes += _n_bytes(stimulus)
-        if len(piece) == _AT_ONCE or n_bytes > _BYTES_AT_ONCE:
-            yield piece
-            piece, n_bytes = [], 0
-    if piece:
-        yield piece
-
-
-def _n_bytes(value: Any) -> int:
-    """Return the bytes of nested arrays; of files, texts and others next to none."""
-    if isinstance(value, Mapping):
-        return sum(map(_n_bytes, value.values()))
-    if isinstance(value, tuple):
-        return sum(map(_n_bytes, value))
-    return int(getattr(getattr(value, "samples", value), "nbytes", 0))
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device) -> Iterator[None]:
-    """Let networks that draw (masks, say) draw the same each time, and leave torch's generators alone."""
-    is_cuda = device.type == "cuda"
-    with torch.random.fork_rng([device] if is_cuda else []):
-        torch.random.default_generator.manual_seed(0)
-        if is_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(0)
-        yield
-
-
 def _write(files: FeatureFiles, features: Mapping[bytes, _Row]) -> None:
     """Keep features, those of each shape in a file."""
     by_shape: dict[Any, list[bytes]] = {}
@@ -373,65 +346,3 @@ def _write(files: FeatureFiles, features: Mapping[bytes, _Row]) -> None:
         by_shape.setdefault((row.shape, row.dtype), []).append(key)
     for keys in by_shape.values():
         files.write(keys, np.stack([features[key] for key in keys]))
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """Return a device that is there, or raise."""
-    try:
-        wanted = torch.device(device)
-        torch.empty(1, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"StimulusFeatures: device must be one that is here, got {device!r}: {reason}"
-        ) from None
-    return wanted
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
-
-def _as_tensors(inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return {name: _as_tensors(value) for name, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(_as_tensors(value) for value in inputs)
-    return torch.from_numpy(np.ascontiguousarray(inputs)) if isinstance(inputs, np.ndarray) else inputs
-
-
-def _shapes(inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return tuple((name, _shapes(value)) for name, value in inputs.items())
-    if isinstance(inputs, tuple):
-        return tuple(_shapes(value) for value in inputs)
-    return (inputs.dtype, tuple(inputs.shape)) if isinstance(inputs, Tensor) else repr(inputs)
-
-
-def _stack(inputs: list[Any]) -> Any:
-    """Return inputs of one shape as a batch."""
-    first = inputs[0]
-    if isinstance(first, Mapping):
-        return {name: _stack([one[name] for one in inputs]) for name in first}
-    if isinstance(first, tuple):
-        return tuple(_stack([one[i] for one in inputs]) for i in range(len(first)))
-    return torch.stack(inputs) if isinstance(first, Tensor) else first
-
-
-def _stacked(name: str, rows: list[_Row], index: list[int]) -> Tensor:
-    shapes = {row.shape for row in rows}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"StimulusFeatures: features of layer {name!r} must have one size, got {sorted(shapes)[0]} to "
-            f"{sorted(shapes)[-1]}; pool them, or make stimuli of one size in preprocess"
-        )
-    check_memory("StimulusFeatures", "the features", rows[0].nbytes * len(index), "pool them")
-    return torch.from_numpy(np.stack(rows)[index])
-
-
-def _named(stimulus: Any) -> str:
-    """Return how to speak of a stimulus in a message."""
-    if isinstance(stimulus, str):
-        return f"the text {stimulus[:40]!r}{'...' if len(stimulus) > 40 else ''}"
-    shape = getattr(getattr(stimulus, "samples", stimulus), "shape", None)
-    return f"{stimulus!s:.200}" if shape is None else f"{type(stimulus).__name__} of shape {tuple(shape)}"
