@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurokern.models.dropout import Dropout, dropout
+
 ROTARY_BASE = 10_000.0
 
 
@@ -23,7 +25,7 @@ class SelfAttention(nn.Module):
         self.n_heads = n_heads
         self.weight_dropout = dropout
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out_proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, attend: Tensor | None, turns: Tensor | None = None) -> Tensor:
@@ -33,9 +35,23 @@ class SelfAttention(nn.Module):
         if turns is not None:
             query, key = rotate(query, turns), rotate(key, turns)
         p = self.weight_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
+        mixed = attention(query, key, value, attend, p)
         mixed = mixed.transpose(1, 2).reshape(batch, length, hidden_size)
         return self.out_proj(self.dropout(mixed))
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None, p: float) -> Tensor:
+    """Return ``dropout(softmax(query key' / sqrt(d))) value``, by torch's kernels where they are faster.
+
+    On a CPU torch has no kernel with dropout: it writes the weights out as well, checks them for rows that
+    see nothing, which no token of ours is, and draws with :func:`torch.nn.functional.dropout`.
+    """
+    if p == 0.0 or query.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=p)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if attend is not None:
+        scores = scores.masked_fill_(~attend, -torch.inf)
+    return dropout(scores.softmax(-1), p) @ value
 
 
 class EncoderLayer(nn.Module):
@@ -56,7 +72,7 @@ class EncoderLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(hidden_size)
         self.up_proj = nn.Linear(hidden_size, mlp_size)
         self.down_proj = nn.Linear(mlp_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, attend: Tensor | None, turns: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), attend, turns)

@@ -81,10 +81,13 @@ class FactorParts(SessionParts):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the expected factors ``(B, T, stitch_size)`` and the departure from them ``(B, T, N)``."""
         with torch.autocast(counts.device.type, enabled=False):  # the covariance must stay positive definite
-            values = (counts.to(self.center.dtype).sqrt() - self.center) * self.scale
+            values = counts.to(self.center.dtype).sqrt()
+            if values.requires_grad:  # for a gradient by the counts, sqrt keeps its result
+                values = values.clone()
+            values = values.sub_(self.center).mul_(self.scale)
             visible = values.new_ones(1, 1, 1)
             if hidden is not None:
-                values, visible = values.masked_fill(hidden, 0.0), (~hidden).to(values.dtype)
+                values, visible = values.masked_fill_(hidden, 0.0), (~hidden).to(values.dtype)
             values, share = self._average_over_time(values, visible, causal)
             factors = self._expected_factors(values, share * evidence)
             departure = factors @ self.read_out_weights
@@ -98,16 +101,15 @@ class FactorParts(SessionParts):
         departure = states @ self.read_out_weights
         if bypass is not None:
             departure = departure + bypass
-        departure = departure * (-0.5 * self.log_mean).exp()
+        log_gain, offset = -0.5 * self.log_mean, torch.zeros_like(self.log_mean)
         if calibration is not None:
             activity = (self.log_mean - TYPICAL_LOG_MEAN) / SPREAD_OF_LOG_MEANS
-            gain, offset = (
-                calibration[0] + calibration[1] * activity,
-                calibration[2] + calibration[3] * activity,
-            )
-            departure = departure * gain.exp() + offset
-        above = F.softplus(1.0 + departure - self.rate_floor, beta=SOFTNESS)
-        return self.log_mean + (self.rate_floor + above).log()
+            log_gain = log_gain + calibration[0] + calibration[1] * activity
+            offset = calibration[2] + calibration[3] * activity
+        # Few passes over (B, T, N), and in place where no gradient needs what was there.
+        moved = torch.addcmul(offset + (1.0 - self.rate_floor), departure, log_gain.exp())
+        above = F.softplus(moved, beta=SOFTNESS)
+        return above.add_(self.rate_floor).log().add_(self.log_mean)
 
     def _average_over_time(self, values: Tensor, visible: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
         """Return local means over the visible bins (hidden values are 0), and the evidence behind each."""
@@ -134,11 +136,16 @@ class FactorParts(SessionParts):
         """Return the posterior mean of the factors; ``evidence`` is (B or 1, T or 1, N or 1)."""
         n_factors = self.loadings.shape[1]
         precision = evidence * (-self.log_noise).exp()  # (B or 1, T or 1, N)
-        # One product for all covariances: each unit adds its outer product as far as it is visible.
-        outer = (self.loadings[:, :, None] * self.loadings[:, None, :]).flatten(1)  # (N, D * D)
-        covariance = (precision @ outer).unflatten(-1, (n_factors, n_factors))  # (B or 1, T or 1, D, D)
+        if precision.shape[1] == 1:  # the same units all along: weigh their loadings, not their values
+            weighed = precision.mT * self.loadings  # (B or 1, N, D)
+            covariance = (weighed.mT @ self.loadings)[:, None]  # (B or 1, 1, D, D)
+            projected = values @ weighed  # (B, T, D)
+        else:
+            # One product for all covariances: each unit adds its outer product as far as it is visible.
+            outer = (self.loadings[:, :, None] * self.loadings[:, None, :]).flatten(1)  # (N, D * D)
+            covariance = (precision @ outer).unflatten(-1, (n_factors, n_factors))  # (B or 1, T, D, D)
+            projected = (values * precision) @ self.loadings  # (B, T, D)
         covariance = covariance + torch.eye(n_factors, dtype=values.dtype, device=values.device)
-        projected = (values * precision) @ self.loadings  # (B, T, D)
         factor = torch.linalg.cholesky(covariance)
         if covariance.shape[1] > 1:
             return torch.cholesky_solve(projected[..., None], factor)[..., 0]

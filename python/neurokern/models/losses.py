@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -67,20 +67,55 @@ def poisson_loss(
             f"poisson_loss: log_rates and counts must have the same shape, and target_mask broadcast to it, "
             f"got {tuple(log_rates.shape)}, {tuple(counts.shape)} and {tuple(mask_shape)}"
         )
-    f = log_rates.float()
-    if target_mask is None:
-        loss = f.exp() - counts * f
-        n_targets = torch.tensor(loss.numel())
+    weighed = torch.ones((), device=counts.device) if weights is None else weights
+    if not (counts.requires_grad or weighed.requires_grad) and reduction != "none":
+        total = _MaskedSum.apply(log_rates, counts, target_mask, weighed)
     else:
-        # Filled before exp as well: an overflow outside the mask would turn its zero gradient into 0 * inf.
-        f = f.masked_fill(~target_mask, 0.0)
-        loss = (f.exp() - counts * f).masked_fill(~target_mask, 0.0)
-        n_targets = count_targets(target_mask, counts.shape)
-    if weights is not None:
-        loss = loss * weights
-    if reduction == "none":
-        return loss
-    return loss.sum() if reduction == "sum" else loss.sum() / n_targets.clamp(min=1)
+        entries = _entries(log_rates.float(), counts, target_mask) * weighed
+        if reduction == "none":
+            return entries
+        total = entries.sum()
+    if reduction == "sum":
+        return total
+    if target_mask is None:
+        return total / max(counts.numel(), 1)
+    return total / count_targets(target_mask, counts.shape).clamp(min=1)
+
+
+def _entries(f: Tensor, counts: Tensor, target_mask: Tensor | None) -> Tensor:
+    """Return ``exp(f) - y f``, 0 outside the mask."""
+    if target_mask is None:
+        return f.exp() - counts * f
+    # Filled before exp as well: an overflow outside the mask would turn its zero gradient into 0 * inf.
+    f = f.masked_fill(~target_mask, 0.0)
+    return (f.exp() - counts * f).masked_fill(~target_mask, 0.0)
+
+
+class _MaskedSum(torch.autograd.Function):
+    """The weighed sum of the entries, with its gradient made on the way: half the passes over memory."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_rates: Tensor, counts: Tensor, target_mask: Tensor | None, weights: Tensor
+    ) -> Tensor:
+        f = log_rates.float()
+        outside = None if target_mask is None else ~target_mask
+        if outside is not None:
+            f = f.masked_fill(outside, 0.0)
+        gradient = f.exp()  # becomes exp(f) - y
+        entries = gradient - counts * f
+        gradient = gradient.sub_(counts)
+        if outside is not None:
+            entries.masked_fill_(outside, 0.0)
+            gradient.masked_fill_(outside, 0.0)
+        ctx.save_for_backward(gradient.mul_(weights))
+        ctx.dtype = log_rates.dtype
+        return entries.mul_(weights).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (own,) = ctx.saved_tensors
+        return (own * gradient).to(ctx.dtype), None, None, None
 
 
 def count_targets(target_mask: Tensor, shape: torch.Size) -> Tensor:

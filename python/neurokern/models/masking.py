@@ -100,7 +100,7 @@ class Masks:
 
     Attributes
     ----------
-    target : bool tensor of shape (B, 1, N) or (B, T, N)
+    target : bool tensor of shape (B, 1, N), (B, T, 1) or (B, T, N)
         True where the loss counts; never in the padding.
     hidden : bool tensor of shape (B, 1, N), (B, T, 1) or (B, T, N)
         True where the input is hidden. The region scheme "intra-region" hides more than it asks for.
@@ -215,7 +215,7 @@ def _draw_one(batch: SpikeBatch, scheme: str, masking: Masking, seed: int, offse
     ratio = masking.causal_ratio if scheme == "causal" else _draw_ratio(masking, seed, offset)
     if scheme in BIN_SCHEMES:
         hidden = _draw_bins(batch, scheme, ratio, seed, offset)
-        return Masks(hidden & batch.unit_mask[:, None], hidden)
+        return Masks(_but_padding(batch, hidden), hidden)
     if scheme == "random":
         hidden = _draw(batch, batch.counts.shape[1], scheme, masking, ratio, seed, offset).target_mask
         return Masks(hidden, hidden)
@@ -249,7 +249,7 @@ def _draw_each(batch: SpikeBatch, schemes: list[str], masking: Masking, seed: in
         by_bins = ["causal" if scheme == "causal" else "temporal" for scheme in schemes]
         bins = _draw_bins(batch, by_bins, ratios, seed, offset)
         rows = rows_of("causal", "temporal")
-        target = torch.where(rows, bins & batch.unit_mask[:, None], target)
+        target = torch.where(rows, _but_padding(batch, bins), target)
         hidden = torch.where(rows, bins, hidden)
     if "causal" in schemes and masking.causal_targets != "bins":
         cut, rows = _hide_after_cut(batch, masking, seed, offset), rows_of("causal")
@@ -279,7 +279,7 @@ def _draw(
 ) -> ops.MaskedBatch:
     """Draw for each unit, in so many bins."""
     by_region = {"intra-region", "inter-region"}.intersection([scheme] if isinstance(scheme, str) else scheme)
-    if by_region and batch.regions.device.type == "cpu" and not (batch.regions >= 0).any():
+    if by_region and batch.regions.device.type == "cpu" and int(batch.regions.max()) < 0:
         raise ValueError(
             f"mask_batch: {min(by_region)!r} needs regions, but no unit of {sorted(set(batch.session))} has "
             f"one; leave the region schemes out or give the units groups in place of regions"
@@ -330,7 +330,14 @@ def _hide_after_cut(batch: SpikeBatch, masking: Masking, seed: int, offset: int)
     time = np.arange(n_bins)[:, None]
     both = np.stack([time >= cuts, (time >= cuts) & (time < cuts + horizon)])  # (2, B, T, 1)
     hidden, asked = torch.from_numpy(both).to(batch.counts.device)
-    return Masks(asked & batch.unit_mask[:, None], hidden)
+    return Masks(_but_padding(batch, asked), hidden)
+
+
+def _but_padding(batch: SpikeBatch, bins: Tensor) -> Tensor:
+    """Return whole bins ``(B, T, 1)`` without the padding; as they are where a look finds none."""
+    if batch.n_units.device.type == "cpu" and int(batch.n_units.min()) == batch.counts.shape[2]:
+        return bins
+    return bins & batch.unit_mask[:, None]
 
 
 def _drop_units(batch: SpikeBatch, masks: Masks, ratio: float, seed: int, offset: int) -> Masks:

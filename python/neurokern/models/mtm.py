@@ -12,6 +12,7 @@ from neurokern._check import check_choice
 from neurokern._hub_methods import HubMethods
 from neurokern.models.blocks import EncoderLayer, attention_mask, rotary_turns
 from neurokern.models.config import MtMConfig
+from neurokern.models.dropout import Dropout
 from neurokern.models.groups import Group, group_of_session, groups_of_batch, take_rows
 from neurokern.models.input_checks import check_hidden, check_visible
 from neurokern.models.networks import output_network, start_of_calibration, token_network
@@ -82,7 +83,7 @@ class MtM(HubMethods, SessionStore):
         elif config.position == "learned":
             self.positions = nn.Parameter(torch.randn(config.n_bins, size) * config.token_std)
         self.prompts = nn.Parameter(torch.randn(len(config.schemes), size) * config.token_std)
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_dropout = Dropout(config.input_dropout)
         layers = [
             EncoderLayer(size, config.mlp_size, config.n_heads, config.dropout)
             for _ in range(config.n_layers)
@@ -91,7 +92,7 @@ class MtM(HubMethods, SessionStore):
             layer.scale_for_depth(config.n_layers)
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(size)
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.output_dropout = Dropout(config.output_dropout)
         self.output_network: nn.Module = output_network(config)
         if config.read_in == "factors":
             self.calibration = nn.Parameter(start_of_calibration(config))

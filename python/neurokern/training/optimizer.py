@@ -42,7 +42,10 @@ def make_optimizer(
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
     """Return AdamW and its schedule; as published, the schedule moves the first beta as well."""
     groups = parameter_groups(model, config)
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, eps=1e-8)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    # One pass over all weights. On a GPU torch's own choice does as well, and its state stays where it is.
+    fused = True if devices == {"cpu"} else None
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, eps=1e-8, fused=fused)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in groups],

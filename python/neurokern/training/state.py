@@ -128,7 +128,8 @@ def fill_training_state(
         by_rate = {(group["max_lr"], group["weight_decay"]): group for group in values["groups"]}
         for group in optimizer.param_groups:
             saved = by_rate[group["max_lr"], group["weight_decay"]]
-            group.update({**saved, "betas": tuple(saved["betas"])})
+            of_this_device = {"fused": group.get("fused"), "foreach": group.get("foreach")}
+            group.update({**saved, **of_this_device, "betas": tuple(saved["betas"])})
         rates = [group["lr"] for group in optimizer.param_groups]
         of_groups = {"base_lrs": scheduler.base_lrs, "_last_lr": rates}
         scheduler.load_state_dict({**values["scheduler"], **of_groups})

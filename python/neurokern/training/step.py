@@ -159,10 +159,9 @@ class Stepper:
     def _losses(self, masked: MaskedPart, log_rates: Tensor) -> tuple[Tensor, Tensor]:
         """Return what a part adds to the loss of the step, and to its batch's loss per hidden count."""
         part, batch, config = masked.part, masked.batch, self.config
-        reduction = config.reduction if part.is_whole else "sum"
         weights = self._weights_of(batch.session)
-        loss = poisson_loss(log_rates, batch.counts, masked.masks.target, reduction, weights)
-        per_target = loss if reduction == "mean" else loss / masked.n_targets.clamp(min=1)
+        loss = poisson_loss(log_rates, batch.counts, masked.masks.target, weights=weights)
+        per_target = loss / masked.n_targets.clamp(min=1)
         if config.reduction == "mean":
             loss = per_target / len(self.plan.batches(self.state.progress.step))
         return loss * float(part.counted), per_target * float(part.counted)
