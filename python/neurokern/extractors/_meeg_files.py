@@ -99,7 +99,9 @@ def _check_brainvision(path: Path) -> None:
     n_channels = fields.get("NumberOfChannels", "")
     if size is None or not n_channels.isdecimal() or int(n_channels) < 1:
         return  # samples as text, or a header that MNE refuses
-    data = path.with_name(fields.get("DataFile", "").replace("$b", path.stem))
+    data = path.parent / fields.get("DataFile", "").replace("$b", path.stem)
+    if data.is_symlink():
+        _check_there(data)
     if data.is_file() and data.stat().st_size % (int(n_channels) * size):
         raise ValueError(
             f"{path}: {data.name} is cut short: its {data.stat().st_size} bytes end within a sample of "
@@ -137,6 +139,13 @@ def _check_edf(path: Path, sample_bytes: int) -> None:
     if n_records >= 0 and size < n_header + n_records * record:
         whole = (size - n_header) // record
         raise ValueError(f"{path}: is cut short: {whole} of {n_records} records of {record} bytes are there")
+    n_there = (size - n_header) // record
+    if 0 <= n_records < n_there:
+        warnings.warn(
+            f"{path.name}: its header tells {n_records} records, {n_there} are there and are read; was it "
+            "closed as it should?",
+            stacklevel=5,
+        )
     if fixed[192:197] in (b"EDF+D", b"BDF+D"):
         notes = next((i for i, label in enumerate(labels) if label.endswith("Annotations")), None)
         if notes is not None:
@@ -192,6 +201,13 @@ def check_rate(run: MEEGRun, sfreq: float, n_samples: int) -> None:
 
 def _apply_channels(run: MEEGRun, raw: Any, table: pd.DataFrame) -> None:
     """Take types and bad channels from the table, matched by name."""
+    told = table[[column for column in ("name", "type", "status") if column in table]].drop_duplicates()
+    twice = sorted(set(told["name"][told["name"].duplicated()]))
+    if twice:
+        raise ValueError(
+            f"{run.path}: its _channels.tsv lists {', '.join(twice)} several times, with other types or "
+            "status"
+        )
     rows = _rows_by_name(list(raw.ch_names), [str(name) for name in table["name"]])
     if not rows:
         raise ValueError(
@@ -288,6 +304,7 @@ def _from_table(
     for at, name in enumerate(names):
         if name in rows:
             positions[at] = values[rows[name]] * unit
+    positions[~np.isfinite(positions)] = np.nan
     return positions, system
 
 
