@@ -154,6 +154,21 @@ def test_windows_lie_within_the_parts_of_an_interval():
         interval_windows(parts, 0)
 
 
+def test_wrong_files_and_names_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        from_temporaldata(tmp_path / "none.h5")
+    (tmp_path / "junk.h5").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="no whole file of temporaldata"):
+        from_temporaldata(tmp_path / "junk.h5")
+    one = TimeSeries.from_arrays([0.0, 1.0], [1.0, 2.0])
+    for name in ("spikes", "domain.x", "_hidden"):
+        with pytest.raises(ValueError, match="must not be named"):
+            to_temporaldata(SpikeRecording.from_arrays([0.5], [0], series={name: one}))
+    part = from_temporaldata(_theirs().slice(0.25, 3.0))
+    assert part.times.tolist() == [0.25, 1.75]
+    assert "a part from 0.25 s of its source" in part.notes[0]
+
+
 def test_wrong_input_is_named(monkeypatch):
     with pytest.raises(TypeError, match=r"must be a temporaldata\.Data or a path"):
         from_temporaldata([1.0])
