@@ -75,7 +75,7 @@ class BlockSolver(_LiftedSolver):
 
     def _inverted(self, fold: Fold) -> list[Any]:
         algebra, vectors, ones = self._algebra, self._vectors[fold.test], self._ones[fold.test]
-        found = []
+        found: list[Any] = []
         for alpha in self.skeleton.alphas.tolist():
             own = (vectors * (alpha / (self._values + alpha))[None, :]) @ vectors.T
             if self._fit_intercept:
