@@ -336,7 +336,9 @@ def _sources(some: list[_Result]) -> str:
 
 def _sizes(some: list[_Result]) -> str:
     known = [result.n_bytes for result in some if result.n_bytes is not None]
-    return size_text(sum(known)) if len(known) == len(some) else "by its spikes"
+    if len(known) == len(some):
+        return size_text(sum(known))
+    return "by its spikes" if some[0].status in ("planned", "left") else "–"
 
 
 def _one_line(error: BaseException) -> str:
