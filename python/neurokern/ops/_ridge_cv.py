@@ -101,7 +101,8 @@ def make_solver(
     """Choose a route and decompose what it needs."""
     if isinstance(folds, str):
         n_samples, n_features, n_targets = problem.shape
-        if n_samples * n_features * (n_targets * alphas.size + min(n_samples, n_features)) < SMALL:
+        operations = n_samples * n_features * (n_targets * alphas.size + min(n_samples, n_features))
+        if operations < SMALL or n_samples < FEW:
             problem = dataclasses.replace(problem, X=algebra.cast(problem.X, "float64"), dtype="float64")
         kind = SingleTall if n_features <= n_samples else SingleWide
         return kind(algebra, problem, alphas, fit_intercept, folds == "gcv"), RidgePlan(folds)
