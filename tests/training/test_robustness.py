@@ -256,9 +256,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint_to_go_on_from(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before_step(trainer, 3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard)))
     try:
-        with pytest.raises(
-            OSError, match=r"last could not be written .*that was there is whole"
-        ):
+        with pytest.raises(OSError, match=r"last could not be written .*that was there is whole"):
             trainer.fit()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
