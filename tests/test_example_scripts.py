@@ -28,7 +28,9 @@ def test_every_example_is_run_here():
     # test_encoding_results.py
     tested_elsewhere |= {"predict_areas.py", "design_from_events.py", "responses_to_objects.py"}
     tested_elsewhere |= {"tokens_for_other_models.py"}
-    tested_elsewhere |= {"eeg_to_batches.py"}  # datasets/test_eeg_example.py
+    tested_elsewhere |= {"eeg_to_batches.py", "federated_sites.py"}  # datasets/test_eeg_example.py
+    # datasets/bridges/test_published_models.py
+    tested_elsewhere |= {"poyo_on_your_recording.py", "batches_for_published_systems.py"}
     tested_elsewhere |= {"five_lines.py", "align_brain_with_images.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} - tested_elsewhere == set(SHOWN)
 

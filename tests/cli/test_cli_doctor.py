@@ -189,6 +189,18 @@ def test_channels_and_events_of_eeg_are_looked_at(capsys, eeg_folder):
     assert "warning 1 events repeat the onset and kind of another" in lines
 
 
+def test_a_small_signal_in_coarse_steps_is_not_taken_for_a_clipped_one():
+    pytest.importorskip("mne")
+    from neurokern.cli.doctor_meeg import _piles_up
+
+    rng = np.random.default_rng(0)
+    coarse = np.round(rng.normal(0, 4, 8000)).astype(np.float32)
+    assert (coarse.clip(-8, 8) == 8).mean() > 1e-3
+    assert not _piles_up(coarse)
+    assert _piles_up(coarse.clip(-8, 100))
+    assert _piles_up(rng.normal(0, 4, 8000).astype(np.float32).clip(-100, 8))
+
+
 def test_a_folder_without_bids_is_looked_at_whatever_lies_in_it(capsys, tmp_path, monkeypatch):
     pytest.importorskip("mne")
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "datasets")

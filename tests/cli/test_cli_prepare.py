@@ -123,6 +123,18 @@ def test_one_damaged_run_does_not_keep_others_from_being_prepared(capsys, fmri, 
     assert len(files_in(cache)) == 2
 
 
+def test_data_named_twice_are_prepared_once(capsys, fmri):
+    mask = fmri.parent / "mask.nii.gz"
+    assert statuses(prepare(capsys, fmri, fmri / ".", "--mask", mask, "--json")) == ["prepared"] * N_RUNS
+
+
+def test_a_broken_sidecar_is_of_its_run_alone(capsys, fmri, cache):
+    next(fmri.glob("sub-01/func/*.json")).write_text("{")
+    text = prepare_fmri(capsys, fmri, code=1)
+    assert "failed   sub-01/func/sub-01_task-look_bold.nii.gz" in text
+    assert len(files_in(cache)) == 2
+
+
 def test_settings_come_from_yaml_and_flags_and_the_sections_of_training_are_passed_over(
     capsys, fmri, cache, tmp_path
 ):
@@ -215,7 +227,7 @@ def test_a_disk_that_is_full_gives_an_error_and_no_half_file(fmri, cache):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
     out, error = (process := start(fmri, before=limit)).communicate(timeout=60)
     assert process.returncode == 2
-    assert "once there is room" in error
+    assert "the same command goes on" in error
     assert statuses(out) == ["left", "left", "failed"]  # the longest goes first
     assert not files_in(cache)
 

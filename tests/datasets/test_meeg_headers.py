@@ -163,3 +163,12 @@ def test_files_of_one_folder_given_by_their_paths_index_it_once(root, monkeypatc
     data = MEEGWindows(paths, MEEGExtractor(), events=True, tmax=1.0)
     assert [run.entities["subject"] for run in data.runs] == ["00", "01", "02"]
     assert len(indexed) == 1
+
+
+def test_markers_that_were_written_anew_in_place_are_read(tmp_path, root, opened):
+    path = tmp_path / "alone.vhdr"
+    write_brainvision(path, markers=[("Stimulus,S  1", 101)])
+    assert MEEGWindows(path, MEEGExtractor(), events=True, tmax=0.5).table["start"].tolist() == [1.0]
+    markers = path.with_suffix(".vmrk")
+    markers.write_text(markers.read_text().replace(",101,", ",201,"))
+    assert MEEGWindows(path, MEEGExtractor(), events=True, tmax=0.5).table["start"].tolist() == [2.0]

@@ -182,6 +182,35 @@ def test_the_rate_is_read_from_params_as_text(sorted_folder, line):
     assert load_kilosort(sorted_folder).times[0] == 30 / wanted
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("spike_times", lambda samples: samples.reshape(-1).astype(np.int32)),
+        ("spike_times", lambda samples: samples.reshape(1, -1)),
+        ("spike_times", lambda samples: samples.astype(np.float64)),
+        ("spike_clusters", lambda clusters: clusters[:, None].astype(np.uint32)),
+        ("spike_clusters", lambda clusters: clusters.astype(np.float64)),
+        ("spike_clusters", lambda clusters: clusters.astype(">i2")),
+    ],
+)
+def test_arrays_of_other_shapes_and_types_are_the_same_spikes(sorted_folder, name, change):
+    wanted = load_kilosort(sorted_folder)
+    np.save(sorted_folder / f"{name}.npy", change(np.load(sorted_folder / f"{name}.npy")))
+    found = load_kilosort(sorted_folder)
+    np.testing.assert_array_equal(found.times, wanted.times)
+    np.testing.assert_array_equal(found.units, wanted.units)
+    assert found.unit_table.equals(wanted.unit_table)
+
+
+def test_a_time_before_zero_without_its_sign_is_dropped_and_told(sorted_folder):
+    samples = np.load(sorted_folder / "spike_times.npy")
+    samples[0] = 2**64 - 5
+    np.save(sorted_folder / "spike_times.npy", samples)
+    recording = load_kilosort(sorted_folder)
+    assert (recording.n_spikes, recording.times[-1]) == (3, 1.0)
+    assert any("dropped 1 spikes with a NaN, infinite or negative time" in note for note in recording.notes)
+
+
 def test_a_kilosort_folder_with_faults_is_an_error(sorted_folder):
     (sorted_folder / "params.py").write_text("sample_rate = compute()")
     with pytest.raises(ValueError, match="line `sample_rate = NUMBER`"):

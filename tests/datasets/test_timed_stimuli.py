@@ -156,6 +156,10 @@ def test_files_of_events_are_found_and_those_that_are_not_are_all_named(root, fa
     table = pd.DataFrame({"onset": [0, 1, 2], "duration": 1, "stim_file": ["a.png", "../x.png", "red.png"]})
     with pytest.raises(FileNotFoundError, match=r"2 of 3 stimuli are not in .*: a\.png, \.\./x\.png"):
         TimedStimuli.from_events(table, root / "stimuli")
+    named = table.assign(stim_file="bids::stimuli/red.png", onset=[0.5, np.nan, 2.0])
+    assert TimedStimuli.from_events(named, root / "stimuli").onsets.tolist() == [0.5, 2.0]
+    with pytest.raises(ValueError, match="onset of events must be seconds or n/a"):
+        TimedStimuli.from_events(named.assign(onset=["0", "soon", "2"]), root / "stimuli")
     with pytest.raises(ValueError, match="no column duration, stim_file"):
         TimedStimuli.from_events(table[["onset"]], root)
     assert (

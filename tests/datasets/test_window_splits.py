@@ -13,11 +13,14 @@ nibabel = pytest.importorskip("nibabel")
 
 from neurokern.datasets import (  # noqa: E402
     BIDSDataset,
+    LabeledWindows,
     WindowStream,
     check_no_leak,
     group_windows,
+    k_shot_windows,
     leave_one_out,
     split_windows,
+    standardize,
 )
 from neurokern.extractors import FMRIVoxelExtractor  # noqa: E402
 
@@ -213,3 +216,178 @@ def test_recordings_without_a_folder_are_each_their_own(tmp_path):
     filtered = MEEGWindows(raws, MEEGExtractor(h_freq=30.0), duration=1.0)
     with pytest.warns(UserWarning, match="filters look forward"):
         split_windows(filtered, by="time")
+
+
+# ---- trials, shots, datasets
+
+
+def with_events(root, folder, n=14, step=2.0, **options):
+    """Windows at events of three conditions, in a copy of a run of each subject."""
+    for subject in "ab":
+        func = folder / f"sub-{subject}/func"
+        func.mkdir(parents=True)
+        stem = f"sub-{subject}_task-look"
+        values = np.random.default_rng(ord(subject)).integers(0, 999, (*SHAPE, N)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), func / f"{stem}_bold.nii")
+        (func / f"{stem}_bold.json").write_text(json.dumps({"RepetitionTime": TR}))
+        rows = [f"{k * step}\t1\t{'xyz'[k % 3]}" for k in range(n)]
+        (func / f"{stem}_events.tsv").write_text("\n".join(["onset\tduration\ttrial_type", *rows]))
+    return BIDSDataset(folder).with_extractor(FMRIVoxelExtractor(), length=2, events=True, **options)
+
+
+def moments(windows, gap=0.0):
+    """Run, begin and end of each window, widened by half a gap."""
+    recording, begin, end = windows.spans()
+    return [(r, b - gap / 2, e + gap / 2) for r, b, e in zip(recording, begin, end, strict=True)]
+
+
+def touch(one, other):
+    return any(a == b and p < s - 1e-6 and r < q - 1e-6 for a, p, q in one for b, r, s in other)
+
+
+@pytest.mark.parametrize(("gap", "share"), [(0.0, 0.2), (3.0, 0.12)])
+@pytest.mark.parametrize("seed", range(3))
+def test_trials_held_out_anywhere_overlap_none_of_another_part(root, tmp_path, seed, gap, share):
+    windows = with_events(root, tmp_path)
+    options = {"test": share, "validation": 0 if gap else 0.1, "seed": seed, "gap": gap}
+    parts = split_windows(windows, by="trial", **options)
+    train, validation, test = (
+        moments(part, gap) if part else [] for part in (parts.train, parts.validation, parts.test)
+    )
+    assert len(parts.test) == round(share * len(windows))
+    assert not touch(train, test)
+    assert not touch(train, validation)
+    assert not touch(validation, test)
+    assert len(train) + len(validation) + len(test) <= len(windows)
+    check_no_leak(parts.train, parts.test, by="time")
+    again = split_windows(windows, by="trial", **options)
+    assert moments(again.test) == moments(parts.test)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_a_few_of_each_condition_are_to_adapt_on_and_no_test_overlaps_them(root, tmp_path, shots):
+    windows = with_events(root, tmp_path)
+    parts = k_shot_windows(windows, shots, seed=1)
+    assert sorted(parts.train.events["trial_type"]) == sorted("xyz" * shots)
+    assert not touch(moments(parts.train), moments(parts.test))
+    assert parts.validation is None
+    other = k_shot_windows(windows, shots, seed=2)
+    assert moments(other.train) != moments(parts.train)
+    labels = ["left" if k % 2 else None for k in range(len(windows))]
+    chosen = k_shot_windows(windows, shots, labels=labels)
+    assert len(chosen.train) == shots
+
+
+def test_shots_that_cannot_be_had_are_refused(root, tmp_path):
+    windows = with_events(root, tmp_path)
+    for options, message in (
+        ({"shots": 0}, "shots must be at least 1, got 0"),
+        ({"shots": 99}, "each condition must have more than 99 windows, x has"),
+        ({"shots": 1, "labels": ["a"]}, "labels must be one for each of"),
+        ({"shots": 1, "gap": -1.0}, "gap must be at least 0 s"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            k_shot_windows(windows, **options)
+    with pytest.raises(ValueError, match="no window is left to test on"):
+        k_shot_windows(group_windows(windows)["subject a"], 1, gap=1e4)
+    cleaned = windows_of(root, FMRIVoxelExtractor(normalize=True))
+    with pytest.raises(ValueError, match="on whole runs, which hold what is to be tested"):
+        split_windows(cleaned, by="trial")
+    with pytest.raises(ValueError, match="on whole runs, which hold what is to be tested"):
+        k_shot_windows(cleaned, 1, labels=["a"] * len(cleaned))
+
+
+def test_subjects_of_two_datasets_are_two_people_and_derivatives_are_of_their_dataset(root, tmp_path):
+    one, other = (with_events(root, tmp_path / name) for name in ("one", "other"))
+    prep = tmp_path / "one/derivatives/prep/sub-a/func"
+    prep.mkdir(parents=True)
+    stem = "sub-a_task-look_space-T1w_desc-preproc_bold.nii"
+    (prep / stem).write_bytes((tmp_path / "one/sub-a/func/sub-a_task-look_bold.nii").read_bytes())
+    derived = BIDSDataset(tmp_path / "one", space="T1w").with_extractor(FMRIVoxelExtractor(), length=2)
+    check_no_leak(one, other, by="subject")
+    with pytest.raises(ValueError, match="1 subjects are on both sides: subject a"):
+        check_no_leak(one, derived, by="subject")
+    with pytest.raises(ValueError, match="1 datasets are on both sides: dataset one"):
+        check_no_leak(one, derived, by="dataset")
+    with pytest.raises(ValueError, match=r"of subject a, task look .* overlap windows"):
+        check_no_leak(one, derived, by="time")
+    pooled = type(one)([*one.runs, *other.runs, *derived.runs], FMRIVoxelExtractor(), length=2)
+    assert {fold.name for fold in leave_one_out(pooled)} == {
+        f"dataset {name}, subject {subject}" for name in ("one", "other") for subject in "ab"
+    }
+    assert set(group_windows(pooled, by="dataset")) == {"dataset one", "dataset other"}
+    assert len(group_windows(pooled, by="dataset")["dataset one"]) == 3 * (N // 2)
+
+
+def test_derivatives_whose_dataset_is_not_known_are_compared_by_name_alone(root, tmp_path):
+    raw, derived = (with_events(root, tmp_path / name) for name in ("raw", "out"))
+    description = {"Name": "out", "BIDSVersion": "1.8.0", "DatasetType": "derivative"}
+    (tmp_path / "out/dataset_description.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="2 subjects are on both sides"):
+        check_no_leak(raw, derived, by="subject")
+    with pytest.raises(ValueError, match="the dataset of each recording must be known"):
+        group_windows(derived, by="dataset")
+
+
+def test_runs_that_are_numbered_with_and_without_zeros_are_one(root, tmp_path):
+    for folder, number in (("ds/sub-a/func", "01"), ("ds/derivatives/prep/sub-a/func", "1")):
+        (tmp_path / folder).mkdir(parents=True)
+        stem = f"sub-a_task-look_run-{number}{'_space-T1w' if 'prep' in folder else ''}_bold"
+        image = nibabel.Nifti1Image(np.ones((*SHAPE, N), np.int16), np.eye(4))
+        nibabel.save(image, tmp_path / folder / f"{stem}.nii")
+        (tmp_path / folder / f"{stem}.json").write_text(json.dumps({"RepetitionTime": TR}))
+    raw, prep = (windows_of(tmp_path / "ds", FMRIVoxelExtractor()), None)
+    prep = BIDSDataset(tmp_path / "ds", space="T1w").with_extractor(FMRIVoxelExtractor(), length=5)
+    with pytest.raises(ValueError, match="1 runs are on both sides"):
+        check_no_leak(raw, prep, by="run")
+
+
+# ---- a scale that is fitted on the training part
+
+
+def test_the_scale_comes_from_the_training_part_alone(root, tmp_path):
+    windows = with_events(root, tmp_path, pad=True)
+    parts = split_windows(windows, by="subject", test=0.5, validation=0)
+    scaled = standardize(parts)
+    batch = parts.train.batch(range(len(parts.train)))
+    values = batch["signal"][batch["valid"]].double()
+    torch.testing.assert_close(scaled.train.mean, values.mean(0).float())
+    torch.testing.assert_close(scaled.train.scale, values.std(0, correction=0).float())
+    held = parts.test.batch([0, 1])
+    wanted = (held["signal"] - scaled.train.mean) / scaled.train.scale * held["valid"][..., None]
+    torch.testing.assert_close(scaled.test.batch([0, 1])["signal"], wanted)
+    assert torch.equal(scaled.test[1]["signal"], scaled.test.batch([0, 1])["signal"][1])
+    assert scaled.validation is None
+    chosen = scaled.test.select([1])
+    assert torch.equal(chosen[0]["signal"], scaled.test[1]["signal"])
+
+
+def test_what_was_standardized_cannot_be_divided_and_what_was_not_divided_not_standardized(root):
+    windows = windows_of(root)
+    with pytest.raises(TypeError, match="divide first, then the scale comes from the windows to train on"):
+        standardize(windows)
+    held_out = standardize(next(iter(leave_one_out(windows))))
+    assert held_out.name == "subject a"
+    for divide in (
+        lambda: split_windows(held_out.train, by="subject"),
+        lambda: list(leave_one_out(held_out.train)),
+        lambda: k_shot_windows(held_out.train, 1, labels=["a"] * len(held_out.train)),
+        lambda: split_windows(LabeledWindows(held_out.train, {"x": np.zeros(len(held_out.train))}), by="run"),
+    ):
+        with pytest.raises(ValueError, match="must be divided before they are standardized"):
+            divide()
+
+
+def test_a_feature_that_does_not_vary_keeps_its_scale(tmp_path):
+    for subject in "ab":
+        func = tmp_path / f"sub-{subject}/func"
+        func.mkdir(parents=True)
+        values = np.random.default_rng(1).normal(7, 1, (*SHAPE, N)).astype(np.float32)
+        values[0] = 1e6
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), func / f"sub-{subject}_task-a_bold.nii")
+        (func / f"sub-{subject}_task-a_bold.json").write_text(json.dumps({"RepetitionTime": TR}))
+    windows = windows_of(tmp_path)
+    scaled = standardize(split_windows(windows, by="subject", test=0.5, validation=0))
+    item = scaled.test[0]["signal"]
+    assert (item[:, :4] == 0).all()
+    assert bool(item.isfinite().all())

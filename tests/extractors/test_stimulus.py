@@ -1,5 +1,6 @@
 """Features of stimuli: those of the network, once for each content, kept between runs."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,10 +9,13 @@ import wave
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from neurokern.cli import main
 from neurokern.extractors import AudioClip, StimulusFeatures, read_audio, read_image
+from neurokern.extractors import _stimulus_batches as batches
 from neurokern.ops._cache_files import cached_files
 
 GENERATOR = np.random.default_rng(0)
@@ -268,8 +272,7 @@ def test_a_cache_that_cannot_be_written_is_no_error_unless_it_is_asked_for(net, 
         StimulusFeatures(net, "head", cache=True)(stimuli)
 
 
-def test_two_processes_may_look_at_the_same_stimuli_and_share_what_they_find(net, tmp_path):
-    program = """
+ON_ITS_OWN = """
 import numpy as np, torch
 from neurokern.extractors import StimulusFeatures
 torch.manual_seed(0)
@@ -278,19 +281,53 @@ net.names, net.other = {"one", "two", "three", "four"}, {"key": [torch.ones(2), 
 stimuli = list(np.arange(400, dtype=np.float32).reshape(50, 8))
 print(StimulusFeatures(net, "0", cache=True)(stimuli)["0"].sum().item())
 """
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        )
-        for seed in "12"
-    ]
-    said = [one.communicate(timeout=120)[0] for one in both]
-    assert said[0] == said[1]
-    assert said[0].strip()
+
+
+def test_two_processes_may_look_at_the_same_stimuli_and_share_what_they_find(capsys):
+    command = [sys.executable, "-c", ON_ITS_OWN]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # another order of sets
+    for _ in range(20):
+        exec(ON_ITS_OWN, {})
+    said, _ = other.communicate(timeout=120)
+    assert other.returncode == 0
+    assert set(capsys.readouterr().out.split()) == {said.strip()}
     assert len(cached_files()) == 1
+
+
+def test_what_was_found_before_a_stop_is_kept(net, monkeypatch):
+    monkeypatch.setattr(batches, "AT_ONCE", 4)
+    stimuli = images(11)
+
+    def stopped():
+        yield from stimuli[:10]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        StimulusFeatures(net, "head")(stopped())
+    assert Counted.n_seen == 8
+    found = StimulusFeatures(net, "head")(stimuli)["head"]
+    assert Counted.n_seen == 11
+    torch.testing.assert_close(found[10], expected(net, stimuli[10])[1])
+
+
+@settings(max_examples=25)
+@given(
+    shown=st.lists(st.tuples(st.integers(0, 5), st.sampled_from([(2, 3), (4, 1)])), min_size=1, max_size=12),
+    batch_size=st.integers(1, 5),
+    at_once=st.integers(1, 5),
+)
+def test_every_stimulus_gets_its_own_features_in_its_own_place(shown, batch_size, at_once):
+    torch.manual_seed(0)
+    net = Counted()
+    stimuli = [np.full((*size, 3), 40 * value, np.uint8) for value, size in shown]
+    features = StimulusFeatures(net, "head", batch_size=batch_size, cache=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(batches, "AT_ONCE", at_once)
+        Counted.n_seen = 0
+        found = features(iter(stimuli))["head"]
+    assert Counted.n_seen == len(set(shown))
+    for row, stimulus in zip(found, stimuli, strict=True):
+        torch.testing.assert_close(row, expected(net, stimulus)[1])
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
@@ -312,6 +349,27 @@ def test_sounds_are_read_in_full_scale_and_become_one_channel(tmp_path, width):
     torch.testing.assert_close(
         StimulusFeatures(net, "0")([path])["0"][0], net(torch.from_numpy(clip.mono())).detach()
     )
+
+
+def test_damaged_sounds_and_images_are_errors_that_name_them(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(3)
+        file.setframerate(8000)
+        file.writeframes(rng.bytes(600))
+    Image.fromarray(images(1)[0]).save(tmp_path / "a.gif")
+    for name, read in (("a.wav", read_audio), ("a.gif", read_image)):
+        content = (tmp_path / name).read_bytes()
+        for _ in range(150):
+            damaged = bytearray(content[: rng.integers(10, len(content) + 1)])
+            for place in rng.integers(0, min(60, len(damaged)), 3):
+                damaged[place] = rng.integers(256)
+            (tmp_path / f"bad_{name}").write_bytes(damaged)
+            with contextlib.suppress(ValueError, ImportError):
+                read(tmp_path / f"bad_{name}")
 
 
 def test_sounds_are_resampled_when_asked_for():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurokern.ops import _ridge_bands, _ridge_cv, banded_ridge_cv, ridge_cv
+from neurokern.ops import _ridge_bands, _ridge_cv, _ridge_parts, _ridge_tall, banded_ridge_cv, ridge_cv
 
 ALPHAS = (0.1, 3.0, 100.0, 3000.0)
 BANDS = np.array(["b", "a", "b", "a", "a", "c", "c", "b"])
@@ -106,6 +106,15 @@ def test_float32_tensors_and_chunks_give_the_same_choice(repeat, kept, monkeypat
     np.testing.assert_array_equal(single.alphas, double.alphas)
     np.testing.assert_allclose(single.scores, double.scores, atol=1e-5)
     np.testing.assert_allclose(single.weights, double.weights, atol=1e-3)
+
+
+def test_a_band_alone_may_leave_rows_of_a_factor_without_parts(monkeypatch):
+    X, Y, bands = problem()
+    plain = banded_ridge_cv(X, Y, bands, ALPHAS, 3, band_weights=np.eye(3))
+    monkeypatch.setattr(_ridge_tall, "_BLOCK_ROWS", 2)
+    monkeypatch.setattr(_ridge_parts, "_WORTH_CUTTING", 0)
+    cut = banded_ridge_cv(X, Y, bands, ALPHAS, 3, band_weights=np.eye(3))
+    np.testing.assert_allclose(cut.scores, plain.scores, rtol=1e-9)
 
 
 def test_candidates_of_ones_own_gaps_and_runs():

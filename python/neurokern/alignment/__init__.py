@@ -3,6 +3,7 @@
 from neurokern.alignment.ceilings import response_ceilings
 from neurokern.alignment.cka import CKA_KERNELS, CkaAccumulator, cka
 from neurokern.alignment.features import POOLINGS, layer_features, layer_names
+from neurokern.alignment.gaussian_fields import GaussianFieldEncoder
 from neurokern.alignment.geo_topological import geo_topological, geodesic_rdm
 from neurokern.alignment.inference import RsaResult, evaluate_models
 from neurokern.alignment.kernel_analysis import KernelAnalysis, kernel_analysis
@@ -25,6 +26,7 @@ __all__ = [
     "RDM_COMPARISONS",
     "RDM_METRICS",
     "CkaAccumulator",
+    "GaussianFieldEncoder",
     "KernelAnalysis",
     "PlsFit",
     "RsaResult",

@@ -17,7 +17,7 @@ from neurokern.encoding.ceilings import normalize_scores, spearman_brown, split_
 
 __all__ = ["response_ceilings"]
 
-FITTED = ("ridge", "pls")  # methods that score each target
+FITTED = ("ridge", "pls", "gaussian")  # methods that score each target
 
 
 def response_ceilings(
@@ -35,9 +35,9 @@ def response_ceilings(
     ----------
     repeats : mapping of str to array of shape (repeats, samples, [times,] targets)
         The table's responses must be the means over these repeats.
-    method : {"ridge", "pls", "rsa", "trsa"}
-        For the first two, the square root of each target's split-half reliability. For RSA that of the RDM's:
-        the similarity of halves' RDMs, carried to the whole by the Spearman-Brown formula.
+    method : {"ridge", "pls", "gaussian", "rsa", "trsa"}
+        For the first three, the square root of each target's split-half reliability. For RSA that of the
+        RDM's: the similarity of halves' RDMs, carried to the whole by the Spearman-Brown formula.
     metric, comparison : str
         As in :func:`alignment_table`.
     n_splits, seed : int
@@ -50,7 +50,9 @@ def response_ceilings(
     """
     function = "response_ceilings"
     if method not in (*FITTED, "rsa", "trsa"):
-        raise ValueError(f"{function}: method must be 'ridge', 'pls', 'rsa' or 'trsa', got {method!r}")
+        raise ValueError(
+            f"{function}: method must be 'ridge', 'pls', 'gaussian', 'rsa' or 'trsa', got {method!r}"
+        )
     if check_integer(function, "n_splits", n_splits) < 1:
         raise ValueError(f"{function}: n_splits must be at least 1, got {n_splits}")
     found = {}

@@ -16,6 +16,7 @@ from neurokern._check import check_integer
 from neurokern.alignment._measures import Measure, Named, Similarity, by_name, measure_of
 from neurokern.alignment._patterns import as_patterns
 from neurokern.alignment.ceilings import FITTED, Ceilings, mean_of
+from neurokern.alignment.gaussian_fields import GaussianFieldEncoder
 from neurokern.alignment.shape import fit_pls
 from neurokern.encoding import RidgeEncoder, contiguous_folds, predict_held_out, score_predictions
 from neurokern.encoding._arrays import as_tensor
@@ -37,7 +38,7 @@ def alignment_table(
     comparison: str = "spearman",
     n_components: int = 25,
     folds: int = 5,
-    encoder: RidgeEncoder | None = None,
+    encoder: RidgeEncoder | GaussianFieldEncoder | None = None,
     n_groups: int = 20,
     confidence: float = 0.95,
     seed: int = 0,
@@ -48,27 +49,28 @@ def alignment_table(
     Parameters
     ----------
     features : mapping of str to array of shape (samples, features), or pairs of them
-        Layers, such as :func:`layer_features` returns.
+        Layers, such as :func:`layer_features` returns. Further axes are flattened, but for "gaussian".
     responses : mapping of str to array of shape (samples, targets) or (samples, times, targets), or pairs
         Regions: responses of voxels or units to the same samples (stimuli, trials, windows).
     method : str or callable
         "ridge": held-out correlation of :class:`neurokern.encoding.RidgeEncoder`, mean over targets; "pls"
-        the same of partial least squares; "rsa": similarity of RDMs; "trsa": the same of geo-topological
-        RDMs; "cka", "debiased-cka"; "svcca": mean canonical correlation; "procrustes": cosine of the angle
-        after the best rotation (1 is the same shape); or a function of X (samples, features) and Y (samples,
-        targets), float64 tensors, that gives a number.
+        the same of partial least squares; "gaussian" the same of :class:`GaussianFieldEncoder`, whose layers
+        are feature maps ``(samples, channels, [height,] width)``; "rsa": similarity of RDMs; "trsa": the same
+        of geo-topological RDMs; "cka", "debiased-cka"; "svcca": mean canonical correlation; "procrustes":
+        cosine of the angle after the best rotation (1 is the same shape); or a function of X (samples,
+        features) and Y (samples, targets), float64 tensors, that gives a number.
     ceilings : mapping of str to float or array of shape (targets,), (times,) or (times, targets), optional
-        The highest score that noise allows, per region (per target for "ridge" and "pls"), such as
+        The highest score that noise allows, per region (per target for "ridge", "pls", "gaussian"), such as
         :func:`response_ceilings` returns.
     metric, comparison : str
         For "rsa" and "trsa", as in :func:`compute_rdm` and :func:`compare_rdms`.
     n_components : int, default 25
         For "pls".
     folds : int, default 5
-        Contiguous stretches of samples that "ridge" and "pls" are tested on; alphas are chosen within the
+        Contiguous stretches of samples that fitted methods are tested on; alphas are chosen within the
         training samples.
-    encoder : RidgeEncoder, optional
-        Settings for "ridge"; by default standardized features and an alpha for each target.
+    encoder : RidgeEncoder or GaussianFieldEncoder, optional
+        Settings for "ridge" (by default standardized features and an alpha for each target) or "gaussian".
     n_groups : int, default 20
         Groups of samples that are left out in turn for the intervals of similarities.
     confidence : float, default 0.95
@@ -80,11 +82,11 @@ def alignment_table(
     -------
     table : DataFrame
         Columns ``layer, region, [time,] score, low, high, ceiling, normalized, n_samples, n_targets``; the
-        settings are in ``table.attrs``. The interval is a bootstrap over targets for "ridge" and "pls" (what
-        other voxels would give), and a delete-group jackknife over samples else (what other stimuli would
-        give). ``normalized`` is the score as a share of the ceiling: of each target, averaged over those
-        with a squared ceiling of at least 0.1, for "ridge" and "pls". Scores that are not defined (a region
-        or layer that never varies) are NaN.
+        settings are in ``table.attrs``. The interval is a bootstrap over targets for "ridge", "pls" and
+        "gaussian" (what other voxels would give), and a delete-group jackknife over samples else (what other
+        stimuli would give). ``normalized`` is the score as a share of the ceiling: of each target, averaged
+        over those with a squared ceiling of at least 0.1, for fitted methods. Scores that are not defined (a
+        region or layer that never varies) are NaN.
 
     Raises
     ------
@@ -108,7 +110,9 @@ def alignment_table(
         )
     if not 0 < confidence < 1:
         raise ValueError(f"{function}: confidence must lie within (0, 1), got {confidence!r}")
-    layers = {name: _layer(name, X) for name, X in by_name(function, "features", features).items()}
+    _check_encoder(function, method, encoder)
+    flat = method != "gaussian"
+    layers = {name: _layer(name, X, flat=flat) for name, X in by_name(function, "features", features).items()}
     regions = {name: _region(name, Y) for name, Y in by_name(function, "responses", responses).items()}
     n_samples = _check_samples(function, layers, regions)
     limits = Ceilings(function, ceilings, regions, per_target=method in FITTED)
@@ -137,9 +141,24 @@ def alignment_table(
     return table
 
 
-def _layer(name: str, values: Any) -> Tensor:
+def _check_encoder(function: str, method: str | Similarity, encoder: object) -> None:
+    kinds = {"ridge": RidgeEncoder, "gaussian": GaussianFieldEncoder}
+    wanted = kinds.get(method) if isinstance(method, str) else None
+    if encoder is not None and (wanted is None or not isinstance(encoder, wanted)):
+        needs = wanted.__name__ if wanted else "None"
+        raise TypeError(f"{function}: encoder must be {needs} for {method!r}, got {type(encoder).__name__}")
+
+
+def _layer(name: str, values: Any, *, flat: bool) -> Tensor:
     what = f"features[{name!r}]"
     tensor = as_tensor("alignment_table", what, values)
+    if not flat:
+        if tensor.ndim < 3:
+            raise ValueError(
+                f"alignment_table: {what} must have shape (samples, channels, [height,] width) for "
+                f"'gaussian', got {tuple(tensor.shape)}; take layer_features(..., pool='none')"
+            )
+        return as_patterns("alignment_table", what, tensor.flatten(1)).reshape(tensor.shape)
     return as_patterns("alignment_table", what, tensor.flatten(1) if tensor.ndim > 2 else tensor)
 
 
@@ -170,12 +189,30 @@ def _check_samples(function: str, layers: dict[str, Tensor], regions: dict[str, 
 
 
 def _predictor(
-    method: str, encoder: RidgeEncoder | None, n_components: int, folds: int, n_samples: int
+    method: str,
+    encoder: RidgeEncoder | GaussianFieldEncoder | None,
+    n_components: int,
+    folds: int,
+    n_samples: int,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     pairs = contiguous_folds(n_samples, folds)
+    within = min(5, n_samples - n_samples // folds - 1)
     if method == "ridge":
-        settings = encoder or RidgeEncoder(standardize=True, folds=min(5, n_samples - n_samples // folds - 1))
+        settings = (
+            encoder if isinstance(encoder, RidgeEncoder) else RidgeEncoder(standardize=True, folds=within)
+        )
         return lambda X, Y: torch.as_tensor(predict_held_out(settings, X, Y, pairs))
+
+    if method == "gaussian":
+        given = encoder if isinstance(encoder, GaussianFieldEncoder) else GaussianFieldEncoder(folds=within)
+
+        def by_fields(X: Tensor, Y: Tensor) -> Tensor:
+            predicted = torch.empty_like(Y)
+            for train, test in pairs:
+                predicted[test] = torch.as_tensor(given.fit(X[train], Y[train]).predict(X[test])).to(Y.dtype)
+            return predicted
+
+        return by_fields
 
     def by_pls(X: Tensor, Y: Tensor) -> Tensor:
         predicted = torch.empty_like(Y)

@@ -11,6 +11,7 @@ from neurokern.cli.doctor_images import Look
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from neurokern.datasets import MEEGRun
 
@@ -35,6 +36,8 @@ def check_recording(run: MEEGRun) -> tuple[Look, list[tuple[str, str]]]:
     flat = ~lost & (low == high)
     at_ends = np.maximum((values == low).mean(axis=0), (values == high).mean(axis=0))
     clipped = ~lost & ~flat & (at_ends > _MOST_CLIPPED) & (len(values) * at_ends > 10)
+    for i in np.flatnonzero(clipped):
+        clipped[i] = _piles_up(values[:, i])
     found = []
     for level, channels, what in (
         ("error", lost, "have NaN or infinity"),
@@ -47,6 +50,15 @@ def check_recording(run: MEEGRun) -> tuple[Look, list[tuple[str, str]]]:
             found.append((level, f"{len(chosen)} channels {what}: {listed}"))
     seconds = len(values) / extractor.sfreq(run)
     return look, found + _event_findings(extractor.events(run), seconds)
+
+
+def _piles_up(values: NDArray[np.float32]) -> bool:
+    """Return whether an end is met more often than the value next to it, as it is where a signal is cut off.
+
+    A small signal in coarse steps meets its ends often, too; but what lies further in more often still.
+    """
+    counts = np.unique(values, return_counts=True)[1]
+    return bool(len(counts) > 1 and (counts[0] > counts[1] or counts[-1] > counts[-2]))
 
 
 def _event_findings(events: pd.DataFrame, seconds: float) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -34,6 +35,7 @@ _EXAMPLES = """\
   neurokern prepare sessions/ --config runs/a/run.yaml     what that run, and others like it, will load
 """
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_BYTES_OF_PROCESS = 16 << 20  # of files that are worth a process of their own
 _OF_TRAINING = ("threads", "split", "model", "training")  # sections of a run.yaml that data do not depend on
 
 
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         _tell(results, args.dry_run, seconds)
         say(f"cache    {cache_folder()}")
     if stopped is not None:
-        raise OSError(f"{stopped}; what was finished stays: the same command goes on once there is room")
+        raise OSError(f"{stopped}; what was finished stays: the same command goes on")
     return int(any(result.status == "failed" for result in results))
 
 
@@ -172,12 +174,20 @@ def _make_all(missing: list[_Result], jobs: int) -> str | None:
         for kinds, start in ((("fMRI",), _threads), (("M/EEG", "spikes"), _processes)):
             some = [result for result in missing if result.task.kind in kinds]
             if stopped is None and some:
-                stopped = _make_some(some, start, min(jobs, len(some)), bar)
+                stopped = _make_some(some, start, _workers(some, jobs), bar)
     finally:
         bar.close()
     for result in missing:
         result.status = "left" if result.status == "planned" else result.status
     return stopped
+
+
+def _workers(some: list[_Result], jobs: int) -> int:
+    """Return how many workers are worth it: a process takes seconds to start, a thread does not."""
+    if some[0].task.kind == "fMRI":
+        return min(jobs, len(some))
+    n_bytes = sum(result.task.source_bytes for result in some)
+    return min(jobs, len(some), n_bytes // _BYTES_OF_PROCESS + 1)
 
 
 def _make_some(some: list[_Result], start: Callable[[int], Any], jobs: int, bar: tqdm[Any]) -> str | None:
@@ -251,8 +261,20 @@ def _processes(jobs: int) -> Iterator[Executor]:
         yield _Here()
         return
     context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
         yield pool
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: killed, it could not tell its workers."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in workers alone
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _bar(tasks: list[Task], what: str) -> tqdm[Task]:
@@ -314,8 +336,13 @@ def _sources(some: list[_Result]) -> str:
 
 def _sizes(some: list[_Result]) -> str:
     known = [result.n_bytes for result in some if result.n_bytes is not None]
-    return size_text(sum(known)) if len(known) == len(some) else "by its spikes"
+    if len(known) == len(some):
+        return size_text(sum(known))
+    return "by its spikes" if some[0].status in ("planned", "left") else "–"
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # its number says nothing to people
+        text = error.strerror + (f": {error.filename}" if error.filename else "")
+    return " ".join(text.split()) or type(error).__name__

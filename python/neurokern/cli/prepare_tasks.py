@@ -18,6 +18,7 @@ from neurokern.cli.sessions import WindowSettings, prepared_entry
 from neurokern.datasets.packed_session import read_session, source_bytes, source_key
 
 if TYPE_CHECKING:
+    from neurokern.datasets import BIDSDataset
     from neurokern.ops._array_cache import CacheEntry
 
 __all__ = ["Plan", "Task", "find_tasks"]
@@ -48,13 +49,16 @@ class Task:
     """One run or recording, and how it is taken; it can be sent to another process."""
 
     kind: Kind
+    path: pathlib.Path
     name: str
     source_bytes: int
-    run: Any = field(repr=False)  # a BIDSRun, or the path of a recording of spikes
+    run: Any = field(repr=False)  # a BIDSRun, the path of a recording of spikes, or why there is none
     how: Any = field(repr=False)  # an extractor, or WindowSettings
 
     def plan(self) -> Plan:
         """Look at headers and at the cache; nothing is made."""
+        if isinstance(self.run, Exception):
+            raise self.run
         if isinstance(self.how, WindowSettings):
             # A damaged file counts as none.
             found = read_session(source_key(self.run, self.how))
@@ -91,10 +95,11 @@ def find_tasks(settings: PrepareSettings) -> list[Task]:
     FileNotFoundError, ValueError
         If a path does not exist, or holds nothing that fits.
     """
-    tasks: list[Task] = []
+    tasks: dict[pathlib.Path, Task] = {}  # data that are named twice are prepared once
     for path in map(pathlib.Path, settings.data):
-        tasks += _tasks_of(path, settings)
-    return tasks
+        for task in _tasks_of(path, settings):
+            tasks.setdefault(task.path.resolve(), task)
+    return list(tasks.values())
 
 
 def _tasks_of(path: pathlib.Path, settings: PrepareSettings) -> Iterator[Task]:
@@ -106,9 +111,9 @@ def _tasks_of(path: pathlib.Path, settings: PrepareSettings) -> Iterator[Task]:
     if path.is_dir() and is_bids_folder(path):
         yield from _bids_tasks(path, settings)
     elif is_image(path):
-        yield Task("fMRI", path.name, _size(path), find_run(path), settings.fmri.extractor())
+        yield Task("fMRI", path, path.name, _size(path), find_run(path), settings.fmri.extractor())
     elif is_recording(path):
-        yield Task("M/EEG", path.name, _size(path), as_run(path), settings.meeg.extractor())
+        yield Task("M/EEG", path, path.name, _size(path), as_run(path), settings.meeg.extractor())
     else:
         yield from _folder_tasks(path, settings)
 
@@ -123,14 +128,14 @@ def _folder_tasks(folder: pathlib.Path, settings: PrepareSettings) -> Iterator[T
         of_images = settings.fmri.extractor()
         for image in images:
             name = os.fspath(image.relative_to(folder))
-            yield Task("fMRI", name, _size(image), find_run(image), of_images)
+            yield Task("fMRI", image, name, _size(image), find_run(image), of_images)
     if recordings:
         of_channels = settings.meeg.extractor()
         for path in recordings:
             name = os.fspath(path.relative_to(folder))
-            yield Task("M/EEG", name, _size(path), as_run(path), of_channels)
+            yield Task("M/EEG", path, name, _size(path), as_run(path), of_channels)
     for source in spikes_below(folder, others=bool(images or recordings)):
-        yield Task("spikes", source.name, source_bytes(source), source, settings.windows)
+        yield Task("spikes", source, source.name, source_bytes(source), source, settings.windows)
 
 
 def _bids_tasks(root: pathlib.Path, settings: PrepareSettings) -> Iterator[Task]:
@@ -146,10 +151,18 @@ def _bids_tasks(root: pathlib.Path, settings: PrepareSettings) -> Iterator[Task]
         n_found += len(runs)
         extractor = (settings.fmri if kind == "fMRI" else settings.meeg).extractor()
         for i in range(len(runs)):
-            path = runs.table["path"].iloc[i]
-            yield Task(kind, os.fspath(path.relative_to(runs.root)), _size(path), runs.run(i), extractor)
+            path, run = runs.table["path"].iloc[i], _run_of(runs, i)
+            yield Task(kind, path, os.fspath(path.relative_to(runs.root)), _size(path), run, extractor)
     if not n_found:
         raise next((e for e in problems if "there are" in str(e)), problems[0])
+
+
+def _run_of(runs: BIDSDataset, i: int) -> Any:
+    """Return a run, or what is wrong with its tables: others can be prepared all the same."""
+    try:
+        return runs.run(i)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def _size(path: pathlib.Path) -> int:

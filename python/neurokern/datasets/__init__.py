@@ -22,9 +22,12 @@ _HOME_OF = {
     "MEEGRun": "bids",
     "MEEGWindows": "meeg_windows",
     "HeldOut": "window_splits",
+    "StandardizedWindows": "standardized",
+    "standardize": "standardized",
     "WindowSplits": "window_splits",
     "check_no_leak": "window_splits",
     "group_windows": "window_splits",
+    "k_shot_windows": "window_splits",
     "leave_one_out": "window_splits",
     "split_windows": "window_splits",
     "Clock": "clock",
@@ -93,6 +96,7 @@ __all__ = [
     "SpikeRecording",
     "SpikeWindows",
     "Splits",
+    "StandardizedWindows",
     "StimulusBatchSampler",
     "TimeSeries",
     "TimedStimuli",
@@ -110,6 +114,7 @@ __all__ = [
     "event_regressors",
     "group_windows",
     "hemodynamic_response",
+    "k_shot_windows",
     "leave_one_out",
     "load_alf",
     "load_binned_npz",
@@ -125,6 +130,7 @@ __all__ = [
     "sliding_windows",
     "split_session",
     "split_windows",
+    "standardize",
     "trial_windows",
     "unit_quality",
     "with_region_groups",
@@ -160,6 +166,7 @@ if TYPE_CHECKING:
     from neurokern.datasets.series import TimeSeries
     from neurokern.datasets.series_files import read_series, series_of_runs
     from neurokern.datasets.splits import Splits, split_session
+    from neurokern.datasets.standardized import StandardizedWindows, standardize
     from neurokern.datasets.stimulus_sampler import StimulusBatchSampler
     from neurokern.datasets.timed_stimuli import TimedStimuli
     from neurokern.datasets.torch_dataset import SpikeWindows
@@ -170,6 +177,7 @@ if TYPE_CHECKING:
         WindowSplits,
         check_no_leak,
         group_windows,
+        k_shot_windows,
         leave_one_out,
         split_windows,
     )

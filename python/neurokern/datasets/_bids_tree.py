@@ -125,7 +125,10 @@ class Tree:
             self._real_root = os.path.realpath(self.root)
         real, root = os.path.realpath(path), self._real_root
         inside = os.path.commonpath((real, root)) in (real, root)
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except OSError:  # gone since
+            return False
         key = (status.st_dev, status.st_ino)
         if inside or key in self._entered:
             return False

@@ -177,7 +177,17 @@ class BIDSIndex:
         return self._table(self._rows())
 
     def select(self, datatype: str, suffix: str, extensions: Sequence[str]) -> pd.DataFrame:
-        """Return the rows of ``files`` of one kind, without looking at the others' names."""
+        """Return the rows of ``files`` of one kind, without looking at the others' names.
+
+        Parameters
+        ----------
+        datatype : str
+            Such as ``"func"``.
+        suffix : str
+            Such as ``"bold"``.
+        extensions : sequence of str
+            Such as ``(".nii", ".nii.gz")``.
+        """
         rows = self._rows(tuple(f"_{suffix}{extension}" for extension in extensions))
         return self._table([row for row in rows if row["datatype"] == datatype])
 

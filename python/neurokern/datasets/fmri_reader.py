@@ -139,9 +139,11 @@ class FMRIReader:
                 return
         for place, i, first in zip(signal, numbers, start.tolist(), strict=True):
             low, high = max(first, 0), min(first + int(self._lengths[i]), int(self._n_volumes[i]))
-            place[: low - first].zero_()
-            self.extractor.extract(self.runs[i], low, high, place[low - first : high - first])
-            place[high - first :].zero_()
+            inside = slice(low - first, high - first)
+            self.extractor.extract(self.runs[i], low, high, place[inside])
+            if inside != slice(0, len(place)):
+                place[: inside.start].zero_()
+                place[inside.stop :].zero_()
 
     def _look_at(self, i: int) -> None:
         """Learn what is known of a run; its sidecar is believed when a window is first asked for."""

@@ -77,6 +77,8 @@ def load_kilosort(
     if samples.dtype.kind == "f":  # some exporters write whole samples as doubles
         samples = as_ids("load_kilosort", SPIKES, samples)
     rate = _rate(root) if sfreq is None else check_positive("load_kilosort", "sfreq", sfreq)
+    if samples.dtype == np.uint64:  # where a time before 0 was written without its sign
+        samples = samples.view(np.int64)
     table, notes = _clusters(root, clusters)
     if names[0] != "spike_clusters.npy":
         notes.append("units are templates: there is no spike_clusters.npy")

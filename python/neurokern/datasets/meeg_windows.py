@@ -121,14 +121,8 @@ class MEEGWindows(Dataset[dict[str, Any]]):
         self._lengths = np.array([self._length(i) for i in range(len(self.runs))])
         found = [self._places(i, events) for i in range(len(self.runs))]
         kept = [self._without_bad(i, places) if skip_bad else places for i, (places, _) in enumerate(found)]
-        self.offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+        self._put(kept)
         self._check_count(sum(lost for _, lost in found), sum(len(p) for p, _ in found))
-        self._recording = np.repeat(np.arange(len(self.runs)), [len(table) for table in kept])
-        rows = pd.concat(kept)
-        self._start = rows["start"].to_numpy(np.int64)
-        self._onset = rows["onset"].to_numpy(np.float64)
-        self._condition = rows["condition"].to_numpy(np.int64)
-        self._event = rows["event"].to_numpy(np.int64)
         self._channels = ChannelTables([extractor.channels(run) for run in self.runs])
         self.region_names = self._channels.region_names
         self._memory = BatchMemory("MEEGWindows")
@@ -159,6 +153,16 @@ class MEEGWindows(Dataset[dict[str, Any]]):
     def channels(self, recording: int) -> Channels:
         """Return the channels of a recording, by its number."""
         return self._channels.of[recording]
+
+    def _put(self, places: Sequence[pd.DataFrame]) -> None:
+        """Put the windows of each recording where a table of them says."""
+        self.offsets = np.cumsum([0, *map(len, places)], dtype=np.int64)
+        self._recording = np.repeat(np.arange(len(self.runs)), [len(table) for table in places])
+        rows = pd.concat(places)
+        self._start = rows["start"].to_numpy(np.int64)
+        self._onset = rows["onset"].to_numpy(np.float64)
+        self._condition = rows["condition"].to_numpy(np.int64)
+        self._event = rows["event"].to_numpy(np.int64)
 
     def _duration(
         self, duration: float | None, tmax: float | None, events: Any, stride: float | None

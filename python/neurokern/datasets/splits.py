@@ -93,7 +93,7 @@ def split_session(
     part = np.full(n, TRAIN)
     part[order[max(n - n_test - n_validation, 0) :]] = VALIDATION
     part[order[max(n - n_test, 0) :]] = TEST
-    keep = np.ones(n, dtype=bool) if windows is None else _apart(windows, part, gap)
+    keep = np.ones(n, dtype=bool) if windows is None else apart(windows, part, gap)
     rows = [in_time[(part[in_time] == which) & keep[in_time]] for which in (TRAIN, VALIDATION, TEST)]
     _check_parts(rows, n, test, validation)
     n_dropped = int(n - keep.sum())
@@ -109,9 +109,8 @@ def _share(fraction: float, n: int) -> int:
     return max(1, round(fraction * n)) if fraction > 0 else 0
 
 
-def _apart(windows: np.ndarray, part: np.ndarray, gap: float) -> np.ndarray:
-    # A window stays if it overlaps none of a stricter part; what was dropped from validation no longer
-    # counts.
+def apart(windows: np.ndarray, part: np.ndarray, gap: float) -> np.ndarray:
+    """Return which windows stay: those that overlap none of a stricter part, as far as it stays."""
     keep = ~((part < TEST) & _near(windows, windows[part == TEST], gap))
     return keep & ~((part == TRAIN) & _near(windows, windows[(part == VALIDATION) & keep], gap))
 

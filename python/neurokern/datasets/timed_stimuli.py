@@ -105,7 +105,8 @@ class TimedStimuli:
         events : BIDSRun or DataFrame
             With ``onset``, ``duration`` and the column.
         folder : path
-            What names in the column are relative to; ``root / "stimuli"`` in BIDS.
+            What names in the column are relative to; ``root / "stimuli"`` in BIDS, of whose URIs
+            (``bids::stimuli/cat.png``) the start is left out.
         column : str, default "stim_file"
 
         Raises
@@ -120,10 +121,10 @@ class TimedStimuli:
             raise ValueError("TimedStimuli.from_events: the run has no table of events")
         if missing := sorted({"onset", "duration", column} - {str(name) for name in table}):
             raise ValueError(f"TimedStimuli.from_events: events have no column {', '.join(missing)}")
-        table = table[table[column].notna() & np.isfinite(table["onset"].to_numpy(np.float64))]
-        paths = stimulus_paths(table[column].tolist(), folder)
-        durations = np.nan_to_num(table["duration"].to_numpy(np.float64))
-        return cls(paths, table["onset"].to_numpy(np.float64), durations)
+        onset, duration = _seconds(table, "onset"), np.nan_to_num(_seconds(table, "duration"))
+        known = table[column].notna().to_numpy() & np.isfinite(onset)
+        paths = stimulus_paths(table[column][known].tolist(), folder)
+        return cls(paths, onset[known], duration[known])
 
     @classmethod
     def sound(cls, clip: AudioClip, step: float, length: float | None = None) -> TimedStimuli:
@@ -177,8 +178,9 @@ def stimulus_paths(names: Sequence[Any], folder: str | os.PathLike[str]) -> list
     base = Path(folder)
     lost, paths = [], {}
     for name in dict.fromkeys(map(str, names)):
-        path = base / name
-        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        inner = Path(name.removeprefix("bids::stimuli/"))
+        path = base / inner
+        inside = not inner.is_absolute() and ".." not in inner.parts
         if not (inside and path.is_file()):
             lost.append(name)
         paths[name] = path
@@ -188,6 +190,15 @@ def stimulus_paths(names: Sequence[Any], folder: str | os.PathLike[str]) -> list
             + (", ..." if lost[6:] else "")
         )
     return [paths[str(name)] for name in names]
+
+
+def _seconds(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    try:
+        return table[column].to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"TimedStimuli.from_events: {column} of events must be seconds or n/a: {error}"
+        ) from None
 
 
 def _durations(durations: ArrayLike | None, n: int) -> NDArray[np.float64]:

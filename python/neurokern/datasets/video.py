@@ -15,6 +15,8 @@ from neurokern._check import check_positive
 __all__ = ["VideoFrames"]
 
 _ANIMATIONS = (".gif", ".png", ".apng", ".webp")
+# What Pillow raises for damaged files.
+_DAMAGED = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError)
 _EARLY = 1e-6  # seconds
 
 
@@ -80,7 +82,9 @@ def _animation(path: Path) -> Iterator[tuple[float, float, Any]]:
     try:
         from PIL import Image, ImageSequence
     except ImportError:
-        raise ImportError("VideoFrames: animations need Pillow; install neurokern[stimuli]") from None
+        raise ImportError(
+            "VideoFrames: animations need Pillow; install it with `pip install 'neurokern[stimuli]'`"
+        ) from None
     try:
         with Image.open(path) as film:
             begin = 0.0
@@ -89,7 +93,7 @@ def _animation(path: Path) -> Iterator[tuple[float, float, Any]]:
                 seconds = float(frame.info.get("duration") or 100) / 1000  # as browsers take a missing one
                 yield begin, begin + seconds, frame
                 begin += seconds
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(f"VideoFrames: {path} cannot be read: {error}") from None
 
 
@@ -97,7 +101,7 @@ def _video(path: Path) -> Iterator[tuple[float, float, Any]]:
     try:
         import av
     except ImportError:
-        raise ImportError(f"VideoFrames: {path.name} needs PyAV; pip install av") from None
+        raise ImportError(f"VideoFrames: {path.name} needs PyAV; install it with `pip install av`") from None
     try:
         with av.open(os.fspath(path)) as film:
             if not film.streams.video:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurokern._check import check_choice, check_fraction, check_number
+from neurokern._check import check_choice, check_fraction, check_integer, check_number
 from neurokern.datasets._random import permutation
-from neurokern.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
+from neurokern.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION, apart
+from neurokern.datasets.window_groups import GROUPS, groups_of, keys_of, label_of, listed
 
-__all__ = ["HeldOut", "WindowSplits", "check_no_leak", "group_windows", "leave_one_out", "split_windows"]
+__all__ = [
+    "HeldOut",
+    "WindowSplits",
+    "check_no_leak",
+    "group_windows",
+    "k_shot_windows",
+    "leave_one_out",
+    "split_windows",
+]
 
-# What makes a group, by entities. Echoes, spaces and acquisitions of one run are the same moments.
-_GROUPS = {
-    "subject": ("subject",),
-    "session": ("subject", "session"),
-    "run": ("subject", "session", "task", "run"),
-    "task": ("task",),
-}
 _CLOCK_TOLERANCE = 1e-6  # seconds
-_MOST_NAMES = 5
 
 
 class _Windows(Protocol):
@@ -87,15 +88,17 @@ def split_windows(
     Parameters
     ----------
     windows : FMRIWindows or MEEGWindows
-    by : {"subject", "session", "run", "task", "time"}
+    by : {"subject", "session", "run", "task", "dataset", "time", "trial"}
         What stays together. "run": all that was recorded at once, so echoes, spaces and acquisitions of a
-        run, too. "time": the last part of each run is the test, the part before it validation.
+        run, too. "dataset": a BIDS folder with its derivatives. "time": the last part of each run is the
+        test, the part before it validation. "trial": windows anywhere are held out; those of other parts
+        that overlap them are dropped.
     test, validation : float
         Shares of the groups, or of each run's time; at least one group each unless 0.
     seed : int, default 0
         Of the choice of groups.
     gap : float, seconds, default 0.0
-        With ``by="time"``, least time between windows of two parts: responses outlast what caused them.
+        With "time" and "trial", least time between windows of two parts: responses outlast what caused them.
 
     Returns
     -------
@@ -104,29 +107,32 @@ def split_windows(
     Raises
     ------
     ValueError
-        If there are too few groups; or, with ``by="time"``, if the extractor cleans runs by what it sees in
-        all of them, test included (its ``fit_on`` must end before the other parts begin).
+        If there are too few groups; or, with "time" and "trial", if the extractor cleans runs by what it sees
+        in all of them, test included (with "time" its ``fit_on`` may end before the other parts begin).
 
     Warns
     -----
     UserWarning
-        With ``by="time"``, if the extractor filters: filters look forward, too.
+        With "time" and "trial", if the extractor filters: filters look forward, too.
 
     Examples
     --------
     >>> parts = split_windows(windows, by="subject", test=0.2, seed=1)  # doctest: +SKIP
     """
-    check_choice("split_windows", "by", by, (*_GROUPS, "time"))
+    check_choice("split_windows", "by", by, (*GROUPS, "time", "trial"))
+    _check_not_fitted("split_windows", windows)
     shares = [check_fraction("split_windows", n, v) for n, v in (("test", test), ("validation", validation))]
     if sum(shares) >= 1:
         raise ValueError(f"split_windows: test + validation must be below 1, got {test:g} + {validation:g}")
     if check_number("split_windows", "gap", gap) < 0:
         raise ValueError(f"split_windows: gap must be at least 0 s, got {gap}")
-    part, unit = (
-        (_by_time(windows, test, validation, gap), "windows")
-        if by == "time"
-        else (_by_group(windows, by, test, validation, seed), f"{by}s")
-    )
+    unit = f"{by}s" if by in GROUPS else "windows"
+    if by == "time":
+        part = _by_time(windows, test, validation, gap)
+    elif by == "trial":
+        part = _by_trial(windows, test, validation, seed, gap)
+    else:
+        part = _by_group(windows, by, test, validation, seed)
     chosen = [np.flatnonzero(part == which) for which in (TRAIN, VALIDATION, TEST)]
     for name, share, indices in zip(
         ("train", "validation", "test"), (1, validation, test), chosen, strict=True
@@ -150,16 +156,17 @@ def leave_one_out(windows: Windows, by: str = "subject") -> Iterator[HeldOut[Win
     Parameters
     ----------
     windows : FMRIWindows or MEEGWindows
-    by : {"subject", "session", "run", "task"}
+    by : {"subject", "session", "run", "task", "dataset"}
 
     Raises
     ------
     ValueError
         If there is only one.
     """
-    names, group = _groups("leave_one_out", windows, by)
+    _check_not_fitted("leave_one_out", windows)
+    names, group = groups_of("leave_one_out", windows, by)
     if len(names) < 2:
-        raise ValueError(f"leave_one_out: there must be at least 2 {by}s, got {_listed(names)}")
+        raise ValueError(f"leave_one_out: there must be at least 2 {by}s, got {listed(names)}")
     for number, name in enumerate(names):
         others, own = np.flatnonzero(group != number), np.flatnonzero(group == number)
         yield HeldOut(name, windows.select(others), windows.select(own))
@@ -171,9 +178,9 @@ def group_windows(windows: Windows, by: str = "subject") -> dict[str, Windows]:
     Parameters
     ----------
     windows : FMRIWindows or MEEGWindows
-    by : {"subject", "session", "run", "task"}
+    by : {"subject", "session", "run", "task", "dataset"}
     """
-    names, group = _groups("group_windows", windows, by)
+    names, group = groups_of("group_windows", windows, by)
     return {name: windows.select(np.flatnonzero(group == number)) for number, name in enumerate(names)}
 
 
@@ -183,7 +190,7 @@ def check_no_leak(train: _Windows, test: _Windows, by: str = "run", gap: float =
     Parameters
     ----------
     train, test : FMRIWindows or MEEGWindows
-    by : {"subject", "session", "run", "task", "time"}
+    by : {"subject", "session", "run", "task", "dataset", "time"}
         What must not be on both sides. "time": moments of a run, whatever its echo, space or acquisition.
     gap : float, seconds
         Least time between windows of the same run with ``by="time"``.
@@ -193,18 +200,21 @@ def check_no_leak(train: _Windows, test: _Windows, by: str = "run", gap: float =
     ValueError
         With the names of what is on both sides.
     """
-    check_choice("check_no_leak", "by", by, (*_GROUPS, "time"))
+    check_choice("check_no_leak", "by", by, (*GROUPS, "time"))
     kind = "run" if by == "time" else by
-    sides = [_groups("check_no_leak", side, kind) for side in (train, test)]
-    both = sorted(set(sides[0][0]) & set(sides[1][0]))
+    keys = keys_of("check_no_leak", (train, test), kind)
+    used = [np.unique(side.spans()[0]).tolist() for side in (train, test)]
+    there = [{own[i] for i in chosen} for own, chosen in zip(keys, used, strict=True)]
+    shared = sorted(there[0] & there[1])
+    both = [label_of(kind, key, with_dataset=kind == "dataset") for key in shared]
     if by != "time":
         if both:
-            raise ValueError(f"check_no_leak: {len(both)} {by}s are on both sides: {_listed(both)}")
+            raise ValueError(f"check_no_leak: {len(both)} {by}s are on both sides: {listed(both)}")
         return
-    for name in both:
+    for name, key in zip(both, shared, strict=True):
         (_, begin, end), (_, test_begin, test_end) = (
-            tuple(values[group == names.index(name)] for values in side.spans())
-            for side, (names, group) in zip((train, test), sides, strict=True)
+            tuple(values[_are(key, own, side.spans()[0])] for values in side.spans())
+            for side, own in zip((train, test), keys, strict=True)
         )
         near = (begin[:, None] < test_end + gap - _CLOCK_TOLERANCE) & (
             end[:, None] > test_begin - gap + _CLOCK_TOLERANCE
@@ -216,12 +226,127 @@ def check_no_leak(train: _Windows, test: _Windows, by: str = "run", gap: float =
             )
 
 
+def k_shot_windows(
+    windows: Windows,
+    shots: int,
+    *,
+    labels: Sequence[Any] | None = None,
+    seed: int = 0,
+    gap: float = 0.0,
+) -> WindowSplits[Windows]:
+    """Divide windows into a few of each condition to adapt on, and all others that do not overlap these.
+
+    Parameters
+    ----------
+    windows : FMRIWindows or MEEGWindows
+        Windows at events; or any, with ``labels``.
+    shots : int
+        Windows of each condition in ``train``.
+    labels : sequence, optional
+        Condition of each window; default the ``trial_type`` of its event. Windows of None are left out.
+    seed : int, default 0
+        Of the choice.
+    gap : float, seconds, default 0.0
+        Least time between a window of ``train`` and one of ``test``.
+
+    Returns
+    -------
+    WindowSplits
+        ``train`` with ``shots`` windows of each condition, ``test`` with the others, ``validation`` None.
+
+    Raises
+    ------
+    ValueError
+        If a condition has no more than ``shots`` windows, if nothing is left to test on, or the extractor
+        cleans runs by what it sees in all of them.
+    """
+    _check_not_fitted("k_shot_windows", windows)
+    if check_integer("k_shot_windows", "shots", shots) < 1:
+        raise ValueError(f"k_shot_windows: shots must be at least 1, got {shots}")
+    if check_number("k_shot_windows", "gap", gap) < 0:
+        raise ValueError(f"k_shot_windows: gap must be at least 0 s, got {gap}")
+    given = windows.events["trial_type"] if labels is None else labels  # type: ignore[attr-defined]
+    names = [None if value is None or value != value else str(value) for value in given]
+    if len(names) != len(windows):
+        raise ValueError(
+            f"k_shot_windows: labels must be one for each of {len(windows)} windows, got {len(names)}"
+        )
+    _check_whole_runs("k_shot_windows", windows.extractor)
+    part = np.where([name is None for name in names], -1, TEST)
+    for name in sorted({name for name in names if name is not None}):
+        own = np.flatnonzero(np.array([other == name for other in names]))
+        if len(own) <= shots:
+            raise ValueError(
+                f"k_shot_windows: each condition must have more than {shots} windows, {name} has {len(own)}"
+            )
+        part[own[permutation(len(own), seed, 0, SPLITS)[:shots]]] = TRAIN
+    # What is chosen to adapt on stays; what comes too close to it is no test.
+    swapped = np.select([part == TRAIN, part == TEST], [TEST, TRAIN], -1)
+    part[~_apart_in_runs(windows, swapped, gap)] = -1
+    if not (part == TEST).any():
+        raise ValueError("k_shot_windows: no window is left to test on; take fewer shots or a smaller gap")
+    train, test = (windows.select(np.flatnonzero(part == which)) for which in (TRAIN, TEST))
+    note = (
+        f"{shots} windows of each condition to adapt on, {len(test)} to test, {int((part < 0).sum())} dropped"
+    )
+    return WindowSplits(train, None, test, note)
+
+
+def _are(
+    key: tuple[str, ...], keys: list[tuple[str, ...]], recording: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    return np.array([own == key for own in keys], dtype=bool)[recording]
+
+
+def _check_not_fitted(function: str, windows: Any) -> None:
+    while windows is not None:
+        if getattr(windows, "fitted_on_train", False):
+            raise ValueError(
+                f"{function}: windows must be divided before they are standardized, since the part to test "
+                "would have a say in their scale; divide those that they were made of"
+            )
+        windows = getattr(windows, "windows", None)
+
+
+def _by_trial(windows: _Windows, test: float, validation: float, seed: int, gap: float) -> NDArray[np.int64]:
+    """Return the part of each window, drawn at random; -1 where it overlaps one held out more strictly."""
+    _check_whole_runs("split_windows", windows.extractor)
+    n = len(windows)
+    n_test, n_validation = (max(1, round(share * n)) if share else 0 for share in (test, validation))
+    part = np.full(n, TRAIN)
+    order = permutation(n, seed, 0, SPLITS)
+    part[order[:n_test]] = TEST
+    part[order[n_test : n_test + n_validation]] = VALIDATION
+    part[~_apart_in_runs(windows, part, gap)] = -1
+    return part
+
+
+def _apart_in_runs(windows: _Windows, part: NDArray[np.int64], gap: float) -> NDArray[np.bool_]:
+    """Return which windows keep their part: those of one run, whatever echo or space, may not overlap."""
+    _, begin, end = windows.spans()
+    run = groups_of("split_windows", windows, "run")[1]
+    keep = np.ones(len(part), dtype=bool)
+    for number in np.unique(run):
+        own = np.flatnonzero(run == number)
+        keep[own] = apart(np.stack([begin[own], end[own]], axis=1), part[own], gap)
+    return keep
+
+
+def _check_whole_runs(function: str, extractor: Any) -> None:
+    if getattr(extractor, "cleans", False):
+        raise ValueError(
+            f"{function}: the extractor estimates means, scales, trends or confounds on whole runs, which "
+            "hold what is to be tested; make it without, or split by run"
+        )
+    _warn_of_filters(extractor)
+
+
 def _by_group(windows: _Windows, by: str, test: float, validation: float, seed: int) -> NDArray[np.int64]:
-    names, group = _groups("split_windows", windows, by)
+    names, group = groups_of("split_windows", windows, by)
     n_test, n_validation = (max(1, round(share * len(names))) if share else 0 for share in (test, validation))
     if n_test + n_validation >= len(names):
         raise ValueError(
-            f"split_windows: {len(names)} {by}s ({_listed(names)}) are too few for train, validation and "
+            f"split_windows: {len(names)} {by}s ({listed(names)}) are too few for train, validation and "
             "test; split by something smaller, or set validation=0"
         )
     part_of = np.full(len(names), TRAIN)
@@ -256,30 +381,13 @@ def _check_fit(extractor: Any, share: float) -> None:
             f"split_windows: the extractor estimates means, scales, trends or confounds on {fit_on} of each "
             f"run, which holds what is to be tested; make it with fit_on=(0.0, {share:.3g}), or split by run"
         )
+    _warn_of_filters(extractor)
+
+
+def _warn_of_filters(extractor: Any) -> None:
     if getattr(extractor, "filters", False):
         warnings.warn(
             "split_windows: the extractor filters whole recordings, and filters look forward: leave a gap of "
             "some periods of the lowest frequency, or split by run",
-            stacklevel=4,
+            stacklevel=5,
         )
-
-
-def _groups(function: str, windows: _Windows, by: str) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the names of the groups, sorted, and the group of each window."""
-    check_choice(function, "by", by, _GROUPS)
-    keys = [tuple(run.entities.get(entity, "") for entity in _GROUPS[by]) for run in windows.runs]
-    if not any(any(key) for key in keys):
-        # Recordings that are not of a BIDS folder: each is its own run, session and subject.
-        if by == "task":
-            raise ValueError(f"{function}: the recordings have no task")
-        keys = [(str(number),) for number in range(len(keys))]
-    recording = windows.spans()[0]
-    present = sorted({keys[i] for i in np.unique(recording)})
-    number_of = {key: number for number, key in enumerate(present)}
-    group = np.array([number_of.get(key, -1) for key in keys], dtype=np.int64)[recording]
-    labels = [", ".join(f"{e} {v}" for e, v in zip(_GROUPS[by], key, strict=False) if v) for key in present]
-    return labels, group
-
-
-def _listed(names: list[str]) -> str:
-    return "; ".join(names[:_MOST_NAMES]) + ("; ..." if len(names) > _MOST_NAMES else "")

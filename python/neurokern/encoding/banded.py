@@ -31,6 +31,9 @@ class BandedRidgeEncoder(RidgeEncoder):
     ----------
     bands : array of shape (features,), optional
         Label of each feature's space. None is one space, which is plain ridge.
+    search : {"random", "gradient"}, default "random"
+        "gradient" goes on from the best weights that were tried, along the gradient of the error of samples
+        left out; ``alpha_`` is not of the list then.
     n_candidates : int, default 50
         Weights of spaces that are tried: all alike, each alone, random ones.
     seed : int, default 0
@@ -55,6 +58,7 @@ class BandedRidgeEncoder(RidgeEncoder):
         self,
         *,
         bands: Array | None = None,
+        search: str = "random",
         n_candidates: int = 50,
         seed: int = 0,
         alphas: float | Sequence[float] = DEFAULT_ALPHAS,
@@ -75,6 +79,7 @@ class BandedRidgeEncoder(RidgeEncoder):
             fit_intercept=fit_intercept,
         )
         self.bands = bands
+        self.search = search
         self.n_candidates = n_candidates
         self.seed = seed
 
@@ -97,6 +102,7 @@ class BandedRidgeEncoder(RidgeEncoder):
             self._labels(X.shape[1]),
             alphas,
             folds,
+            search=self.search,
             n_candidates=self.n_candidates,
             seed=self.seed,
             scoring=self.scoring,

@@ -24,7 +24,8 @@ def load_model(name: Any) -> tuple[nn.Module, HuggingFaceInput]:
         from transformers import AutoModel, AutoProcessor
     except ImportError:
         raise ImportError(
-            "StimulusFeatures.from_pretrained: it takes transformers; install neurokern[stimuli]"
+            "StimulusFeatures.from_pretrained: it takes transformers; install it with "
+            "`pip install 'neurokern[stimuli]'`"
         ) from None
     model = AutoModel.from_pretrained(name)
     return model, HuggingFaceInput(AutoProcessor.from_pretrained(name), model)

@@ -93,13 +93,14 @@ def check_size(path: Path) -> None:
 
 def _check_brainvision(path: Path) -> None:
     """Raise if the file of samples ends within a sample; how many there should be no header tells."""
-    text = path.read_bytes()[:_HEADER].decode("utf-8", errors="replace")
-    fields = dict(re.findall(r"^(DataFile|NumberOfChannels|BinaryFormat)\s*=\s*(.+?)\s*$", text, re.M))
+    fields = _brainvision_fields(path)
     size = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}.get(fields.get("BinaryFormat", ""))
     n_channels = fields.get("NumberOfChannels", "")
     if size is None or not n_channels.isdecimal() or int(n_channels) < 1:
         return  # samples as text, or a header that MNE refuses
-    data = path.with_name(fields.get("DataFile", "").replace("$b", path.stem))
+    data = path.parent / fields.get("DataFile", "")
+    if data.is_symlink():
+        _check_there(data)
     if data.is_file() and data.stat().st_size % (int(n_channels) * size):
         raise ValueError(
             f"{path}: {data.name} is cut short: its {data.stat().st_size} bytes end within a sample of "
@@ -137,6 +138,13 @@ def _check_edf(path: Path, sample_bytes: int) -> None:
     if n_records >= 0 and size < n_header + n_records * record:
         whole = (size - n_header) // record
         raise ValueError(f"{path}: is cut short: {whole} of {n_records} records of {record} bytes are there")
+    n_there = (size - n_header) // record
+    if 0 <= n_records < n_there:
+        warnings.warn(
+            f"{path.name}: its header tells {n_records} records, {n_there} are there and are read; was it "
+            "closed as it should?",
+            stacklevel=5,
+        )
     if fixed[192:197] in (b"EDF+D", b"BDF+D"):
         notes = next((i for i, label in enumerate(labels) if label.endswith("Annotations")), None)
         if notes is not None:
@@ -192,6 +200,13 @@ def check_rate(run: MEEGRun, sfreq: float, n_samples: int) -> None:
 
 def _apply_channels(run: MEEGRun, raw: Any, table: pd.DataFrame) -> None:
     """Take types and bad channels from the table, matched by name."""
+    told = table[[column for column in ("name", "type", "status") if column in table]].drop_duplicates()
+    twice = sorted(set(told["name"][told["name"].duplicated()]))
+    if twice:
+        raise ValueError(
+            f"{run.path}: its _channels.tsv lists {', '.join(twice)} several times, with other types or "
+            "status"
+        )
     rows = _rows_by_name(list(raw.ch_names), [str(name) for name in table["name"]])
     if not rows:
         raise ValueError(
@@ -288,6 +303,7 @@ def _from_table(
     for at, name in enumerate(names):
         if name in rows:
             positions[at] = values[rows[name]] * unit
+    positions[~np.isfinite(positions)] = np.nan
     return positions, system
 
 
@@ -349,9 +365,23 @@ def triggered_events(run: MEEGRun, raw: Any, channel: str) -> pd.DataFrame:
 
 
 def files_of(run: MEEGRun, raw: Any) -> tuple[Path, ...]:
-    """Return the files that hold the recording: header, signals, and what else MNE names."""
+    """Return the files that hold the recording: header, markers, signals, and all of one that is a folder."""
     found = {run.path, *(Path(name) for name in raw.filenames if name is not None)}
+    if run.path.suffix.lower() == ".vhdr":
+        marker = run.path.parent / _brainvision_fields(run.path).get("MarkerFile", "")
+        found |= {marker} if marker.is_file() else set()
+    for folder in [path for path in found if path.is_dir()]:
+        found |= {path for path in folder.rglob("*") if path.is_file()}
     return tuple(sorted(found))
+
+
+def _brainvision_fields(path: Path) -> dict[str, str]:
+    """Return what a header says of its files and samples."""
+    with path.open("rb") as file:
+        text = file.read(_HEADER).decode("utf-8", errors="replace")
+    names = "DataFile|MarkerFile|NumberOfChannels|BinaryFormat"
+    found = re.findall(rf"^({names})\s*=\s*(.+?)\s*$", text, re.M)
+    return {name: value.replace("$b", path.stem) for name, value in found}
 
 
 def signature(files: tuple[Path, ...]) -> tuple[tuple[int, int, int], ...]:

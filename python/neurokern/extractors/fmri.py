@@ -33,6 +33,7 @@ from neurokern.ops._array_cache import CacheEntry
 from neurokern.ops._cleaned_run import CleanedRun, clean_run, cleaned_entry
 from neurokern.ops._nifti_clean import check_cleaning
 from neurokern.ops._nifti_fit import fit_entry
+from neurokern.ops._nifti_resident import DECODED_TYPES
 from neurokern.ops._packed_run import check_place, packed_entry
 from neurokern.ops._run_windows import gather_into, row_stride
 
@@ -65,6 +66,7 @@ class _OpenRun:
     file: NiftiFile
     packed: PackedRun | None = None
     looked_for_packed: bool = False
+    fits: bool = False  # whether the mask or atlas was found to
     fit: CleaningFit | None = None
     stored: StoredRun | None = None
 
@@ -208,7 +210,13 @@ class _FMRIExtractor(ABC):
 
     def _decode(self, opened: _OpenRun, start: int, stop: int, out: Any) -> None:
         target = self._target(opened.file.header)
-        check_place(opened.file, target)
+        if not opened.fits:
+            check_place(opened.file, target)
+            opened.fits = True
+        if isinstance(target, VoxelMask) and 0 <= start < stop <= opened.file.header.n_volumes:
+            # What decode_nifti would do, without looking at all its arguments for every window.
+            opened.file.decode_into(out, target, start, DECODED_TYPES[str(out.dtype).removeprefix("torch.")])
+            return
         place = {"mask": target} if isinstance(target, VoxelMask) else {"labels": target}
         decode_nifti(opened.file, **place, start=start, stop=stop, out=out)
 

@@ -225,6 +225,8 @@ class MEEGExtractor:
         channels, rows = self._choose(run, raw)
         sfreq = float(raw.info["sfreq"])
         n_samples = int(raw.n_times)
+        if n_samples < 1:
+            raise ValueError(f"{run.path}: holds no samples")
         own = (sfreq, n_samples)
         if run.data is not None or self.cache is False:
             files.check_rate(run, *own)

@@ -21,6 +21,8 @@ __all__ = ["AudioClip", "Preprocess", "open_stimulus", "preprocess_plain", "read
 
 Preprocess = Callable[[Any], Any]
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
+# What Pillow raises for damaged files.
+_DAMAGED = (OSError, SyntaxError, ValueError, IndexError, TypeError, OverflowError)
 _PCM = {1: "u1", 2: "<i2", 4: "<i4"}  # by bytes of a sample; 3 are put together
 
 
@@ -110,7 +112,9 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise ImportError("read_image: images need Pillow; install neurokern[stimuli]") from None
+        raise ImportError(
+            "read_image: images need Pillow; install it with `pip install 'neurokern[stimuli]'`"
+        ) from None
     try:
         with Image.open(path) as image:
             turned = ImageOps.exif_transpose(image)
@@ -122,7 +126,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             return np.asarray(turned.convert("RGB"))
     except FileNotFoundError:
         raise FileNotFoundError(f"read_image: {path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(f"read_image: {path} cannot be read: {error}") from None
 
 
@@ -138,27 +142,31 @@ def read_audio(path: str | os.PathLike[str]) -> AudioClip:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"read_audio: {path} does not exist")
+    reason = "its name does not end with .wav"
     if Path(path).suffix.lower() == ".wav":
         try:
             return _read_wav(path)
-        except (wave.Error, EOFError):
-            pass  # another encoding: floats, say
+        except (wave.Error, EOFError, RuntimeError, ValueError, OverflowError) as error:
+            reason = str(error)  # another encoding (floats, say), or damaged
     try:
         import soundfile
     except ImportError:
         raise ImportError(
-            f"read_audio: {path} is no whole-number .wav, which takes soundfile; pip install soundfile"
+            f"read_audio: {path} is no .wav of whole numbers ({reason}), and others need soundfile; install "
+            "it with `pip install soundfile`"
         ) from None
     try:
         samples, rate = soundfile.read(path, dtype="float32")
-    except (RuntimeError, ValueError) as error:
+        return AudioClip(samples, float(rate))
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"read_audio: {path} cannot be read: {error}") from None
-    return AudioClip(samples, float(rate))
 
 
 def _read_wav(path: str | os.PathLike[str]) -> AudioClip:
     with wave.open(os.fspath(path), "rb") as file:
         width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+        if width not in (*_PCM, 3):
+            raise ValueError(f"samples of {width} bytes")
         check_memory("read_audio", "the sound", 8 * file.getnframes() * channels, "take clips of it")
         raw = file.readframes(file.getnframes())
     if width == 3:

@@ -1,7 +1,7 @@
 """Ops: one page each with contract, reference and dispatch; kernels lie in ``csrc/`` under the same name."""
 
 from neurokern.ops._cache_files import prune_cache
-from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv
+from neurokern.ops.banded_ridge import BandedRidgeResult, banded_ridge_cv, solve_banded_ridge
 from neurokern.ops.bin_spikes import bin_spikes
 from neurokern.ops.decode_nifti import (
     CleaningFit,
@@ -70,6 +70,7 @@ __all__ = [
     "region_index",
     "ridge_cv",
     "scatter_regions",
+    "solve_banded_ridge",
     "solve_ridge",
     "solve_ridge_batched",
 ]

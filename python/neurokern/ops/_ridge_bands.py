@@ -9,14 +9,23 @@ from typing import Any
 import numpy as np
 
 from neurokern.ops._ridge_arguments import Problem
+from neurokern.ops._ridge_band_fit import EXACT, BandKernels, chunks_of, fit_by_bands, fits_memory
+from neurokern.ops._ridge_band_gradient import PRECISION, Descent, shares_of
+from neurokern.ops._ridge_band_systems import TallSystems, WideSystems
 from neurokern.ops._ridge_blas import Algebra
+from neurokern.ops._ridge_blocks import BlockSolver
 from neurokern.ops._ridge_cv import TIE, Solver, make_solver, plan_search
 from neurokern.ops._ridge_direct import solve_direct
 from neurokern.ops._ridge_folds import Fold
 from neurokern.ops._ridge_scores import Scores, best_alphas
 from neurokern.ops._ridge_tall import MatrixMoments, TallSolver, TargetSums
+from neurokern.ops._ridge_wide import WideSolver
 
 _KEPT_BYTES = 1 << 30  # of cross products with all targets, kept from candidate to candidate
+# Gradients may leave the grid: penalties of bands lie between the smallest alpha over the one and the largest
+# times the other.
+_BELOW, _ABOVE = 10.0, 1e5
+_LEAST = 1e-3  # weight, beside the largest, at which a band starts that was left out: 0 has no gradient
 
 
 @dataclass
@@ -24,6 +33,7 @@ class Choice:
     """The best candidate of each target so far."""
 
     candidate: np.ndarray  # (targets,) int64
+    band_weights: np.ndarray  # (targets, bands) float64
     alphas: np.ndarray  # (targets,) float64
     scores: np.ndarray  # (targets,) float64, NaN for targets that never vary
 
@@ -89,55 +99,119 @@ class BandSearch:
     """Cross-validated scores of every candidate, chunk of targets by chunk of targets."""
 
     def __init__(
-        self, algebra: Algebra, problem: Problem, folds: list[Fold], alphas: np.ndarray, fit_intercept: bool
+        self,
+        algebra: Algebra,
+        problem: Problem,
+        folds: list[Fold],
+        band: np.ndarray,
+        alphas: np.ndarray,
+        fit_intercept: bool,
     ) -> None:
         self._algebra, self._folds = algebra, folds
         self._alphas, self._fit_intercept = alphas, fit_intercept
         problem, plan = plan_search(algebra, problem, folds, alphas)
-        self._problem = problem
-        self._moments = None
+        self._problem, self._route, self._band = problem, plan.route, band
+        self._moments = self._scaled = None
         if plan.route == "tall":
-            self._moments = ScaledMoments(MatrixMoments(algebra, problem, folds, fit_intercept))
+            self._moments = MatrixMoments(algebra, problem, folds, fit_intercept)
+            self._scaled = ScaledMoments(self._moments)
+        self.kernels: BandKernels | None = None
+        if plan.route != "tall" and fits_memory(int(band.max()) + 1, problem.shape[0]):
+            self.kernels = BandKernels(algebra, problem, band, fit_intercept)
 
-    def best(self, scales: np.ndarray, scoring: str, pooled: bool) -> Choice:
-        """Try every row of ``scales`` (candidates, features); the first of equally good ones is taken."""
+    def best(self, candidates: np.ndarray, scoring: str, pooled: bool) -> Choice:
+        """Try every row of band weights (candidates, bands); the first of equally good ones is taken."""
         n_targets = self._problem.shape[2]
         choice = Choice(
-            np.zeros(n_targets, np.int64), np.full(n_targets, self._alphas[-1]), np.full(n_targets, np.nan)
+            np.zeros(n_targets, np.int64),
+            np.tile(candidates[0], (n_targets, 1)),
+            np.full(n_targets, self._alphas[-1]),
+            np.full(n_targets, np.nan),
         )
-        for candidate, scale in enumerate(scales):
-            solver = self._solver(scale)
+        for candidate, weights in enumerate(candidates):
+            solver = self._solver(weights)
             for targets in solver.chunks():
                 solver.load(targets)
                 scores = solver.score(Scores(self._algebra, scoring, pooled))
                 index = self._algebra.host(best_alphas(scores, scoring, TIE[solver.dtype], self._algebra))
                 found = self._algebra.host(scores)[np.arange(len(index)), index]
-                self._take(choice, candidate, targets, found, self._alphas[index], scoring, solver.dtype)
+                better = _better(choice.scores[targets], found, scoring, TIE[solver.dtype])
+                choice.candidate[targets][better] = candidate
+                choice.band_weights[targets][better] = weights
+                choice.alphas[targets][better] = self._alphas[index][better]
+                choice.scores[targets][better] = found[better]
         return choice
 
-    def _solver(self, scale: np.ndarray) -> Solver:
-        if self._moments is not None:
-            return TallSolver(self._moments.scaled(scale), self._alphas, self._fit_intercept)
+    def descend(self, choice: Choice, scoring: str, pooled: bool) -> None:
+        """Go on from each target's choice along the gradient of its error; what gets better is taken.
+
+        Those targets have the candidate -1.
+        """
+        algebra, problem = self._algebra, self._problem
+        if problem.shape[1] <= problem.shape[0]:
+            folds: TallSystems | WideSystems = TallSystems(
+                algebra, problem, self._folds, self._band, self._fit_intercept, self._moments
+            )
+        else:
+            self.kernels = self.kernels or BandKernels(algebra, problem, self._band, self._fit_intercept)
+            folds = WideSystems(self.kernels, self._folds)
+        low, high = self._alphas[0] / _BELOW, self._alphas[-1] * _ABOVE
+        for targets in chunks_of(problem.shape[2], folds.bytes_per_target):
+            systems = folds.load(targets, problem.dtype)
+            shares, varies = shares_of(algebra, systems, scoring, pooled)
+            if not varies.any():
+                continue
+            weights = choice.band_weights[targets]
+            weights = np.maximum(weights, _LEAST * weights.max(1, keepdims=True))
+            start = np.log(weights / choice.alphas[targets, None])
+            descent = Descent(
+                algebra, systems, shares, (-np.log(high), -np.log(low)), PRECISION[problem.dtype]
+            )
+            end = descent.run(start)
+            self._take(choice, targets, folds.load(targets, "float64"), end, scoring, pooled)
+
+    def _take(
+        self,
+        choice: Choice,
+        targets: slice,
+        systems: list[Any],
+        log_weights: np.ndarray,
+        scoring: str,
+        pooled: bool,
+    ) -> None:
+        """Score what was found in float64, and take it where it is better."""
+        scores = Scores(self._algebra, scoring, pooled)
+        wide = self._algebra.array(log_weights, "float64")
+        for system in systems:
+            scores.add(system.sums(wide, EXACT))
+        found = self._algebra.host(scores.result())[:, 0]
+        better = _better(choice.scores[targets], found, scoring, TIE[self._problem.dtype])
+        strengths = np.exp(log_weights[better])
+        total = strengths.sum(1)
+        choice.candidate[targets][better] = -1
+        choice.band_weights[targets][better] = strengths / total[:, None]
+        choice.alphas[targets][better] = 1 / total
+        choice.scores[targets][better] = found[better]
+
+    def _solver(self, weights: np.ndarray) -> Solver:
+        scale = np.sqrt(weights)[self._band]
+        if self._scaled is not None:
+            return TallSolver(self._scaled.scaled(scale), self._alphas, self._fit_intercept)
+        if self.kernels is not None:
+            by_kernel = BlockSolver if self._route == "blocks" else WideSolver
+            kernel = self.kernels.mixed(weights)
+            return by_kernel(
+                self._algebra, self._problem, self._folds, self._alphas, self._fit_intercept, kernel
+            )
         scaled = scaled_problem(self._algebra, self._problem, scale)
         return make_solver(self._algebra, scaled, self._folds, self._alphas, self._fit_intercept)[0]
 
-    @staticmethod
-    def _take(
-        choice: Choice,
-        candidate: int,
-        targets: slice,
-        found: np.ndarray,
-        alphas: np.ndarray,
-        scoring: str,
-        dtype: str,
-    ) -> None:
-        before = choice.scores[targets]
-        gain = before - found if scoring == "mse" else found - before
-        slack = TIE[dtype] * np.abs(before) if scoring == "mse" else TIE[dtype]
-        better = (np.isnan(before) & ~np.isnan(found)) | (gain > slack)
-        choice.candidate[targets][better] = candidate
-        choice.alphas[targets][better] = alphas[better]
-        choice.scores[targets][better] = found[better]
+
+def _better(before: np.ndarray, found: np.ndarray, scoring: str, tie: float) -> np.ndarray:
+    """Which scores are above those before by more than a tie, or the first ones."""
+    gain = before - found if scoring == "mse" else found - before
+    slack = tie * np.abs(before) if scoring == "mse" else tie
+    return (np.isnan(before) & ~np.isnan(found)) | (gain > slack)
 
 
 def scaled_problem(algebra: Algebra, problem: Problem, scale: np.ndarray) -> Problem:
@@ -146,18 +220,31 @@ def scaled_problem(algebra: Algebra, problem: Problem, scale: np.ndarray) -> Pro
 
 
 def refit(
-    algebra: Algebra, problem: Problem, scales: np.ndarray, choice: Choice, fit_intercept: bool
+    algebra: Algebra,
+    problem: Problem,
+    band: np.ndarray,
+    candidates: np.ndarray,
+    choice: Choice,
+    fit_intercept: bool,
+    kernels: BandKernels | None = None,
 ) -> tuple[Any, Any]:
-    """Fit the targets of each candidate that was chosen; weights (features, targets) and intercept."""
+    """Fit the targets of each candidate, and of none; weights (features, targets) and intercept."""
+    scales = np.sqrt(candidates)[:, band]
     _, n_features, n_targets = problem.shape
     weights = algebra.empty((n_features, n_targets), problem.dtype)
     intercept = algebra.zeros((n_targets,), problem.dtype)
     for candidate in np.unique(choice.candidate):
         chosen = np.flatnonzero(choice.candidate == candidate)
         columns = algebra.array(chosen, "int64")
+        alphas = choice.alphas[chosen]
+        if candidate < 0:
+            own = dataclasses.replace(problem, Y=problem.Y[:, columns])
+            logs = np.log(choice.band_weights[chosen] / alphas[:, None])
+            found = fit_by_bands(algebra, own, band, logs, fit_intercept, kernels)
+            weights[:, columns], intercept[columns] = found
+            continue
         scaled = scaled_problem(algebra, problem, scales[candidate])
         scaled = dataclasses.replace(scaled, Y=problem.Y[:, columns])
-        alphas = choice.alphas[chosen]
         alphas = alphas[:1] if (alphas == alphas[0]).all() else alphas
         solved, offset = solve_direct(algebra, scaled, alphas, fit_intercept)
         scale = algebra.array(scales[candidate], "float64")[:, None]

@@ -188,7 +188,7 @@ class Operator:
             for count, multiply in self._products:
                 multiply(Z[some], parts[:, at : at + count * n])
                 at += count * n
-            yield some, parts.reshape(-1, n_parts, n)
+            yield some, parts.reshape(len(parts), n_parts, n)
 
     @property
     def mix(self) -> Any:

@@ -107,27 +107,38 @@ class KernelSolver(ABC):
         folds: list[Fold],
         alphas: np.ndarray,
         fit_intercept: bool,
+        kernel: Any | None = None,
     ) -> None:
+        """With ``kernel``, that of features about any means, X is not read and there are scores alone."""
         self._algebra, self._problem, self._folds, self._alphas = algebra, problem, folds, alphas
         self.dtype, self._fit_intercept = problem.dtype, fit_intercept
         weight = problem.weight
         self._root = None if weight is None else weight**0.5
         ones = algebra.array(np.ones(problem.shape[0]), "float64")
         self._ones = ones if self._root is None else self._root  # what a constant is after weighting
-        self.x_mean = means(algebra, problem.X, weight) if fit_intercept else None
-        self.x_shift = self.y_shift = None
+        self.x_mean = self.x_shift = self.y_shift = None
         if fit_intercept:
-            self.x_shift = rounded(algebra, self.x_mean, self.dtype)
             self.y_shift = rounded(algebra, means(algebra, problem.Y, weight), self.dtype)
-        n_samples, n_features, _ = problem.shape
-        # With fewer features than samples most eigenvalues are 0, and must not be the rounding of float32.
-        large = n_samples**2 * n_features > _LARGE and n_features > n_samples
-        self._kernel = kernel(
-            algebra, problem.X, self.x_shift, self._root, self.dtype if large else "float64"
-        )
-        self._lift = 0.0
-        centered = self._kernel
-        if fit_intercept:
+        if fit_intercept and kernel is None:
+            self.x_mean = means(algebra, problem.X, weight)
+            self.x_shift = rounded(algebra, self.x_mean, self.dtype)
+        self._kernel = kernel if kernel is not None else kernel_of(algebra, problem, self.x_shift, self._root)
+        if kernel is not None and self._by_predictions:  # folds are decomposed, and no weights are asked for
+            self.spectrum = 0.0, float(self._kernel.diagonal().sum())
+        else:
+            self._decompose()
+        # Kernels of fewer samples have no smaller eigenvalues, unless this one has many of 0.
+        smallest, largest = self.spectrum
+        # Residuals are solved for every penalty: those of some do not stand for others' where samples left
+        # out together make their errors large.
+        self.skeleton = Skeleton(algebra, alphas, smallest, largest * self._by_predictions, self.dtype)
+        self._cuts: list[slice] | None = None  # of eigenvalues into blocks
+        self._to_weights: Any = None
+
+    def _decompose(self) -> None:
+        """Eigenvalues and eigenvectors of the kernel of all samples, centered and lifted."""
+        algebra, self._lift, centered = self._algebra, 0.0, self._kernel
+        if self._fit_intercept:
             centered = _centered(centered, self._ones)
             # Any lift is right on paper; this one makes its eigenvalue the mean of the others.
             mean = float(centered.diagonal().sum()) / len(centered) or 1.0
@@ -135,14 +146,7 @@ class KernelSolver(ABC):
             centered = centered + self._lift * self._ones[:, None] * self._ones[None, :]
         values, vectors = algebra.eigh(centered)
         self._values, self._vectors = algebra.xp.flip(values.clip(0), (0,)), algebra.xp.flip(vectors, (1,))
-        # Kernels of fewer samples have no smaller eigenvalues, unless this one has many of 0.
-        smallest, largest = float(self._values[-1]), float(self._values[0])
-        self.spectrum = smallest, largest
-        # Residuals are solved for every penalty: those of some do not stand for others' where samples left
-        # out together make their errors large.
-        self.skeleton = Skeleton(algebra, alphas, smallest, largest * self._by_predictions, self.dtype)
-        self._cuts: list[slice] | None = None  # of eigenvalues into blocks
-        self._to_weights: Any = None
+        self.spectrum = float(self._values[-1]), float(self._values[0])
 
     def chunks(self) -> Iterator[slice]:
         """Chunks of targets with bounded memory."""
@@ -237,8 +241,9 @@ class WideSolver(KernelSolver):
         folds: list[Fold],
         alphas: np.ndarray,
         fit_intercept: bool,
+        kernel: Any | None = None,
     ) -> None:
-        super().__init__(algebra, problem, folds, alphas, fit_intercept)
+        super().__init__(algebra, problem, folds, alphas, fit_intercept, kernel)
         self._kept: dict[int, tuple[Any, Any, Any]] = {}
 
     def _decomposed(self, number: int) -> tuple[Any, Any, Any]:
@@ -249,17 +254,13 @@ class WideSolver(KernelSolver):
         train, test = fold.train, fold.test
         inner = self._kernel[train][:, train]
         cross = self._kernel[test][:, train]
+        own = ones[train]
         if self._fit_intercept:
-            own = ones[train]
-            weight = own @ own
-            mean_row = (own @ inner) / weight
-            cross = cross - ones[test][:, None] * mean_row[None, :]
-            cross = cross - ((cross @ own) / weight)[:, None] * own[None, :]
-            inner = _centered(inner, own)
+            inner, cross = about_means(inner, cross, own, ones[test])
         values, vectors = descending(algebra, *algebra.eigh(inner))
         rows = algebra.cast(cross @ vectors, self.dtype)
         if self._fit_intercept:  # so that it may be applied to targets that are not centered
-            vectors = vectors - own[:, None] * ((own @ vectors) / weight)[None, :]
+            vectors = vectors - own[:, None] * ((own @ vectors) / (own @ own))[None, :]
         found = values, algebra.cast(vectors, self.dtype), rows
         size = 4 if self.dtype == "float32" else 8
         if len(self._folds) * size * self._problem.shape[0] ** 2 <= _KEPT_BYTES:
@@ -307,6 +308,24 @@ class WideSolver(KernelSolver):
         if self._cuts is None:
             self._cuts = cut(functions, self.dtype, n_targets * len(rows))
         return blocks_of(functions, self._cuts, self.dtype)
+
+
+def kernel_of(algebra: Algebra, problem: Problem, shift: Any | None, root: Any | None) -> Any:
+    """XX' of the shifted, weighted X in float64; of many float32 features from products in float32."""
+    n_samples, n_features, _ = problem.shape
+    # With fewer features than samples most eigenvalues are 0, and must not be the rounding of float32.
+    large = n_samples**2 * n_features > _LARGE and n_features > n_samples
+    return kernel(algebra, problem.X, shift, root, problem.dtype if large else "float64")
+
+
+def about_means(inner: Any, cross: Any, own: Any, other: Any) -> tuple[Any, Any]:
+    """Kernels among training samples, and of test samples with them, about the mean of the training samples.
+
+    ``own`` and ``other`` are the roots of the weights of training and test samples.
+    """
+    weight = own @ own
+    cross = cross - other[:, None] * ((own @ inner) / weight)[None, :]
+    return _centered(inner, own), cross - ((cross @ own) / weight)[:, None] * own[None, :]
 
 
 def _centered(matrix: Any, ones: Any) -> Any:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from neurokern.datasets import SpikeRecording, TimeSeries, WindowedRecording
 from neurokern.datasets.bridges import from_temporaldata, interval_windows, to_temporaldata
+from neurokern.samples import load_sample
 
 temporaldata = pytest.importorskip("temporaldata")
 
@@ -86,6 +87,16 @@ def test_a_recording_comes_back_from_a_file_as_it_was(tmp_path):
     assert temporaldata.Data.load(tmp_path / "s.h5", lazy=False).units.id.dtype.kind == "U"
 
 
+def test_the_packaged_recording_comes_back_from_a_file(tmp_path):
+    recording = load_sample()
+    to_temporaldata(recording).save(tmp_path / "sample.h5")
+    back = from_temporaldata(tmp_path / "sample.h5")
+    np.testing.assert_array_equal(recording.times, back.times)
+    np.testing.assert_array_equal(recording.units, back.units)
+    pd.testing.assert_frame_equal(recording.unit_table, back.unit_table, check_dtype=False)
+    assert (recording.start, recording.stop, recording.notes) == (back.start, back.stop, back.notes)
+
+
 def test_times_are_shared_and_not_copied():
     recording = _recording(0, 5, 200)
     data = to_temporaldata(recording)
@@ -152,6 +163,21 @@ def test_windows_lie_within_the_parts_of_an_interval():
     assert interval_windows(parts, 1.0, 0.5)[:, 0].tolist() == [0, 0.5, 1, 1.5, 9]
     with pytest.raises(ValueError, match="length"):
         interval_windows(parts, 0)
+
+
+def test_wrong_files_and_names_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        from_temporaldata(tmp_path / "none.h5")
+    (tmp_path / "junk.h5").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="no whole file of temporaldata"):
+        from_temporaldata(tmp_path / "junk.h5")
+    one = TimeSeries.from_arrays([0.0, 1.0], [1.0, 2.0])
+    for name in ("spikes", "domain.x", "_hidden"):
+        with pytest.raises(ValueError, match="must not be named"):
+            to_temporaldata(SpikeRecording.from_arrays([0.5], [0], series={name: one}))
+    part = from_temporaldata(_theirs().slice(0.25, 3.0))
+    assert part.times.tolist() == [0.25, 1.75]
+    assert "a part from 0.25 s of its source" in part.notes[0]
 
 
 def test_wrong_input_is_named(monkeypatch):

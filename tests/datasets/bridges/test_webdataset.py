@@ -143,6 +143,21 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         to_webdataset(made.spikes(), tmp_path / "new", shard_size=0)
 
 
+def test_damaged_shards_are_named(tmp_path):
+    shards = to_webdataset(made.spikes(1), tmp_path / "out", shard_size=20, progress=False)
+    whole = shards[1].read_bytes()
+    for n in (0, 512, len(whole) // 2, len(whole) - 1, len(whole) - 10240):
+        shards[1].write_bytes(whole[:n])
+        with pytest.raises(ValueError, match=r"shard-000001\.tar is cut short"):
+            WebDatasetWindows(tmp_path / "out")
+    place = whole.index(b'"values"')
+    shards[1].write_bytes(whole[:place] + b"x" + whole[place + 1 :])
+    with pytest.raises(ValueError, match="is damaged"):
+        list(WebDatasetWindows(tmp_path / "out"))
+    with pytest.raises(FileNotFoundError, match="no such folder or shard"):
+        WebDatasetWindows(tmp_path / "nowhere")
+
+
 def test_a_full_disk_leaves_no_half_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurokern.datasets.bids_run import MEEGRun
-from neurokern.datasets.meeg_windows import NO_CONDITION, MEEGWindows
+from neurokern.datasets.meeg_windows import NO_CONDITION, NO_EVENT, MEEGWindows
 from neurokern.datasets.window_places import sorted_indices
 from neurokern.extractors.meeg import MEEGExtractor
 
@@ -51,16 +51,18 @@ class DescribedWindows(MEEGWindows):
         metadata: pd.DataFrame,
     ) -> None:
         super().__init__(runs, extractor, skip_bad=False)
-        counts = [len(part) for part in starts]
         self.conditions = tuple(conditions)
         self.metadata = metadata.reset_index(drop=True)
-        self.offsets = np.cumsum([0, *counts], dtype=np.int64)
         self._lengths = np.asarray(lengths, np.int64)
-        self._recording = np.repeat(np.arange(len(counts)), counts)
-        self._start = np.concatenate([np.asarray(part, np.int64) for part in starts])
         first = [float(run.data.times[0]) if hasattr(run.data, "event_id") else 0.0 for run in self.runs]
-        self._onset = np.array(first)[self._recording]
-        self._condition = np.where(codes < 0, NO_CONDITION, codes).astype(np.int64)
+        ends = np.cumsum([len(part) for part in starts])[:-1]
+        parts = zip(starts, first, np.split(np.where(codes < 0, NO_CONDITION, codes), ends), strict=True)
+        self._put(
+            [
+                pd.DataFrame({"start": start, "onset": onset, "condition": condition, "event": NO_EVENT})
+                for start, onset, condition in parts
+            ]
+        )
         stop = self._start + self._lengths[self._recording]
         if self._start.min(initial=0) < 0 or (stop > self._n_samples[self._recording]).any():
             raise ValueError("windows must lie within their recordings; is the extractor's rate the file's?")
@@ -70,6 +72,11 @@ class DescribedWindows(MEEGWindows):
         """A row per window: recording, start, condition, and the metadata."""
         own = super().table
         return own.join(self.metadata[[name for name in self.metadata if name not in own]])
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The metadata: a row per window."""
+        return self.metadata
 
     def select(self, indices: Any) -> DescribedWindows:
         """Return the dataset of some of the windows, in this dataset's order."""

@@ -24,6 +24,7 @@ __all__ = ["from_temporaldata", "interval_windows", "to_temporaldata"]
 _OURS = "neurokern"  # attribute with what temporaldata has no field for, as JSON
 _BOUNDS = (("start", "end"), ("start_time", "stop_time"), ("intervals_0", "intervals_1"))
 _VALUES = "values"
+_FIELDS = ("spikes", "units", "trials", "session", "subject", "domain")
 
 
 def from_temporaldata(
@@ -81,7 +82,7 @@ def from_temporaldata(
 @contextlib.contextmanager
 def _opened(peer: Any, source: Any) -> Iterator[Any]:
     if isinstance(source, (str, os.PathLike)):
-        with peer.Data.load(os.fspath(source)) as data:
+        with _loaded(peer, source) as data:
             yield data
         return
     if not isinstance(source, peer.Data):
@@ -89,6 +90,17 @@ def _opened(peer: Any, source: Any) -> Iterator[Any]:
             f"from_temporaldata: source must be a temporaldata.Data or a path, got {type(source).__name__}"
         )
     yield source
+
+
+def _loaded(peer: Any, path: str | os.PathLike[str]) -> Any:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"from_temporaldata: no such file: {os.fspath(path)}")
+    try:
+        return peer.Data.load(os.fspath(path))
+    except Exception as error:  # h5py and temporaldata raise many kinds
+        raise ValueError(
+            f"from_temporaldata: {os.fspath(path)} is no whole file of temporaldata: {error}"
+        ) from error
 
 
 class _Reader:
@@ -110,6 +122,10 @@ class _Reader:
                 f"{self.data.keys()}; say which with spikes="
             )
         times, rows = self._spikes(train)
+        if self.data.absolute_start:
+            self.notes.append(
+                f"a part from {self.data.absolute_start:g} s of its source on; times count from there"
+            )
         self.left += [
             f"{spikes}.{name}" for name in _names(train) if name not in ("timestamps", "unit_index")
         ]
@@ -263,7 +279,7 @@ def to_temporaldata(recording: SpikeRecording, *, trial_bounds: tuple[str, str] 
     ImportError
         If temporaldata is not installed.
     ValueError
-        If the trials have no such columns.
+        If the trials have no such columns, or a series is named as a field such as ``spikes``.
 
     Warns
     -----
@@ -292,7 +308,14 @@ def to_temporaldata(recording: SpikeRecording, *, trial_bounds: tuple[str, str] 
     added: list[str] = []
     if recording.trials is not None:
         fields["trials"], added = _interval(peer, recording.trials, trial_bounds, left)
-    fields |= _grouped(peer, recording.series)
+    grouped = _grouped(peer, recording.series)
+    clash = sorted(name for name in grouped if name in (*_FIELDS, _OURS) or name.startswith("_"))
+    if clash:
+        raise ValueError(
+            f"to_temporaldata: series must not be named {', '.join(clash)}, which is something else there; "
+            "rename them"
+        )
+    fields |= grouped
     told = {name: {"columns": s.columns, "unit": s.unit} for name, s in recording.series.items()}
     kept = {
         "notes": recording.notes,

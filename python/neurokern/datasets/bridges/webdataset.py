@@ -185,7 +185,10 @@ class WebDatasetWindows(IterableDataset[Any]):
                     f"WebDatasetWindows: {len(missing)} of {len(shards)} shards are not there, {missing[0]} "
                     "first; call to_webdataset again to go on"
                 )
+            _check_whole(shards)
             self.shards = [os.fspath(shard) for shard in shards]
+        elif isinstance(self.shards, str) and not _is_remote(self.shards) and not Path(self.shards).exists():
+            raise FileNotFoundError(f"WebDatasetWindows: no such folder or shard: {self.shards}")
         self.n_windows = manifest.get("windows")
         self.conditions = tuple(manifest.get("conditions", ()))
         self.region_names = tuple(manifest.get("region_names", ()))
@@ -209,6 +212,23 @@ class WebDatasetWindows(IterableDataset[Any]):
         return iter(self.pipeline())
 
 
+def _is_remote(source: str) -> bool:
+    return "://" in source or "{" in source or source.startswith("pipe:")
+
+
+def _check_whole(shards: Sequence[Path]) -> None:
+    """Raise if a shard was cut short: a tar file ends with zeros, and readers take any end for the end."""
+    for shard in shards:
+        size = shard.stat().st_size
+        with shard.open("rb") as stream:
+            stream.seek(max(size - 2 * tarfile.BLOCKSIZE, 0))
+            end = stream.read()
+        if size % tarfile.RECORDSIZE or len(end) != 2 * tarfile.BLOCKSIZE or any(end):
+            raise ValueError(
+                f"WebDatasetWindows: {shard} is cut short; delete it and call to_webdataset again"
+            )
+
+
 def _windows_of(samples: Iterable[dict[str, Any]]) -> Iterator[Any]:
     return map(_window, samples)
 
@@ -225,4 +245,9 @@ def _window(sample: dict[str, Any]) -> Any:
         for name, content in sample.items()
         if name.endswith(_NPY)
     }
-    return decode(arrays, sample[_JSON])
+    try:
+        return decode(arrays, sample[_JSON])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"WebDatasetWindows: {sample.get('__url__')}: {sample.get('__key__')} is damaged: {error!r}"
+        ) from error
