@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from neurokern.datasets import SpikeRecording, TimeSeries, WindowedRecording
 from neurokern.datasets.bridges import from_temporaldata, interval_windows, to_temporaldata
+from neurokern.samples import load_sample
 
 temporaldata = pytest.importorskip("temporaldata")
 
@@ -84,6 +85,16 @@ def test_a_recording_comes_back_from_a_file_as_it_was(tmp_path):
     to_temporaldata(recording).save(tmp_path / "s.h5")
     _assert_same(recording, from_temporaldata(tmp_path / "s.h5"))
     assert temporaldata.Data.load(tmp_path / "s.h5", lazy=False).units.id.dtype.kind == "U"
+
+
+def test_the_packaged_recording_comes_back_from_a_file(tmp_path):
+    recording = load_sample()
+    to_temporaldata(recording).save(tmp_path / "sample.h5")
+    back = from_temporaldata(tmp_path / "sample.h5")
+    np.testing.assert_array_equal(recording.times, back.times)
+    np.testing.assert_array_equal(recording.units, back.units)
+    pd.testing.assert_frame_equal(recording.unit_table, back.unit_table, check_dtype=False)
+    assert (recording.start, recording.stop, recording.notes) == (back.start, back.stop, back.notes)
 
 
 def test_times_are_shared_and_not_copied():

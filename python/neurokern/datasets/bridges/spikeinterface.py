@@ -135,7 +135,8 @@ def to_spikeinterface(recording: SpikeRecording, sfreq: float) -> Any:
     if off > _TOLERANCE or samples.min(initial=0) < 0:
         raise ValueError(
             f"to_spikeinterface: times must be samples from 0 at sfreq, got {recording.times.min():g} s at "
-            f"the least, and times up to {off:.3g} samples off; is {rate:g} Hz the rate of the recording?"
+            f"the least, and times up to {off:.3g} samples off; is {rate:g} Hz the rate of the recording? "
+            "Times on a clock that was fitted to another's are no samples; round them first"
         )
     table = recording.unit_table
     ids = (table[UNIT_ID] if UNIT_ID in table else table["id"]).to_numpy()
