@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import gammaln
 from sklearn.metrics import roc_auc_score
 
-from neurokern import metrics
 from neurokern.metrics import (
+    _blocks,
     balanced_accuracy,
     bits_per_spike,
     bootstrap_interval,
@@ -62,7 +62,7 @@ def test_blocks_do_not_change_a_score(monkeypatch):
     conditions = np.arange(9) % 2
     whole = [bits_per_spike(rates, counts), poisson_d2(rates, counts), psth_r2(rates, counts, conditions)]
     whole += [r2(rates, counts), r2(rates, counts, per_window=True)]
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 30)
+    monkeypatch.setattr(_blocks, "BLOCK_ELEMENTS", 30)
     parts = [bits_per_spike(rates, counts), poisson_d2(rates, counts), psth_r2(rates, counts, conditions)]
     parts += [r2(rates, counts), r2(rates, counts, per_window=True)]
     np.testing.assert_allclose(parts, whole, rtol=1e-12)

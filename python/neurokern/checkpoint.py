@@ -6,6 +6,7 @@ Nothing is ever pickled or unpickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -264,20 +265,27 @@ def replace_checkpoint(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
     A folder cannot be replaced by a single rename, so the old one steps aside as ``.<name>.previous`` first;
     :func:`find_checkpoint` looks there if a process was killed between the two renames. After an exception
-    the old one stays.
+    the old one stays. OSError if the disk is full or the folder cannot be written.
     """
     final = Path(os.path.abspath(folder))  # "." has no name to put a dot before
     previous, temporary = _previous(final), final.with_name(f".{final.name}.writing")
     if final.exists() and not (final.is_dir() and ((final / CONFIG).is_file() or not any(final.iterdir()))):
         raise ValueError(f"save_model: {final} exists and is not a checkpoint; choose another folder")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():
             file.chmod(0o644)  # safetensors makes files that nobody else can read
             _flush(file)
         _flush(temporary)
+    except (SafetensorError, OSError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            getattr(error, "errno", None) or errno.EIO,
+            f"{final} could not be written ({error}); a checkpoint that was there is whole: make room, or "
+            f"choose another folder, and go on from it",
+        ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

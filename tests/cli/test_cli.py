@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from neurokern._config import to_mapping
 from neurokern.adapters import AdaptedModel
 from neurokern.checkpoint import load_model
 from neurokern.cli import main
+from neurokern.cli.settings import RunSettings
 from neurokern.datasets import load_binned_npz
 
 SMALL = [
@@ -520,3 +522,17 @@ def test_numbers_of_units_and_episodes_start_at_one(flag, capsys):
         run("adapt", "run", "new.npz", flag, "0")
     assert stopped.value.code == 2
     assert "must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_help_of_train_tells_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    told = re.findall(
+        r"\b((?:training|windows)\.\w+)=(\S+?)(?:$|\s)", text.split("(run.yaml lists all)")[1], re.M
+    )
+    assert len(told) >= 11
+    settings = to_mapping(RunSettings())
+    for name, value in told:
+        group, key = name.split(".")
+        assert yaml.safe_load(value) == settings[group][key], name

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -245,6 +246,21 @@ def test_memory_that_ends_in_the_update_sends_back_to_the_last_checkpoint(
     before_step(trainer, 3, exhaust)
     with pytest.raises(TrainingMemoryError, match="go on from the last checkpoint"):
         trainer.fit()
+    assert_resumes(sessions, tmp_path, whole)
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint_to_go_on_from(
+    sessions: Sessions, tmp_path: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    trainer = trainer_of(sessions, tmp_path, dataclasses.replace(SHORT, checkpoint_every=2))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before_step(trainer, 3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard)))
+    try:
+        with pytest.raises(OSError, match=r"last could not be written .*that was there is whole"):
+            trainer.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last", "metrics.csv"]
     assert_resumes(sessions, tmp_path, whole)
 
 

@@ -56,4 +56,9 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one setting, such as training.max_steps=200; wins over the file; may be repeated",
     )
-    parser.add_argument("--seed", type=int, help="short for --set training.seed=N --set split.seed=N")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="short for --set training.seed=N --set split.seed=N (default: 42 and 0)",
+    )

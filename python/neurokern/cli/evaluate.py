@@ -58,7 +58,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("data", nargs="*", metavar="DATA", help="recordings; by default those of the run")
     parser.add_argument("--report", action="store_true", help="also write report.html")
     parser.add_argument(
-        "--max-units", type=positive_int, metavar="N", help="score at most N units of each session"
+        "--max-units",
+        type=positive_int,
+        metavar="N",
+        help="score at most N units of each session (default: all)",
     )
     parser.add_argument(
         "--baselines",

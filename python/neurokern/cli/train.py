@@ -29,6 +29,19 @@ _EXAMPLES = """\
   neurokern train --config runs/a/run.yaml --out runs/c     the same run again, same result
   torchrun --nproc-per-node 4 -m neurokern train sessions/ --out runs/d    on four GPUs of this machine
 
+Settings most often changed, as --set NAME=VALUE, with the defaults of the recipe small (run.yaml lists all):
+  training.max_steps=1000            steps of the optimizer
+  training.batch_size=16             windows in a batch
+  training.batches_per_step=1        batches in a step: with several, a step mixes sessions and schemes
+  training.micro_batch_size=null     most windows in the model at once: lower it if memory runs out
+  training.max_padding=null          0.25 mixes sessions in a batch that differ by up to 25 % in units
+  training.learning_rate=0.001       the highest of the cycle
+  training.n_workers=0               processes that read windows
+  training.device=auto               cpu, cuda, or auto: cuda where there is a GPU
+  windows.bin_size=0.02              seconds
+  windows.tmin=-0.5                  seconds from each trial's event, to windows.tmax=1.5
+  windows.length=1.0                 seconds of a window where there are no trials
+
 The folder gets run.yaml (every setting, the data included), environment.json, metrics.csv, best/ (the
 weights with the lowest validation loss) and last/ (to resume from). On a CPU, run.yaml and the same
 number of threads give the same weights bit for bit.
