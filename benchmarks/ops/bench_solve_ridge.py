@@ -129,6 +129,38 @@ def banded(n: int, p: int, v: int, n_candidates: int, n_bands: int = 3) -> Workl
     return Workload(candidates, differing, n * v, (4 * n * (p + v), 4 * p * v))
 
 
+def by_gradient(n: int, p: int, v: int, n_bands: int = 3) -> Workload:
+    """Return the solution of banded ridge with band weights by gradient, and the penalties of the bands.
+
+    A result counts as different for a target whose penalties score worse than the best single one.
+    """
+    X, Y = peers.make_data(n, p, v)
+    bands = np.arange(p) * n_bands // p
+    task = peers.Search(X, Y, TEN, 5)
+
+    def ours() -> peers.Result:
+        found = banded_ridge_cv(X, Y, bands, TEN, 5, search="gradient", n_candidates=1)
+        return found.weights, found.alphas / found.band_weights
+
+    candidates: harness.Candidates = {OURS: ours}
+    for name in peers.names_of(HIMALAYA):
+        candidates[name] = peers.himalaya_gradient(task, bands, name.split()[1])
+    wide, some = X.astype(np.float64), Y[:, :CHECKED].astype(np.float64)
+    plain = ridge_cv(wide, some, TEN).scores
+
+    def differing(result: Any) -> int:
+        penalties = np.asarray(result[1])[:, : len(plain)]
+        scores = [
+            banded_ridge_cv(
+                wide, some[:, t], bands, [1.0], band_weights=1 / penalties[None, :, t].astype(np.float64)
+            ).scores
+            for t in range(len(plain))
+        ]
+        return int((np.array(scores) < plain - 1e-5).sum())
+
+    return Workload(candidates, differing, n * v, (4 * n * (p + v), 4 * p * v))
+
+
 def autograd(n: int, p: int, v: int) -> Workload:
     """Return weights and the gradients of X and Y: a read-out that is part of a network."""
     X, Y = (torch.from_numpy(values).requires_grad_() for values in peers.make_data(n, p, v))
@@ -236,6 +268,8 @@ WORKLOADS: dict[str, Make] = {
     "leave-one-out": functools.partial(search, 4000, 768, 4000, TEN, "leave-one-out", others=(SKLEARN,)),
     "banded, p < n, 4 candidates": functools.partial(banded, 3000, 450, 2000, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 1000, 3000, 2000, 4),
+    "bands by gradient, p < n": functools.partial(by_gradient, 1000, 300, 500),
+    "bands by gradient, n < p": functools.partial(by_gradient, 400, 1200, 500),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(2000, 768, 500),
     "autograd heads, 64 of 25 x 512, 5 targets": lambda: batched_autograd(64, 25, 512, 5),
     "streaming, 10 batches": functools.partial(streaming, 5120, 512, 2000, 10),
@@ -253,6 +287,8 @@ QUICK: dict[str, Make] = {
     "leave-one-out": functools.partial(search, 300, 60, 50, TEN, "leave-one-out", others=(SKLEARN,)),
     "banded, p < n, 4 candidates": functools.partial(banded, 300, 60, 50, 4),
     "banded, n < p, 4 candidates": functools.partial(banded, 100, 300, 50, 4),
+    "bands by gradient, p < n": functools.partial(by_gradient, 100, 30, 20),
+    "bands by gradient, n < p": functools.partial(by_gradient, 60, 120, 20),
     "autograd head, 2000 x 768, 500 targets": lambda: autograd(200, 60, 20),
     "autograd heads, 64 of 25 x 512, 5 targets": lambda: batched_autograd(4, 5, 40, 3),
     "streaming, 10 batches": functools.partial(streaming, 300, 60, 50, 3),

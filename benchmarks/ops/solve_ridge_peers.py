@@ -88,6 +88,25 @@ def himalaya_bands(
     return run
 
 
+def himalaya_gradient(search: Search, bands: np.ndarray, backend: str) -> Callable[[], Result]:
+    """MultipleKernelRidgeCV by its hyper-gradient: weights are those of kernels over the penalty."""
+    from himalaya import backend as backends
+    from himalaya.kernel_ridge import MultipleKernelRidgeCV
+
+    def run() -> Result:
+        library = backends.set_backend(backend)
+        X, Y = search.X - search.X.mean(0), search.Y - search.Y.mean(0)
+        kernels = np.stack([X[:, bands == band] @ X[:, bands == band].T for band in np.unique(bands)])
+        params = {"initial_deltas": "ridgecv", "progress_bar": False}
+        model = MultipleKernelRidgeCV(
+            kernels="precomputed", solver="hyper_gradient", solver_params=params, cv=search.splits()
+        )
+        model.fit(library.asarray(kernels), library.asarray(Y))
+        return library.to_numpy(model.dual_coef_), np.exp(-library.to_numpy(model.deltas_))
+
+    return run
+
+
 def sklearn_loo(search: Search) -> Callable[[], Result]:
     """RidgeCV with one penalty by target, which it has for leave-one-out alone."""
     from sklearn.linear_model import RidgeCV

@@ -122,7 +122,7 @@ NK_HD double sum_row(const double* errors, std::int64_t n_targets) {
   return sum;
 }
 
-// The first alpha whose error equals the smallest; the first of all if there is none.
+// The last (largest) alpha whose error equals the smallest, as in ridge_cv; the last of all if there is none.
 NK_HD std::int64_t choose_alpha(const double* errors, std::int64_t n_alphas, std::int64_t stride,
                                 std::int64_t n_targets) {
   double smallest = sum_row(errors, n_targets);
@@ -130,9 +130,9 @@ NK_HD std::int64_t choose_alpha(const double* errors, std::int64_t n_alphas, std
     const double error = sum_row(errors + a * stride, n_targets);
     if (error < smallest) smallest = error;
   }
-  for (std::int64_t a = 0; a < n_alphas; ++a)
+  for (std::int64_t a = n_alphas - 1; a > 0; --a)
     if (sum_row(errors + a * stride, n_targets) <= smallest * kEqualErrors) return a;
-  return 0;
+  return smallest == smallest ? 0 : n_alphas - 1;
 }
 
 // ---- Sums of scores: over 128 samples by 16 sums in the arrays' type, one for each remainder of the sample

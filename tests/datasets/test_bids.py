@@ -143,6 +143,23 @@ def test_a_derivative_has_what_its_raw_run_knows_and_its_own_confounds(root):
     assert BIDSDataset(root / "derivatives/prep", description="preproc").run(0).events is None
 
 
+def test_confounds_are_read_when_they_are_asked_for_and_once(root, monkeypatch):
+    from neurokern.datasets import bids_run
+
+    folder = root / "derivatives/prep/sub-01/func"
+    write_run(folder, "sub-01_task-look_run-1_desc-preproc", events=False)
+    (folder / "sub-01_task-look_run-1_desc-confounds_timeseries.tsv").write_text("x\n" + "1\n" * 40)
+    read = []
+    monkeypatch.setattr(bids_run, "read_tsv", lambda path: read.append(path.name) or pd.DataFrame({"x": [1]}))
+    run = BIDSDataset(root, description="preproc").run(0)
+    assert read == []
+    again = pickle.loads(pickle.dumps(run))
+    for _ in range(2):
+        assert run.confounds.columns.tolist() == again.confounds.columns.tolist() == ["x"]
+    assert len(read) == 2
+    assert BIDSDataset(root, task="rest").run(0).confounds is None
+
+
 def test_echoes_share_the_confounds_and_events_of_their_run(root):
     folder = root / "derivatives/prep/sub-02/func"
     write_run(folder, "sub-02_task-look_run-1_echo-2_desc-preproc", events=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from neurokern.datasets import BIDSIndex
+from neurokern.datasets._bids_tables import read_tsv
 
 bids = pytest.importorskip("bids")
 
@@ -180,3 +181,27 @@ def test_hidden_and_foreign_folders_are_left_out_as_in_pybids(tmp_path):
     ours = BIDSIndex(root).files
     theirs = layout_of(root)
     assert sorted(set(ours["subject"])) == sorted(theirs.get_subjects())
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["fmri/bids_studyforrest_localizer", "fmri/bids_haxby2001_lite", "eeg/bids_eeg_mini"],
+)
+def test_real_folders_are_read_as_pybids_reads_them(shared_data, folder):
+    root = shared_data / folder
+    ours, theirs = BIDSIndex(root, cache=False), layout_of(root)
+    raw = ours.files[ours.files["derivative"].isna()]
+    known = {str(file.path): file for file in theirs.get() if "subject" in file.entities}
+    wanted = {path for path in known if not path.endswith(".json")}
+    assert {str(path) for path in raw["path"]} == wanted
+    for _, row in raw.iterrows():
+        file = known[str(row["path"])]
+        for name in ("subject", "task", "acquisition", "datatype", "suffix"):
+            assert row.get(name) == file.entities.get(name), name
+        if row["suffix"] in ("bold", "eeg") and row["extension"] in (".nii.gz", ".vhdr", ".edf"):
+            assert ours.metadata(row["path"]) == file.get_metadata()
+            events = theirs.get(suffix="events", extension=".tsv", **{
+                name: file.entities[name] for name in ("subject", "task", "run", "acquisition")
+                if name in file.entities
+            })  # fmt: skip
+            assert ours.table(row["path"], "events").equals(read_tsv(Path(events[0].path)))

@@ -298,6 +298,7 @@ def test_shots_that_cannot_be_had_are_refused(root, tmp_path):
 
 
 def test_subjects_of_two_datasets_are_two_people_and_derivatives_are_of_their_dataset(root, tmp_path):
+    tmp_path = tmp_path / "sub-studies"
     one, other = (with_events(root, tmp_path / name) for name in ("one", "other"))
     prep = tmp_path / "one/derivatives/prep/sub-a/func"
     prep.mkdir(parents=True)

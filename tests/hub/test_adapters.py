@@ -141,6 +141,10 @@ def test_an_adapter_that_does_not_say_what_it_learned_from_is_read(model: MtM, t
     (folder / "config.json").write_text(json.dumps(config))
     found = AdaptedModel.load(folder, model)
     assert found.support == {}
+    for bad in ({"support": [3]}, {"support": "x"}, {"structure": {"session": "monday"}}):
+        (folder / "config.json").write_text(json.dumps(config | bad))
+        with pytest.raises(ValueError, match="does not fit the model"):
+            AdaptedModel.load(folder, model)
     text = (save_pretrained(found, tmp_path / "shared") / "README.md").read_text()
     assert "| learned from | not stated |" in text
 

@@ -117,6 +117,7 @@ def test_the_gradient_ends_where_no_neighbor_is_better_and_never_below_its_start
 def test_float32_chunks_and_tensors_end_at_the_same_scores(n, p, monkeypatch):
     monkeypatch.setattr(_ridge_band_fit, "_CHUNK_BYTES", 1)
     monkeypatch.setattr("neurokern.ops._ridge_cv.SMALL", 0)
+    monkeypatch.setattr("neurokern.ops._ridge_cv.FEW", 0)
     X, Y, band = problem(n, p, n_targets=70)
     X, Y = X.astype(np.float32), Y.astype(np.float32)
     options = {"n_candidates": 4, "search": "gradient"}

@@ -94,6 +94,7 @@ def test_one_band_is_plain_ridge():
 def test_float32_tensors_and_chunks_give_the_same_choice(repeat, kept, monkeypatch):
     monkeypatch.setattr(_ridge_bands, "_KEPT_BYTES", kept)
     monkeypatch.setattr(_ridge_cv, "SMALL", 0)
+    monkeypatch.setattr(_ridge_cv, "FEW", 0)
     monkeypatch.setattr("neurokern.ops._ridge_tall._CHUNK_BYTES", 1)
     X, Y, bands = problem(repeat=repeat, n_targets=5)
     X, Y = np.tile(X, (4, 1)).astype(np.float32), np.tile(Y, (4, 30)).astype(np.float32)

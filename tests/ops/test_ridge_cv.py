@@ -47,6 +47,7 @@ def route(request, monkeypatch):
 def float32_products(monkeypatch):
     """Let small problems of float32 be computed as large ones are."""
     monkeypatch.setattr(_ridge_cv, "SMALL", 0)
+    monkeypatch.setattr(_ridge_cv, "FEW", 0)
     monkeypatch.setattr(_ridge_wide, "_LARGE", 0)
     monkeypatch.setattr(_ridge_parts, "_WORTH_CUTTING", 0)
 

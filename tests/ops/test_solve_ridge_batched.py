@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 import torch
 
-from neurokern import solve_ridge_batched
+from neurokern import ridge_cv, solve_ridge_batched
 from neurokern.ops import _library
 from neurokern.ops._ridge_reference import ridge_reference
 
@@ -218,7 +218,17 @@ def test_constant_targets_score_nan_and_get_their_value(backend):
     assert np.isfinite(solution.scores[:, :, 0]).all()
     np.testing.assert_array_equal(solution.weights[:, :, 1], 0)
     np.testing.assert_allclose(solution.intercept[:, 1], 0.1)
-    assert (solution.alphas[:, 1] == ALPHAS[0]).all()
+    assert (solution.alphas[:, 1] == ALPHAS[-1]).all()
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("shared_alpha", [False, True])
+def test_of_equal_errors_the_largest_alpha_is_taken_as_by_ridge_cv(backend, shared_alpha):
+    X, Y = data(2, 3, 2)  # leaving out one of two samples, the other's value is the guess for any alpha
+    solution = solve_ridge_batched(X, Y, ALPHAS[::-1], shared_alpha=shared_alpha, backend=backend)
+    assert (solution.alphas == max(ALPHAS)).all()
+    for x, y in zip(X, Y, strict=True):
+        assert (ridge_cv(x, y, ALPHAS, "leave-one-out").alphas == max(ALPHAS)).all()
 
 
 def test_the_same_sample_over_and_over():

@@ -285,7 +285,7 @@ class AdaptedModel(HubMethods):
             classes = description["classes"]
             names = ("adapter", "n_trainable", "seconds", "chosen")
             facts = {name: description[name] for name in names} | {"fitted_on": description["base"]}
-            facts["support"] = description.get("support") or {}  # not written by early versions
+            facts["support"] = dict(description.get("support") or {})  # not written by early versions
             structure = _with_session(structure, model, facts["fitted_on"])
             base = fingerprint(Structure(session=structure.session).build(model, copied=False).encoder)
             pipeline = structure.build(model)

@@ -6,6 +6,7 @@ import pathlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pandas as pd
@@ -162,7 +163,9 @@ def _description(root: pathlib.Path) -> dict[str, str | None]:
 def _functional(kind: type[BIDSDataset], root: pathlib.Path) -> BIDSDataset | None:
     """Return the runs of fMRI, or None where there are none."""
     try:
-        return kind(root, derivatives=False)
+        with catch_warnings():
+            simplefilter("ignore")  # what was not fetched is told among the facts
+            return kind(root, derivatives=False)
     except ValueError:
         return None
 

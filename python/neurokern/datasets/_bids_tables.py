@@ -34,8 +34,8 @@ def read_tsv(path: Path) -> pd.DataFrame:
         If it is no table, or a row has more values than the heading.
     """
     table = _read(path, keep_default_na=False, na_values=["n/a", ""])
-    for name in table:
-        if not (pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name])):
+    for name, dtype in table.dtypes.items():
+        if dtype.kind not in "biuf":
             table[name] = _numbers_or_texts(table[name])
     return table
 

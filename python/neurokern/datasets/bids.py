@@ -14,9 +14,9 @@ import pandas as pd
 
 from neurokern._check import check_choice
 from neurokern.datasets._bids_rows import KINDS, NAMES, check_runs, choose, fitting, of_dataset, once_each
-from neurokern.datasets._bids_tables import read_json, read_names, read_tsv
+from neurokern.datasets._bids_tables import read_json, read_names
 from neurokern.datasets.bids_index import BIDSIndex
-from neurokern.datasets.bids_run import REPETITION_TIME, BIDSRun, MEEGRun
+from neurokern.datasets.bids_run import REPETITION_TIME, BIDSRun, MEEGRun, RunWithConfounds
 
 if TYPE_CHECKING:
     from neurokern.datasets.anatomical import AnatomicalImages
@@ -179,7 +179,7 @@ class BIDSDataset:
         return f"BIDSDataset({self.root.name!r}, {kinds})"
 
     def run(self, i: int) -> BIDSRun:
-        """Return run ``i`` with its metadata and tables, read now."""
+        """Return run ``i`` with its metadata and tables, read now; confounds when they are asked for."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"BIDSDataset.run: i must lie in 0 ... {len(self) - 1}, got {i}")
         row = self._rows.iloc[i]
@@ -198,7 +198,7 @@ class BIDSDataset:
                 inherited = self.index.metadata(source)
                 metadata = {name: inherited[name] for name in (_TR,) if name in inherited} | metadata
         if kind == "func":
-            return BIDSRun(path, entities, metadata, events, self._confounds(path))
+            return RunWithConfounds(path, entities, metadata, events, confounds_path=self._confounds(path))
         return MEEGRun(path, entities, metadata, events, **self._sensors(path))
 
     @overload
@@ -257,9 +257,9 @@ class BIDSDataset:
             "coordinates": read_json(systems[-1]) if systems else {},
         }
 
-    def _confounds(self, path: Path) -> pd.DataFrame | None:
+    def _confounds(self, path: Path) -> Path | None:
         found = self.index.matching(path, ["timeseries", "regressors"], [".tsv"])
         if "description" not in found:
             return None
         found = found[found["description"].eq("confounds")]
-        return read_tsv(found["path"].iloc[0]) if len(found) else None
+        return found["path"].iloc[0] if len(found) else None

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from neurokern.datasets._bids_tables import read_tsv
+
 __all__ = ["BIDSRun", "MEEGRun"]
 
 REPETITION_TIME = "RepetitionTime"
@@ -63,6 +65,21 @@ class BIDSRun:
                 f"{self.path}: RepetitionTime must be in seconds, got {value}; is it in milliseconds?"
             )
         return float(value)
+
+
+@dataclass(frozen=True)
+class RunWithConfounds(BIDSRun):
+    """A run whose table of confounds, of some hundred columns, is read when it is first asked for."""
+
+    confounds_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.__dict__.pop("confounds", None)  # which the property below takes the place of
+
+    @functools.cached_property  # type: ignore[misc]
+    def confounds(self) -> pd.DataFrame | None:
+        """Table of confounds, a row per volume."""
+        return None if self.confounds_path is None else read_tsv(self.confounds_path)
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,11 @@ def _dataset_of(run: Any) -> str | None:
     from neurokern.datasets._bids_tables import read_json
 
     folders = list(Path(run.path).parents)
-    subjects = [i for i, folder in enumerate(folders) if folder.name.startswith("sub-")]
-    if not subjects or not run.entities:
+    own = f"sub-{run.entities.get('subject', '')}"
+    subjects = [i for i, folder in enumerate(folders) if folder.name == own]
+    if not subjects:
         return None
-    base = folders[subjects[-1] + 1]
+    base = folders[subjects[0] + 1]
     if base.parent.name == "derivatives":
         return str(base.parent.parent)
     description = base / "dataset_description.json"

@@ -80,7 +80,8 @@ def _backward(
         s = _inverse_times(algebra, inverse, values, penalty, right)
         if dual:
             y_grad = s
-            x_grad = mm(c, g.T) - mm(mm(s, c.T) + mm(c, s.T), x)
+            half = mm(s, c.T)
+            x_grad = mm(c, g.T) - mm(half + half.T, x)
             products = algebra.cast(s, "float64") * algebra.cast(c, "float64")
         else:
             y_grad = mm(x, s)

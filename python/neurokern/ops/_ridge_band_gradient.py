@@ -17,7 +17,7 @@ _SLOPE = 1e-4  # share of the descent that the gradient promises, to be kept at 
 _LEVEL = 1e-4  # gradient, in R2 for each factor e of a weight, that counts as none
 _GAIN = 2e-6  # of R2 by a step, below which the next are not worth taking
 _COMPACT = 0.7  # share of targets on their way, below which the others are left out
-PRECISION = {"float32": 1e-5, "float64": 1e-9}  # residuals of the systems on the way
+PRECISION = {"float32": 1e-5, "float64": 1e-6}  # residuals of the systems on the way
 
 
 def shares_of(

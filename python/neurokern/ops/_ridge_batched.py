@@ -89,8 +89,9 @@ def solve_ridge_batched(
     Returns
     -------
     solution : BatchedRidge
-        Weights and intercepts in float64 if X or Y demands it, else in float32; of errors that are equal but
-        for rounding the smallest alpha is chosen.
+        Weights and intercepts in float64 if X or Y demands it, else in float32. Of errors that are equal but
+        for rounding (1e-10) the largest alpha is chosen, as by :func:`neurokern.ops.ridge_cv`: of models that
+        predict alike the one with the smaller weights. A target that does not vary has it, too.
 
     Raises
     ------

@@ -92,8 +92,8 @@ def solve_group(
         total = (y * y).sum(1)[:, None]
         scores = xp.where(total > 0, 1 - errors / xp.where(total > 0, total, 1 + 0 * total), np.nan)
         judged = errors.sum(2)[:, :, None] + 0 * errors if shared_alpha else errors
-        equal = judged <= xp.amin(judged, 1)[:, None] * (1 + 1e-10)  # within rounding: the first of them
-        choice = (equal * 1).argmax(1)
+        equal = judged <= xp.amin(judged, 1)[:, None] * (1 + 1e-10)  # within rounding: the last of them
+        choice = len(alphas) - 1 - (xp.flip(equal, (1,)) * 1).argmax(1)
     else:
         scores = y[:, :0]
         choice = _library.new_array(X, (len(X), Y.shape[2]), "int64", 0)

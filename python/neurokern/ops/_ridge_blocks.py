@@ -12,6 +12,7 @@ References
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from neurokern.ops._ridge_scores import FoldSums, Scores
 from neurokern.ops._ridge_wide import KernelSolver, TestSums
 
 _KEPT_BYTES = 1 << 27  # of inverses that are kept between chunks of targets
+_AMPLIFIED = 50.0  # norm of an inverse from which on R2 is off by 1e-6 in float32
 
 
 class _LiftedSolver(KernelSolver):
@@ -51,6 +53,15 @@ class BlockSolver(_LiftedSolver):
 
     _kept: dict[int, list[Any]] | None = None  # inverses of folds, kept between chunks of targets
 
+    @property
+    def inexact(self) -> np.ndarray:
+        """Penalties of which residuals are so much larger than those of the fit that its rounding shows."""
+        return self.skeleton.alphas[self._amplified]
+
+    @functools.cached_property
+    def _amplified(self) -> np.ndarray:
+        return np.zeros(len(self.skeleton), bool)
+
     def inverses(self, number: int, fold: Fold) -> list[Any]:
         """``-(I - H_bb)^-1`` for each skeleton penalty: (samples of the fold, samples of the fold)."""
         if self._kept is None:
@@ -64,12 +75,14 @@ class BlockSolver(_LiftedSolver):
 
     def _inverted(self, fold: Fold) -> list[Any]:
         algebra, vectors, ones = self._algebra, self._vectors[fold.test], self._ones[fold.test]
-        found = []
+        found: list[Any] = []
         for alpha in self.skeleton.alphas.tolist():
             own = (vectors * (alpha / (self._values + alpha))[None, :]) @ vectors.T
             if self._fit_intercept:
                 own = own - self._lifted_share(alpha) * ones[:, None] * ones[None, :]
-            found.append(algebra.cast(-algebra.inverse(own), self.dtype))
+            inverse = algebra.inverse(own)
+            self._amplified[len(found)] |= float(abs(inverse).sum(1).max()) > _AMPLIFIED
+            found.append(algebra.cast(-inverse, self.dtype))
         return found
 
     def operator(self, fold: Fold, n_targets: int) -> Operator:

@@ -22,6 +22,7 @@ from neurokern.ops._ridge_tall import MatrixMoments, TallSolver
 from neurokern.ops._ridge_wide import WideSolver
 
 SMALL = 1 << 31  # operations of a problem that is computed in float64 altogether
+FEW = 128  # samples below which all problems are: rounding does not average out over so few
 RESOLVED = {"float32": 1e7, "float64": 1e15}  # condition above which rounding decides
 _AGAIN = 4096  # targets that are computed again in float64 together
 NEARLY_PERFECT = 0.999  # score above which squared errors from sums of squares in float32 are rounding
@@ -88,7 +89,8 @@ def plan_search(
         any_aside=any(fold.aside is not None for fold in folds),
         float64=problem.dtype == "float64",
     )
-    if plan.operations[plan.route] < SMALL and problem.dtype == "float32":
+    small = plan.operations[plan.route] < SMALL or problem.shape[0] < FEW
+    if small and problem.dtype == "float32":
         problem = dataclasses.replace(problem, X=algebra.cast(problem.X, "float64"), dtype="float64")
     return problem, plan
 
@@ -99,7 +101,8 @@ def make_solver(
     """Choose a route and decompose what it needs."""
     if isinstance(folds, str):
         n_samples, n_features, n_targets = problem.shape
-        if n_samples * n_features * (n_targets * alphas.size + min(n_samples, n_features)) < SMALL:
+        operations = n_samples * n_features * (n_targets * alphas.size + min(n_samples, n_features))
+        if operations < SMALL or n_samples < FEW:
             problem = dataclasses.replace(problem, X=algebra.cast(problem.X, "float64"), dtype="float64")
         kind = SingleTall if n_features <= n_samples else SingleWide
         return kind(algebra, problem, alphas, fit_intercept, folds == "gcv"), RidgePlan(folds)
@@ -170,13 +173,14 @@ def cross_validate(
     """Choose a route and take it; ``options`` are those of :func:`run`.
 
     Targets that are predicted nearly perfectly are done again in float64: their errors are differences of
-    sums.
+    sums. So are those whose penalty is so small that samples left out hang on few others.
     """
     solver, plan = make_solver(algebra, problem, folds, alphas, options["fit_intercept"])
     fit, plan = run(algebra, solver, plan, problem, alphas, **options)
     if solver.dtype == "float64" or options["scoring"] == "mse" or options["shared"]:
         return fit, plan
-    chosen = np.flatnonzero(algebra.host(fit.scores) > NEARLY_PERFECT)
+    inexact = np.isin(algebra.host(fit.alphas), getattr(solver, "inexact", ()))
+    chosen = np.flatnonzero((algebra.host(fit.scores) > NEARLY_PERFECT) | inexact)
     for first in range(0, len(chosen), _AGAIN):
         index = algebra.array(chosen[first : first + _AGAIN], "int64")
         X = algebra.cast(problem.X, "float64")

@@ -237,12 +237,13 @@ def ridge_cv(
 
     Notes
     -----
-    A fold in which a target does not vary is left out of its mean; a target that varies in no fold gets the
-    score NaN and the largest penalty. Among penalties whose scores are equal to 1e-7 (1e-12 in float64) the
-    largest is taken. Scores are computed without predictions where there are more samples than features, from
-    the kernel of the samples where there are fewer, by the cheapest route; ``return_plan`` shows it.
-    Penalties of a long grid that others stand for are not solved. Targets are computed in chunks, so that
-    memory beyond input and result is bounded.
+    A fold in which a target does not vary is left out of its mean; a target that varies in no fold gets
+    the score NaN and the largest penalty. Among penalties whose scores are equal to 1e-7 (1e-12 in
+    float64) the largest is taken, of models that predict alike the one with the smaller weights. Scores
+    are computed without predictions where there are more samples than features, from the kernel of the
+    samples where there are fewer, by the cheapest route; ``return_plan`` shows it. Penalties of a long
+    grid that others stand for are not solved. Targets are computed in chunks, so that memory beyond input
+    and result is bounded.
 
     Examples
     --------

@@ -117,3 +117,25 @@ def test_wrong_input_is_named(eeg):
         from_neuralset(pd.DataFrame({"type": ["Eeg"]}), "Eeg")
     with pytest.raises(ValueError, match="trial_type must be a column"):
         from_neuralset(_table(eeg[0]), "Eeg", trial_type="kind")
+
+
+def test_a_study_of_the_package_is_run_and_read(eeg):
+    neuralset = pytest.importorskip("neuralset")
+    path = eeg[0]
+
+    class MadeHere2026(neuralset.Study):
+        description = "made here"
+
+        def iter_timelines(self):
+            yield {"subject": "1"}
+
+        def _load_timeline_events(self, timeline):
+            return pd.DataFrame([
+                {"type": "Eeg", "start": "auto", "filepath": str(path)},
+                {"type": "Word", "start": 4.0, "duration": 0.2, "text": "the"},
+            ])  # fmt: skip
+
+    runs = from_neuralset(MadeHere2026(path=path.parent), "Eeg", trial_type="text")
+    assert [run.events["onset"].tolist() for run in runs] == [[1.0]]
+    assert runs[0].entities["subject"].endswith("1")
+    assert MEEGWindows(runs, MEEGExtractor(), events="the", tmax=0.5).conditions == ("the",)
