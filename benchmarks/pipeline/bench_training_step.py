@@ -95,7 +95,7 @@ class Clock:
 
 
 def profile(workload: Workload, n_steps: int, budget: float) -> dict[str, list[float]]:
-    """Return the CPU seconds of each phase of the steps after the first."""
+    """Return the CPU seconds of each phase of each step but those of a first round of reading."""
     sessions = [made_session(f"session {k}", workload.n_units, workload.n_bins, 64) for k in range(2)]
     torch.manual_seed(0)
     model = MtM(workload.model(n_bins=workload.n_bins))
@@ -115,17 +115,18 @@ def profile(workload: Workload, n_steps: int, budget: float) -> dict[str, list[f
         patch.start()
     begun = time.process_time()
     # Read as a DataLoader without workers reads; with workers, this phase is theirs.
-    steps = range(n_steps + 1)
+    ahead = loading.parts_ahead(trainer.windows, config)  # the first of these warm up; then whole rounds
+    steps = range(ahead * (1 + -(-n_steps // ahead)))
     parts = loading.masked_parts(trainer.windows, trainer.plan, config, trainer.device, steps)
     with frozen_but(network, trainer.state.optimizer) as stepper.trained:
         for number in steps:
             with clock.step():
                 stepper.step([[next(parts) for _ in one] for one in trainer.plan.passes(number)])
-            if number > 1 and time.process_time() - begun > budget:
+            if number > ahead and (number + 1) % ahead == 0 and time.process_time() - begun > budget:
                 break
     for patch in patches:
         patch.stop()
-    return {phase: seconds[1:] for phase, seconds in clock.seconds.items()}
+    return {phase: seconds[ahead:] for phase, seconds in clock.seconds.items()}
 
 
 def rows_of(name: str, workload: Workload, n_steps: int, budget: float) -> list[harness.Row]:

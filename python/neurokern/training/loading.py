@@ -41,7 +41,7 @@ def masked_parts(
     )
     parts = (part for step in steps for part in plan.parts(step))
     loaded = zip(parts, loader, strict=True)
-    n_ahead = _parts_ahead(windows, config)
+    n_ahead = parts_ahead(windows, config)
     while ahead := deque(
         mask_part(part, batch.to(device, non_blocking=True), windows, config)
         for part, batch in itertools.islice(loaded, n_ahead)
@@ -50,7 +50,7 @@ def masked_parts(
             yield ahead.popleft()
 
 
-def _parts_ahead(windows: SpikeWindows, config: TrainingConfig) -> int:
+def parts_ahead(windows: SpikeWindows, config: TrainingConfig) -> int:
     """Return how many parts to hold at a time: one where they are large."""
     n_units = max(session.n_units for session in windows.sessions)
     part_bytes = 4 * config.batch_size * windows.sessions[0].n_bins * n_units
