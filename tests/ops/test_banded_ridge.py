@@ -143,6 +143,19 @@ def test_constant_targets_keep_all_bands_and_the_largest_alpha():
     np.testing.assert_allclose(fit.weights[:, 2], 0, atol=1e-12)
 
 
+@pytest.mark.parametrize("search", ["random", "gradient"])
+def test_names_and_order_of_bands_and_features_change_no_fit(search):
+    X, Y, bands = problem()
+    order = np.random.default_rng(4).permutation(len(bands))
+    options = {"n_candidates": 5, "search": search}
+    named = banded_ridge_cv(X, Y, bands, ALPHAS, 3, **options)
+    numbers = np.searchsorted(["a", "b", "c"], bands)[order] * 10 - 7
+    moved = banded_ridge_cv(X[:, order], Y, torch.from_numpy(numbers), ALPHAS, 3, **options)
+    assert moved.bands.tolist() == [-7, 3, 13]
+    np.testing.assert_allclose(moved.scores, named.scores, rtol=1e-6)
+    np.testing.assert_allclose(moved.weights, named.weights[order], atol=1e-4)
+
+
 def test_the_seed_decides_the_candidates():
     X, Y, bands = problem()
     runs = [banded_ridge_cv(X, Y, bands, ALPHAS, n_candidates=9, seed=seed).candidates for seed in (1, 1, 2)]
@@ -155,6 +168,15 @@ def test_the_seed_decides_the_candidates():
     ("change", "message"),
     [
         ({"bands": [0] * 7}, "one label per feature"),
+        ({"bands": []}, "one label per feature"),
+        ({"bands": np.eye(8)}, r"one label per feature \(8\), got shape \(8, 8\)"),
+        ({"bands": [0.0, np.nan] * 4}, "bands must not be NaN, got 4"),
+        ({"band_weights": np.ones((0, 3))}, r"shape \(candidates, 3\)"),
+        ({"band_weights": [1, 1, 1]}, r"shape \(candidates, 3\)"),
+        ({"band_weights": [[1, np.nan, 0]]}, "finite"),
+        ({"band_weights": [[1, np.inf, 0]]}, "finite"),
+        ({"search": "grid"}, "search must be one of"),
+        ({"Y": np.zeros((59, 2))}, "one row per row of X"),
         ({"band_weights": [[1, 1]]}, r"shape \(candidates, 3\)"),
         ({"band_weights": [[0, 0, 0]]}, "not all 0"),
         ({"band_weights": [[1, -1, 0]]}, "not negative"),
