@@ -72,6 +72,14 @@ def test_delayed_copies_belong_to_the_space_of_their_feature():
     np.testing.assert_array_equal(fitted.coef_, fit.weights.T)
 
 
+def test_held_out_predictions_keep_the_spaces_of_delayed_copies():
+    X, Y = problem()
+    folds = contiguous_folds(len(X), 3, gap=1)
+    by_delays = predict_held_out(encoder(delays=[0, 1]), X, Y, folds)
+    by_hand = encoder(bands=np.tile(BANDS, 2))
+    np.testing.assert_array_equal(by_delays, predict_held_out(by_hand, delay_features(X, [0, 1]), Y, folds))
+
+
 def test_without_bands_it_is_plain_ridge():
     X, Y = problem()
     banded, plain = encoder(bands=None).fit(X, Y), RidgeEncoder(alphas=ALPHAS, folds=4).fit(X, Y)

@@ -95,6 +95,11 @@ class BandedRidgeEncoder(RidgeEncoder):
         self.band_weights_ = like(X, band_weights[:, 0] if one_target else band_weights.T)
         return self
 
+    def for_design(self, n_columns: int) -> BandedRidgeEncoder:
+        """As :meth:`RidgeEncoder.for_design`; each delayed column keeps the label of its feature."""
+        bands = None if self.bands is None else self._labels(n_columns)
+        return type(self)(**self.get_params() | {"delays": None, "bands": bands})
+
     def _solve(self, X: Tensor, Y: Tensor, alphas: np.ndarray, folds: list[Fold] | None) -> ChosenFit:
         fit = banded_ridge_cv(
             X,

@@ -146,6 +146,21 @@ class RidgeEncoder:
         self.n_features_in_ = features.shape[1]
         return self
 
+    def for_design(self, n_columns: int) -> RidgeEncoder:
+        """Return an encoder of the same settings, not fitted, for columns that :meth:`design` has delayed.
+
+        Parameters
+        ----------
+        n_columns : int
+            Of the design.
+
+        Returns
+        -------
+        encoder : RidgeEncoder
+            Of the same class, without delays.
+        """
+        return type(self)(**self.get_params() | {"delays": None})
+
     def _solve(self, X: Tensor, Y: Tensor, alphas: np.ndarray, folds: list[Fold] | None) -> ChosenFit:
         if folds is None:
             weights, intercept = solve_ridge(X, Y, float(alphas[0]), fit_intercept=self.fit_intercept)

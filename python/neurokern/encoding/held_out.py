@@ -74,7 +74,7 @@ def predict_held_out(
     labels = None if runs is None else labels_of(function, "runs", runs)
     predictions = torch.empty(0)
     for train, test in tqdm(pairs, desc="folds", disable=not progress, leave=False):
-        model = type(encoder)(**encoder.get_params() | {"delays": None})
+        model = encoder.for_design(design.shape[1])
         kept = _labels_of_training(encoder, train, labels)
         predicted = torch.as_tensor(model.fit(design[train], targets[train], runs=kept).predict(design[test]))
         if not len(predictions):
