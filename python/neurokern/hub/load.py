@@ -102,10 +102,17 @@ def from_pretrained(
         If a repository is asked for and huggingface_hub is not installed.
     FileNotFoundError
         If there is no such folder or repository, or, offline, it is not in the cache.
+    TypeError
+        If ``base`` is no model.
     ValueError
         If a file is cut short, changed (its SHA-256 tells), pickled, holds NaN, names an unknown setting, or
         was written by a later major version; if the base does not fit.
     """
+    if base is not None and not isinstance(base, nn.Module):
+        raise TypeError(
+            f"from_pretrained: base must be a model, got {type(base).__name__}; load it first, as "
+            "base=MtM.from_pretrained(...)"
+        )
     options: dict[str, Any] = {
         "revision": revision,
         "local_files_only": local_files_only,
