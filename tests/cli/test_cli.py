@@ -321,7 +321,7 @@ def test_few_shot_compares_adapters_on_new_recordings(trained, binned_file, tmp_
     label = ("--label", "contrast_left>contrast_right")
     assert run("few-shot", trained, binned_file, new, *label, *flags) == 0
     said = capsys.readouterr().out
-    assert "2 sessions of 1 subjects" in said
+    assert "2 sessions of 1 subject\n" in said
     table = pd.read_csv(out / "few_shot.csv")
     assert {"MtM, scratch", "MtM, lora", "MtM factors, lda", "raw counts, ridge"} <= set(table["method"])
     assert table["minus raw counts, ridge low"].notna().sum() == len(table) - 2

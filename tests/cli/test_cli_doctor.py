@@ -160,7 +160,7 @@ def test_text_names_errors_first(capsys, tmp_path):
     assert main(["doctor", str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("error   b.nii: ")
-    assert lines[-1].startswith("1 errors, ")
+    assert lines[-1].startswith("1 error, ")
 
 
 @pytest.fixture

@@ -38,9 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "cache",
         run,
         summary="list, verify or prune what is kept between runs",
-        description="Packed runs, coefficients of cleaning, seek points and features of stimuli are kept in "
-        "a folder, so that later epochs need not decode again. All of it can be removed at any time: it is "
-        "made again when needed.",
+        description="Packed runs, filtered signals, binned sessions, coefficients of cleaning, seek points, "
+        "listings of folders and features of stimuli are kept in a folder, so that they are made once. "
+        "All of it can be removed at any time: it is made again when needed.",
         examples=_EXAMPLES,
     )
     parser.add_argument(

@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
             f"loading {facts['files']} {kind}, {facts['mb']:,.1f} MB in {facts['seconds']:.2f} s "
             f"({facts['mb_per_second']:,.0f} MB/s on this thread){_then(kind)}"
         )
-    say(f"{n_errors} errors, {len(findings) - n_errors} warnings")
+    n_warnings = len(findings) - n_errors
+    say(f"{n_errors} error{'s'[: n_errors != 1]}, {n_warnings} warning{'s'[: n_warnings != 1]}")
     return int(n_errors > 0)
 
 

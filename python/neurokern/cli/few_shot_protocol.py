@@ -183,7 +183,7 @@ def few_shot_text(table: pd.DataFrame) -> str:
     wide = table.pivot_table(index="method", columns="shots", values="mean", sort=False)
     column = f"minus {REFERENCE}"
     header = ["labeled windows per class", *map(str, wide.columns)]
-    header += ["- raw ridge at its most"] if column in table else []
+    header += ["minus raw ridge, largest k"] if column in table else []
     header += ["weights", "s"]
     rows = []
     for method, means in wide.iterrows():
@@ -196,7 +196,8 @@ def few_shot_text(table: pd.DataFrame) -> str:
         rows.append([*row, f"{one['n_trainable']:.0f}", f"{one['seconds']:.2g}"])
     first = table.iloc[0]
     n_sessions, n_subjects = table["n_sessions"].max(), table["n_subjects"].max()
-    title = f"balanced accuracy, chance {first['chance']:.2f}; {n_sessions} sessions of {n_subjects} subjects"
+    among = f"{n_sessions} session{'s'[: n_sessions != 1]} of {n_subjects} subject{'s'[: n_subjects != 1]}"
+    title = f"balanced accuracy, chance {first['chance']:.2f}; {among}"
     if table["n_episodes"].nunique() > 1:
         fewest = table["n_episodes"].min()
         title += f"\nmethods that train the model ran on the first {fewest} draws: compare their differences"

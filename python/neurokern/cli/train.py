@@ -64,7 +64,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         run,
         summary="pretrain MtM on recordings",
         description=(
-            "Train MtM by multi-task masking. DATA are ALF folders, .npz files of spike times or of counts, "
+            "Train MtM by multi-task masking. DATA are ALF folders, folders of Kilosort or Phy, .nwb files, "
+            ".npz files of spike times or of counts, "
             "or folders of them. The last windows of each recording are held out for validation and test."
         ),
         examples=_EXAMPLES,
