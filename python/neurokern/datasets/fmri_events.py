@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from neurokern.datasets.meeg_events import condition_name
+
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
@@ -27,8 +29,7 @@ def trial_types(run: BIDSRun) -> list[str | None]:
         )
     if "trial_type" not in run.events:
         return ["event"] * len(run.events)
-    there = run.events["trial_type"].notna()
-    return [str(name) if known else None for name, known in zip(run.events["trial_type"], there, strict=True)]
+    return [condition_name(value) for value in run.events["trial_type"]]
 
 
 def event_times(run: BIDSRun) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -91,7 +91,8 @@ def split_windows(
     by : {"subject", "session", "run", "task", "dataset", "time", "trial"}
         What stays together. "run": all that was recorded at once, so echoes, spaces and acquisitions of a
         run, too. "dataset": a BIDS folder with its derivatives. "time": the last part of each run is the
-        test, the part before it validation. "trial": windows anywhere are held out; those of other parts
+        test, the part before it validation; a run ends with its last window, or where signals are cleaned
+        with its last volume. "trial": windows anywhere are held out; those of other parts
         that overlap them are dropped.
     test, validation : float
         Shares of the groups, or of each run's time; at least one group each unless 0.
@@ -361,7 +362,7 @@ def _by_time(windows: _Windows, test: float, validation: float, gap: float) -> N
     share = 1 - test - validation
     _check_fit(windows.extractor, share)
     recording, begin, end = windows.spans()
-    last = np.zeros(len(windows.runs))
+    last = _fitted_lengths(windows)
     np.maximum.at(last, recording, end)
     length = last[recording]
     part = np.full(len(windows), -1)
@@ -372,6 +373,18 @@ def _by_time(windows: _Windows, test: float, validation: float, gap: float) -> N
         latest = high * length - (gap / 2 if high < 1 else 0) + _CLOCK_TOLERANCE
         part[(high > low) & (begin >= earliest) & (end <= latest)] = which
     return part
+
+
+def _fitted_lengths(windows: _Windows) -> NDArray[np.float64]:
+    """Return the seconds of each run that ``fit_on`` is a share of, where the extractor cleans; else 0.
+
+    The last window may end long before its run: by that end, what cleaning has seen would be tested on.
+    """
+    extractor, lengths = windows.extractor, np.zeros(len(windows.runs))
+    if getattr(extractor, "cleans", False):
+        for i in np.unique(windows.spans()[0]).tolist():
+            lengths[i] = extractor.n_volumes(windows.runs[i]) * windows.runs[i].repetition_time
+    return lengths
 
 
 def _check_fit(extractor: Any, share: float) -> None:
