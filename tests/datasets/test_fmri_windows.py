@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neurokern.datasets import BIDSDataset, SessionBatchSampler
+from neurokern.datasets import (
+    BIDSDataset,
+    SessionBatchSampler,
+    fmri_events,
+)
 from neurokern.ops import NiftiFile, VoxelBox, _array_cache, decode_nifti
 
 torch = pytest.importorskip("torch")
@@ -125,6 +129,16 @@ def test_a_condition_that_is_a_number_has_one_name_also_beside_missing_ones(root
         events = root / f"sub-{subject}/func/sub-{subject}_task-look_events.tsv"
         events.write_text(f"onset\tduration\ttrial_type\n0\t2\t1\n4\t2\t{second}\n")
     assert windows(root, subject=["00", "01"], length=2, events=True).conditions == ("1", "2")
+
+
+def test_conditions_of_volumes_do_not_depend_on_how_many_are_compared_at_a_time(root, monkeypatch):
+    run = BIDSDataset(root, subject="01").run(0)
+    codes = {"face": 0, "house": 1}
+    whole = fmri_events.conditions_of_volumes(run, 30, TR, 1.0, codes)
+    # Volume k shows seconds 2 k - 1 to 2 k + 1: faces from 0 to 4 and 36 to 40 s, a house from 10 to 14 s.
+    assert whole.tolist() == [0, 0, 0, -1, -1, 1, 1, 1, *[-1] * 10, 0, 0, 0, *[-1] * 9]
+    monkeypatch.setattr(fmri_events, "_AT_ONCE", 7)
+    np.testing.assert_array_equal(fmri_events.conditions_of_volumes(run, 30, TR, 1.0, codes), whole)
 
 
 # ---- batches
