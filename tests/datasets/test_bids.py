@@ -1,5 +1,6 @@
 """BIDS folders: which runs there are, what they inherit, and their windows."""
 
+import dataclasses
 import json
 import pickle
 
@@ -158,6 +159,9 @@ def test_confounds_are_read_when_they_are_asked_for_and_once(root, monkeypatch):
         assert run.confounds.columns.tolist() == again.confounds.columns.tolist() == ["x"]
     assert len(read) == 2
     assert BIDSDataset(root, task="rest").run(0).confounds is None
+    other = pd.DataFrame({"y": [1]})
+    assert dataclasses.replace(run, confounds=other).confounds is other
+    assert dataclasses.replace(run, confounds=None).confounds is None
 
 
 def test_echoes_share_the_confounds_and_events_of_their_run(root):

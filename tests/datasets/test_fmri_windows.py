@@ -1,5 +1,6 @@
 """Windows of fMRI runs: padding, batches, the cache, cleaning, crops."""
 
+import dataclasses
 import json
 import pickle
 
@@ -7,7 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neurokern.datasets import BIDSDataset, SessionBatchSampler
+from neurokern.datasets import (
+    BIDSDataset,
+    SessionBatchSampler,
+    fmri_events,
+)
 from neurokern.ops import NiftiFile, VoxelBox, _array_cache, decode_nifti
 
 torch = pytest.importorskip("torch")
@@ -117,6 +122,23 @@ def test_events_without_a_condition_have_no_windows(root):
     data = windows(root, subject="00", length=2, events=True)
     assert data.conditions == ("face", "house")
     assert len(data) == 3
+
+
+def test_a_condition_that_is_a_number_has_one_name_also_beside_missing_ones(root):
+    for subject, second in (("00", "2"), ("01", "n/a")):
+        events = root / f"sub-{subject}/func/sub-{subject}_task-look_events.tsv"
+        events.write_text(f"onset\tduration\ttrial_type\n0\t2\t1\n4\t2\t{second}\n")
+    assert windows(root, subject=["00", "01"], length=2, events=True).conditions == ("1", "2")
+
+
+def test_conditions_of_volumes_do_not_depend_on_how_many_are_compared_at_a_time(root, monkeypatch):
+    run = BIDSDataset(root, subject="01").run(0)
+    codes = {"face": 0, "house": 1}
+    whole = fmri_events.conditions_of_volumes(run, 30, TR, 1.0, codes)
+    # Volume k shows seconds 2 k - 1 to 2 k + 1: faces from 0 to 4 and 36 to 40 s, a house from 10 to 14 s.
+    assert whole.tolist() == [0, 0, 0, -1, -1, 1, 1, 1, *[-1] * 10, 0, 0, 0, *[-1] * 9]
+    monkeypatch.setattr(fmri_events, "_AT_ONCE", 7)
+    np.testing.assert_array_equal(fmri_events.conditions_of_volumes(run, 30, TR, 1.0, codes), whole)
 
 
 # ---- batches
@@ -254,6 +276,10 @@ def test_confounds_without_a_first_value_take_the_second(root):
     np.testing.assert_array_equal(columns[:, 0], [2.0, *table["trans_x"][1:]])
     with pytest.raises(TypeError, match="must be a sequence of names"):
         FMRIVoxelExtractor(MASK, confounds="trans_x")
+    for wrong, message in ((["a"] * 20, "numbers, csf are none"), ([1.0] * 19 + [np.nan], "csf have not")):
+        changed = dataclasses.replace(run, confounds=table.assign(csf=wrong))
+        with pytest.raises(ValueError, match=f"{run.path.name}: confounds must .* {message}"):
+            FMRIVoxelExtractor(MASK, confounds=["csf"])._columns(changed)
 
 
 def test_half_types_reach_the_batch(root):

@@ -110,6 +110,12 @@ def test_events_beyond_the_end_are_left_out_with_a_warning_and_doubles_are_kept(
         windows(stem, duration=None, events=True, tmax=1.0)
 
 
+def test_events_without_a_condition_have_no_windows(stem):
+    recording(stem, events=[(1.0, 0, "a"), (2.0, 0, "n/a"), (3.0, 0, "b")])
+    data = windows(stem, duration=None, events=True, tmax=1.0)
+    assert data.table["condition"].tolist() == ["a", "b"]
+
+
 def test_a_channel_that_is_listed_with_two_types_is_an_error_and_twice_alike_is_none(stem):
     recording(stem)
     table = stem.with_name("sub-01_task-a_channels.tsv")

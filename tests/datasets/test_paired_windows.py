@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader  # noqa: E402
 from neurokern.datasets import (  # noqa: E402
     BIDSDataset,
     Clock,
+    LabeledWindows,
     MEEGWindows,
     PairedWindows,
     SampledSeries,
     TimeSeries,
     WindowStream,
+    check_no_leak,
     collate_windows,
     split_windows,
 )
@@ -58,8 +60,8 @@ def bold(root, **options):
     return BIDSDataset(root, task="rest").with_extractor(FMRIVoxelExtractor(), **{"length": 1, **options})
 
 
-def eeg(root):
-    return BIDSDataset(root, "eeg", task="rest").with_extractor(MEEGExtractor(cache=False))
+def eeg(root, **options):
+    return BIDSDataset(root, "eeg", task="rest").with_extractor(MEEGExtractor(cache=False), **options)
 
 
 def test_eeg_before_each_volume_is_found_by_the_clock(root):
@@ -150,6 +152,31 @@ def test_batches_are_the_items_whatever_the_loader(root):
             assert torch.equal(a["signal"], b["signal"])
             assert torch.equal(a["eeg_valid"], b["eeg_valid"])
     assert torch.equal(plain[1]["eeg_signal"][3], pairs[10]["eeg_signal"])
+
+
+@pytest.mark.parametrize("by", ["time", "trial"])
+def test_splits_look_at_all_that_a_stream_is_read_at(root, by):
+    with pytest.warns(UserWarning, match="left out"):
+        pairs = PairedWindows(bold(root), {"eeg": eeg(root)}, within={"eeg": (-3.0, 1.0)})
+    parts = split_windows(LabeledWindows(pairs, {"x": np.zeros(len(pairs))}), by=by, test=0.2, validation=0)
+    (own, begin, _), (run, test_begin, _) = parts.train.spans(), parts.test.spans()
+    ahead = (
+        test_begin[:, None] - begin
+    )  # 3 s before and 2 s of a window: 5 s from one that they share none with
+    assert np.abs(ahead)[run[:, None] == own].min() >= 5.0 - 1e-6
+    check_no_leak(parts.train, parts.test, by="time")
+    near = [pairs.select([at]) for at in (0, 2)]
+    with pytest.raises(ValueError, match="overlap windows to test on"):
+        check_no_leak(*near, by="time")
+
+
+@pytest.mark.parametrize("by", ["time", "trial"])
+def test_a_stream_whose_cleaning_has_seen_the_test_is_refused(root, by):
+    cleaned = BIDSDataset(root, task="rest").with_extractor(FMRIVoxelExtractor(normalize=True))
+    pairs = PairedWindows(eeg(root, duration=2.0), {"bold": cleaned})
+    with pytest.raises(ValueError, match="means, scales, trends or confounds"):
+        split_windows(pairs, by=by)
+    assert len(split_windows(pairs, by="subject", test=0.5, validation=0).test)
 
 
 def test_pairs_are_divided_like_windows(root):

@@ -119,6 +119,14 @@ def test_cleaning_that_has_seen_the_test_is_refused(root):
     assert len(split_windows(windows, by="run").test)  # each run is cleaned by itself
 
 
+def test_cleaning_has_seen_no_test_where_the_last_window_ends_before_its_run(root):
+    extractor = FMRIVoxelExtractor(normalize=True, fit_on=(0.0, 0.6))
+    windows = windows_of(root, extractor, length=3, stride=1)
+    windows = windows.select([i for i, window in enumerate(windows.windows) if window.start < 20])
+    parts = split_windows(windows, by="time", test=0.4, validation=0)
+    assert parts.test.spans()[1].min() >= 0.6 * N * TR
+
+
 def test_leave_one_out_gives_each_subject_once(root):
     windows = windows_of(root)
     seen = []
@@ -318,6 +326,14 @@ def test_subjects_of_two_datasets_are_two_people_and_derivatives_are_of_their_da
     }
     assert set(group_windows(pooled, by="dataset")) == {"dataset one", "dataset other"}
     assert len(group_windows(pooled, by="dataset")["dataset one"]) == 3 * (N // 2)
+
+
+def test_a_folder_reached_by_a_link_is_the_same_dataset(root, tmp_path):
+    windows = with_events(root, tmp_path / "ds")
+    (tmp_path / "link").symlink_to(tmp_path / "ds")
+    again = BIDSDataset(tmp_path / "link").with_extractor(FMRIVoxelExtractor(), length=2)
+    with pytest.raises(ValueError, match="2 subjects are on both sides"):
+        check_no_leak(windows, again, by="subject")
 
 
 def test_derivatives_whose_dataset_is_not_known_are_compared_by_name_alone(root, tmp_path):

@@ -167,6 +167,20 @@ def test_penalties_of_bands_and_targets_give_the_plain_solution(n, p, weighted):
     np.testing.assert_allclose(single.weights, plain_fit(X, Y, penalties[band], np.ones(n))[0], atol=1e-4)
 
 
+@SHAPES
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+def test_penalties_orders_of_magnitude_apart_are_solved_as_exactly_as_one(n, p, kind, monkeypatch):
+    X, Y, band = problem(n, p)
+    X, Y = (30 * X).astype(kind), Y.astype(kind)
+    penalties = np.array([[1e-3, 1e3], [10.0, 1e-3], [1e4, 1e-6]])[:, [0, 1, 0, 1]]
+    right, _ = plain_fit(np.float64(X), np.float64(Y), penalties[band], np.ones(n))
+    monkeypatch.setattr(_ridge_band_fit, "_MATRIX_BYTES", 1)  # one matrix at a time
+    for make in (np.asarray, torch.from_numpy):
+        found = solve_banded_ridge(make(X), make(Y), band, penalties)
+        error = np.abs(np.asarray(found.weights, np.float64) - right).max(0)
+        assert (error < {"float64": 1e-8, "float32": 2e-7}[kind] * np.abs(right).max(0)).all()
+
+
 def test_an_infinite_penalty_leaves_a_band_out_and_one_target_loses_its_axis():
     X, Y, band = problem(60, 9)
     found = solve_banded_ridge(X, Y[:, 0], band, [np.inf, 2.0, 3.0], fit_intercept=False)

@@ -181,6 +181,7 @@ def test_the_seed_decides_the_candidates():
         ({"band_weights": [[0, 0, 0]]}, "not all 0"),
         ({"band_weights": [[1, -1, 0]]}, "not negative"),
         ({"n_candidates": 0}, "at least 1"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
         ({"folds": "leave-one-out"}, "sets of samples"),
         ({"scoring": "accuracy"}, "scoring must be one of"),
         ({"alphas": [0.0]}, "above 0"),
@@ -192,3 +193,9 @@ def test_bad_arguments_are_refused(change, message):
     arguments = {"X": X, "Y": Y, "bands": bands, "alphas": ALPHAS} | change
     with pytest.raises(ValueError, match=message):
         banded_ridge_cv(**arguments)
+
+
+def test_labels_without_an_order_are_refused():
+    X, Y, _ = problem()
+    with pytest.raises(TypeError, match="bands must be labels of one kind that can be sorted"):
+        banded_ridge_cv(X, Y, np.array(["a", None] * 4, object), ALPHAS)

@@ -346,6 +346,7 @@ X0, Y0 = data(10, 3, 2)
         ({"folds": "leave-one-run-out"}, r"needs runs"),
         ({"folds": "leave-one-run-out", "runs": np.zeros(10)}, r"at least 2 different labels, got 1"),
         ({"folds": "leave-one-run-out", "runs": np.arange(9)}, r"runs must have shape \(10,\)"),
+        ({"folds": "leave-one-run-out", "runs": [0.0, np.nan] * 5}, r"runs must not be NaN, got 5"),
         ({"folds": 3, "runs": np.arange(10)}, r"runs goes with"),
         ({"folds": []}, r"at least one pair"),
         ({"folds": [([0, 1], [])]}, r"test samples of fold 0 must hold at least one sample"),
@@ -361,6 +362,7 @@ X0, Y0 = data(10, 3, 2)
         ({"scoring": "rho"}, r"scoring must be one of 'r2', 'pearson', 'mse', got 'rho'"),
         ({"folds": "leave-one-out", "pooled": False}, r"pooled must be True"),
         ({"folds": "gcv", "scoring": "pearson"}, r"needs predictions"),
+        ({"sample_weight": np.full(10, 1e200)}, r"sample_weight must be finite .* a sum of 1e\+201"),
         ({"sample_weight": np.r_[np.zeros(2), np.ones(8)]}, r"not be 0 on all test samples of fold 0"),
     ],
 )

@@ -284,7 +284,7 @@ def test_one_sample_leaves_nothing_to_choose_by():
 
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("backend", [None, "reference"])
-@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e200])
 def test_problems_with_numbers_that_are_not_finite_are_counted(backend, value):
     X, Y = data(5, 3, 2, problems=4)
     X[1, 2, 0] = Y[1, 1, 1] = Y[3, 0, 0] = value

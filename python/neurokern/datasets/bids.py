@@ -16,7 +16,7 @@ from neurokern._check import check_choice
 from neurokern.datasets._bids_rows import KINDS, NAMES, check_runs, choose, fitting, of_dataset, once_each
 from neurokern.datasets._bids_tables import read_json, read_names
 from neurokern.datasets.bids_index import BIDSIndex
-from neurokern.datasets.bids_run import REPETITION_TIME, BIDSRun, MEEGRun, RunWithConfounds
+from neurokern.datasets.bids_run import REPETITION_TIME, UNREAD, BIDSRun, MEEGRun, RunWithConfounds
 
 if TYPE_CHECKING:
     from neurokern.datasets.anatomical import AnatomicalImages
@@ -198,7 +198,7 @@ class BIDSDataset:
                 inherited = self.index.metadata(source)
                 metadata = {name: inherited[name] for name in (_TR,) if name in inherited} | metadata
         if kind == "func":
-            return RunWithConfounds(path, entities, metadata, events, confounds_path=self._confounds(path))
+            return RunWithConfounds(path, entities, metadata, events, UNREAD, self._confounds(path))
         return MEEGRun(path, entities, metadata, events, **self._sensors(path))
 
     @overload

@@ -67,14 +67,21 @@ class BIDSRun:
         return float(value)
 
 
+UNREAD: Any = object()  # stands for a table that was not read yet
+
+
 @dataclass(frozen=True)
 class RunWithConfounds(BIDSRun):
-    """A run whose table of confounds, of some hundred columns, is read when it is first asked for."""
+    """A run whose table of confounds, of some hundred columns, is read when it is first asked for.
+
+    It is made with ``UNREAD`` for ``confounds``; a copy with another table has that one.
+    """
 
     confounds_path: Path | None = None
 
     def __post_init__(self) -> None:
-        self.__dict__.pop("confounds", None)  # which the property below takes the place of
+        if self.__dict__.get("confounds") is UNREAD:
+            del self.__dict__["confounds"]  # which the property below takes the place of
 
     @functools.cached_property  # type: ignore[misc]
     def confounds(self) -> pd.DataFrame | None:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from neurokern.datasets.meeg_events import condition_name
+
 if TYPE_CHECKING:
     from neurokern.datasets.bids import BIDSRun
 
 INSTANT = 1e-3  # seconds that an event without duration fills
 _NO_CONDITION = -1
+_AT_ONCE = 1 << 18  # pairs of volume and event that are compared at a time
 
 
 def trial_types(run: BIDSRun) -> list[str | None]:
@@ -27,8 +30,7 @@ def trial_types(run: BIDSRun) -> list[str | None]:
         )
     if "trial_type" not in run.events:
         return ["event"] * len(run.events)
-    there = run.events["trial_type"].notna()
-    return [str(name) if known else None for name, known in zip(run.events["trial_type"], there, strict=True)]
+    return [condition_name(value) for value in run.events["trial_type"]]
 
 
 def event_times(run: BIDSRun) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -65,9 +67,13 @@ def conditions_of_volumes(
             f"{np.nanmin(onset, initial=np.inf):g} s; are onsets in milliseconds?",
             stacklevel=5,
         )
-    shared = np.minimum(begin + tr, onset + np.maximum(duration, INSTANT)) - np.maximum(begin, onset)
+    end = onset + np.maximum(duration, INSTANT)
     filled = np.zeros((n, max(len(codes), 1)))
     event_codes = [codes[name] for name in names if name is not None]
-    np.add.at(filled.T, event_codes, np.nan_to_num(shared).clip(min=0).T)
+    rows = max(_AT_ONCE // max(len(onset), 1), 1)
+    for first in range(0, n, rows):  # a film has words by the ten thousand
+        part = begin[first : first + rows]
+        shared = np.minimum(part + tr, end) - np.maximum(part, onset)
+        np.add.at(filled[first : first + rows].T, event_codes, np.nan_to_num(shared).clip(min=0).T)
     best = filled.argmax(axis=1)
     return np.where(filled[np.arange(n), best] > 0, best, none)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["event_table", "is_bad", "is_event", "touch_bad"]
+__all__ = ["condition_name", "event_table", "is_bad", "is_event", "touch_bad"]
 
 # What recorders and MNE write beside events: stretches to leave out, and joints.
 _BAD = re.compile(r"(Comment/)?BAD($|[ _])")
@@ -32,12 +32,14 @@ def event_table(events: pd.DataFrame) -> pd.DataFrame:
     except (TypeError, ValueError) as error:
         raise ValueError(f"onset and duration of events must be seconds or n/a: {error}") from None
     column = next((name for name in ("trial_type", "value") if name in events), None)
-    kinds = ["event"] * len(events) if column is None else [_text(kind) for kind in events[column]]
+    kinds = ["event"] * len(events) if column is None else [condition_name(kind) for kind in events[column]]
     table = pd.DataFrame({"onset": onset, "duration": duration})
-    return table.assign(trial_type=np.array(kinds, dtype=object))
+    # As a series: of an array of objects pandas 3 makes a column of texts, with NaN in place of None.
+    return table.assign(trial_type=pd.Series(kinds, table.index, dtype=object))
 
 
-def _text(kind: object) -> str | None:
+def condition_name(kind: object) -> str | None:
+    """Return the name of a condition: ``1`` is "1", also where ``n/a`` made floats of its column."""
     if pd.isna(kind):  # type: ignore[call-overload]
         return None
     return str(int(kind)) if isinstance(kind, float) and kind.is_integer() else str(kind)

@@ -67,7 +67,7 @@ class PairedWindows(WrappedWindows):
 
     A recording's counterpart has the same subject, session, task and run (where both have names for them). A
     stream is read at its own rate: the sample nearest to where it is to begin, and how far off that is stands
-    in ``NAME_lag``; nothing is resampled unasked.
+    in ``NAME_lag``; nothing is resampled unasked. To splits by time a window is all that ``within`` takes.
 
     Parameters
     ----------
@@ -134,6 +134,20 @@ class PairedWindows(WrappedWindows):
         self._within, self._clocks = within, {name: clocks.get(name, Clock()) for name in streams}
         self._partner = {name: self._counterparts(name, windows.runs) for name in streams}
         super().__init__(self._paired(windows, pad))
+
+    @property
+    def extractors(self) -> list[Any]:
+        """The extractors of the reference and of the streams."""
+        streams = [stream.extractor for stream in self.streams.values() if isinstance(stream, _RunStream)]
+        return [*super().extractors, *streams]
+
+    def reach(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return as ``spans`` does from when to when all is that a window holds, of the streams, too."""
+        recording, begin, end = super().reach()
+        start = self.spans()[1]
+        for low, high in self._within.values():
+            begin, end = np.minimum(begin, start + low), np.maximum(end, start + high)
+        return recording, begin, end
 
     def _counterparts(self, name: str, runs: Sequence[Any]) -> list[int | None]:
         found = [self.streams[name].counterpart(i, run) for i, run in enumerate(runs)]
@@ -294,7 +308,7 @@ class _RunStream:
     """Recordings of images or M/EEG, read through their extractor."""
 
     def __init__(self, name: str, windows: Any, n_others: int) -> None:
-        self._runs, self._extractor = windows.runs, windows.extractor
+        self._runs, self.extractor = windows.runs, windows.extractor
         self._of_images = hasattr(windows.extractor, "n_volumes")
         self._name = name
         named = any(run.entities for run in self._runs)
@@ -319,27 +333,27 @@ class _RunStream:
 
     def rate(self, recording: int) -> float:
         run = self._runs[recording]
-        return 1 / run.repetition_time if self._of_images else float(self._extractor.sfreq(run))
+        return 1 / run.repetition_time if self._of_images else float(self.extractor.sfreq(run))
 
     def n_samples(self, recording: int) -> int:
         run = self._runs[recording]
-        return int(self._extractor.n_volumes(run) if self._of_images else self._extractor.n_samples(run))
+        return int(self.extractor.n_volumes(run) if self._of_images else self.extractor.n_samples(run))
 
     def shape(self, recording: int) -> tuple[int, ...]:
         run = self._runs[recording]
         if self._of_images:
-            return tuple(self._extractor.feature_shape(run))
-        return (len(self._extractor.channels(run)),)
+            return tuple(self.extractor.feature_shape(run))
+        return (len(self.extractor.channels(run)),)
 
     def read(self, recording: int, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
         run = self._runs[recording]
-        if out.dtype == self._extractor.dtype:
-            self._extractor.extract(run, start, stop, out)
+        if out.dtype == self.extractor.dtype:
+            self.extractor.extract(run, start, stop, out)
         else:
-            out[...] = self._extractor.extract(run, start, stop)
+            out[...] = self.extractor.extract(run, start, stop)
         if self._of_images:
             if recording not in self._kept:
-                self._kept[recording] = torch.from_numpy(self._extractor.kept(run))
+                self._kept[recording] = torch.from_numpy(self.extractor.kept(run))
             return self._kept[recording][start:stop]
         return torch.ones(stop - start, dtype=torch.bool)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,7 +108,7 @@ def _dataset_of(run: Any) -> str | None:
     subjects = [i for i, folder in enumerate(folders) if folder.name == own]
     if not subjects:
         return None
-    base = folders[subjects[0] + 1]
+    base = Path(os.path.realpath(folders[subjects[0] + 1]))  # by whatever link it was reached
     if base.parent.name == "derivatives":
         return str(base.parent.parent)
     description = base / "dataset_description.json"

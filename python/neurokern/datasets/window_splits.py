@@ -91,7 +91,8 @@ def split_windows(
     by : {"subject", "session", "run", "task", "dataset", "time", "trial"}
         What stays together. "run": all that was recorded at once, so echoes, spaces and acquisitions of a
         run, too. "dataset": a BIDS folder with its derivatives. "time": the last part of each run is the
-        test, the part before it validation. "trial": windows anywhere are held out; those of other parts
+        test, the part before it validation; a run ends with its last window, or where signals are cleaned
+        with its last volume. "trial": windows anywhere are held out; those of other parts
         that overlap them are dropped.
     test, validation : float
         Shares of the groups, or of each run's time; at least one group each unless 0.
@@ -213,7 +214,7 @@ def check_no_leak(train: _Windows, test: _Windows, by: str = "run", gap: float =
         return
     for name, key in zip(both, shared, strict=True):
         (_, begin, end), (_, test_begin, test_end) = (
-            tuple(values[_are(key, own, side.spans()[0])] for values in side.spans())
+            tuple(values[_are(key, own, side.spans()[0])] for values in _reach(side))
             for side, own in zip((train, test), keys, strict=True)
         )
         near = (begin[:, None] < test_end + gap - _CLOCK_TOLERANCE) & (
@@ -271,7 +272,7 @@ def k_shot_windows(
         raise ValueError(
             f"k_shot_windows: labels must be one for each of {len(windows)} windows, got {len(names)}"
         )
-    _check_whole_runs("k_shot_windows", windows.extractor)
+    _check_whole_runs("k_shot_windows", windows)
     part = np.where([name is None for name in names], -1, TEST)
     for name in sorted({name for name in names if name is not None}):
         own = np.flatnonzero(np.array([other == name for other in names]))
@@ -310,7 +311,7 @@ def _check_not_fitted(function: str, windows: Any) -> None:
 
 def _by_trial(windows: _Windows, test: float, validation: float, seed: int, gap: float) -> NDArray[np.int64]:
     """Return the part of each window, drawn at random; -1 where it overlaps one held out more strictly."""
-    _check_whole_runs("split_windows", windows.extractor)
+    _check_whole_runs("split_windows", windows)
     n = len(windows)
     n_test, n_validation = (max(1, round(share * n)) if share else 0 for share in (test, validation))
     part = np.full(n, TRAIN)
@@ -323,7 +324,7 @@ def _by_trial(windows: _Windows, test: float, validation: float, seed: int, gap:
 
 def _apart_in_runs(windows: _Windows, part: NDArray[np.int64], gap: float) -> NDArray[np.bool_]:
     """Return which windows keep their part: those of one run, whatever echo or space, may not overlap."""
-    _, begin, end = windows.spans()
+    _, begin, end = _reach(windows)
     run = groups_of("split_windows", windows, "run")[1]
     keep = np.ones(len(part), dtype=bool)
     for number in np.unique(run):
@@ -332,13 +333,13 @@ def _apart_in_runs(windows: _Windows, part: NDArray[np.int64], gap: float) -> ND
     return keep
 
 
-def _check_whole_runs(function: str, extractor: Any) -> None:
-    if getattr(extractor, "cleans", False):
+def _check_whole_runs(function: str, windows: _Windows) -> None:
+    if any(getattr(extractor, "cleans", False) for extractor in _extractors(windows)):
         raise ValueError(
             f"{function}: the extractor estimates means, scales, trends or confounds on whole runs, which "
             "hold what is to be tested; make it without, or split by run"
         )
-    _warn_of_filters(extractor)
+    _warn_of_filters(windows)
 
 
 def _by_group(windows: _Windows, by: str, test: float, validation: float, seed: int) -> NDArray[np.int64]:
@@ -359,33 +360,63 @@ def _by_group(windows: _Windows, by: str, test: float, validation: float, seed: 
 def _by_time(windows: _Windows, test: float, validation: float, gap: float) -> NDArray[np.int64]:
     """Return the part of each window, -1 where it reaches over a boundary."""
     share = 1 - test - validation
-    _check_fit(windows.extractor, share)
-    recording, begin, end = windows.spans()
-    last = np.zeros(len(windows.runs))
+    _check_fit(windows, share)
+    recording, begin, end = _reach(windows)
+    last = _fitted_lengths(windows)
     np.maximum.at(last, recording, end)
     length = last[recording]
     part = np.full(len(windows), -1)
     bounds = [(0.0, share), (share, share + validation), (share + validation, 1.0)]
     for which, (low, high) in zip((TRAIN, VALIDATION, TEST), bounds, strict=True):
         # Half of the gap on either side of a boundary; none at the ends of a run.
-        earliest = low * length + (gap / 2 if low > 0 else 0) - _CLOCK_TOLERANCE
+        earliest = low * length + (gap / 2 if low > 0 else -np.inf) - _CLOCK_TOLERANCE
         latest = high * length - (gap / 2 if high < 1 else 0) + _CLOCK_TOLERANCE
         part[(high > low) & (begin >= earliest) & (end <= latest)] = which
     return part
 
 
-def _check_fit(extractor: Any, share: float) -> None:
+def _fitted_lengths(windows: _Windows) -> NDArray[np.float64]:
+    """Return the seconds of each run that ``fit_on`` is a share of, where the extractor cleans; else 0.
+
+    The last window may end long before its run: by that end, what cleaning has seen would be tested on.
+    """
+    extractor, lengths = windows.extractor, np.zeros(len(windows.runs))
+    if getattr(extractor, "cleans", False):
+        for i in np.unique(windows.spans()[0]).tolist():
+            lengths[i] = extractor.n_volumes(windows.runs[i]) * windows.runs[i].repetition_time
+    return lengths
+
+
+def _reach(windows: _Windows) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the recording of each window, and from when to when all is that it holds."""
+    found: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+    found = getattr(windows, "reach", windows.spans)()
+    return found
+
+
+def _extractors(windows: _Windows) -> list[Any]:
+    """Return the extractors of all that the windows hold."""
+    return list(getattr(windows, "extractors", [windows.extractor]))
+
+
+def _check_fit(windows: _Windows, share: float) -> None:
+    extractor, *streams = _extractors(windows)
+    if any(getattr(stream, "cleans", False) for stream in streams):
+        raise ValueError(
+            "split_windows: a stream is cleaned by means, scales, trends or confounds of whole runs, which "
+            "hold what is to be tested; make its extractor without, or split by run"
+        )
     fit_on = getattr(extractor, "fit_on", None)
     if fit_on is not None and extractor.cleans and fit_on[1] > share + 1e-9:
         raise ValueError(
             f"split_windows: the extractor estimates means, scales, trends or confounds on {fit_on} of each "
             f"run, which holds what is to be tested; make it with fit_on=(0.0, {share:.3g}), or split by run"
         )
-    _warn_of_filters(extractor)
+    _warn_of_filters(windows)
 
 
-def _warn_of_filters(extractor: Any) -> None:
-    if getattr(extractor, "filters", False):
+def _warn_of_filters(windows: _Windows) -> None:
+    if any(getattr(extractor, "filters", False) for extractor in _extractors(windows)):
         warnings.warn(
             "split_windows: the extractor filters whole recordings, and filters look forward: leave a gap of "
             "some periods of the lowest frequency, or split by run",

@@ -43,6 +43,11 @@ class WrappedWindows(Dataset[dict[str, Any]]):
         return self.windows.extractor
 
     @property
+    def extractors(self) -> list[Any]:
+        """The extractors of all that the windows hold."""
+        return list(getattr(self.windows, "extractors", [self.extractor]))
+
+    @property
     def events(self) -> pd.DataFrame:
         """The event of each window."""
         events: pd.DataFrame = self.windows.events
@@ -52,6 +57,12 @@ class WrappedWindows(Dataset[dict[str, Any]]):
         """Return the recording of each window, and the seconds that it begins and ends at."""
         spans: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] = self._spans
         return spans
+
+    def reach(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return as ``spans`` does from when to when all is that a window holds, of other streams, too."""
+        found: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+        found = getattr(self.windows, "reach", self.windows.spans)()
+        return found
 
     def select(self: _Self, indices: Any) -> _Self:
         """Return the dataset of some of the windows, in this dataset's order."""

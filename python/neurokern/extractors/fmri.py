@@ -328,10 +328,20 @@ class _FMRIExtractor(ABC):
         names = self._names(run.path, table)
         if not names:
             return None
-        values = table[names].to_numpy(dtype=np.float64, copy=True)
+        texts = [name for name in names if table[name].infer_objects().dtype.kind not in "biuf"]
+        if texts:
+            raise ValueError(f"{run.path}: confounds must be columns of numbers, {', '.join(texts)} are none")
+        values = table[names].to_numpy(dtype=np.float64, copy=True, na_value=np.nan)
         # Derivatives and displacements have no first value: the second stands in for it.
         if len(values) > 1:
             values[0] = np.where(np.isnan(values[0]), values[1], values[0])
+        unknown = [
+            name for name, column in zip(names, values.T, strict=True) if not np.isfinite(column).all()
+        ]
+        if unknown:
+            raise ValueError(
+                f"{run.path}: confounds must have a number for each volume, {', '.join(unknown[:6])} have not"
+            )
         return values
 
     def _names(self, path: Path, table: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ from neurokern.ops._library import torch
 EXACT_IN_FLOAT32 = {"bool", "int8", "uint8", "int16", "uint16", "float16", "bfloat16", "float32"}
 EXACT_IN_FLOAT64 = {"int32", "int64", "uint32", "uint64", "float64"}
 _CHECKED = 1 << 22  # elements that are looked at together
-_LARGEST = 1e150  # squares of larger numbers overflow when they are summed
+LARGEST = 1e150  # squares of larger numbers overflow when they are summed
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def check_rows_finite(function: str, name: str, values: Any, *, nan_allowed: boo
             "drop or "
             "fill those samples"
         )
-    if largest >= _LARGEST:
+    if largest >= LARGEST:
         raise ValueError(
-            f"{function}: {name} must be below {_LARGEST:g} in size, so that squares can be summed, got "
+            f"{function}: {name} must be below {LARGEST:g} in size, so that squares can be summed, got "
             f"{largest:.3g}; give it in another unit"
         )
 
@@ -138,7 +138,7 @@ def _is_fine(block: Any) -> bool:
     if not (block.shape[0] and block.shape[1]):
         return True
     if "float64" in str(block.dtype):  # NaN is the smallest and the largest of any values
-        return bool(block.min() > -_LARGEST) and bool(block.max() < _LARGEST)
+        return bool(block.min() > -LARGEST) and bool(block.max() < LARGEST)
     with np.errstate(all="ignore"):
         return math.isfinite(float(block.sum()))  # finite only if all are; sums may also overflow
 
@@ -158,8 +158,8 @@ def check_weight(function: str, weight: Any, X: Any, device: Any) -> Any | None:
             f"{function}: sample_weight must have shape ({X.shape[0]},), one per sample, got "
             f"{tuple(weight.shape)}"
         )
-    # A comparison with NaN is false, so that NaN is refused, too.
-    if not (bool((weight >= 0).all()) and 0 < float(weight.sum()) < math.inf):
+    # A comparison with NaN is false, so that NaN is refused, too. Squares of weights must be finite, as well.
+    if not (bool((weight >= 0).all()) and 0 < float(weight.sum()) < LARGEST):
         raise ValueError(
             f"{function}: sample_weight must be finite and not negative, and not all 0; got a smallest of "
             f"{float(weight.min()):g} and a sum of {float(weight.sum()):g}"

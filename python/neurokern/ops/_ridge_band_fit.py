@@ -19,10 +19,12 @@ import numpy as np
 from neurokern.ops._ridge_arguments import Problem
 from neurokern.ops._ridge_blas import Algebra
 from neurokern.ops._ridge_direct import intercept_of
-from neurokern.ops._ridge_sums import cross, gram, means, rounded, shifted
+from neurokern.ops._ridge_sums import cross, gram, kernel, means, rounded, shifted
 from neurokern.ops._ridge_wide import about_means, kernel_of
 
-_MOST_STEPS = 1000  # of conjugate gradients
+_MOST_STEPS = 1000  # of conjugate gradients on the way of a search
+_MOST_EXACT_STEPS = 300  # of those for the user; systems that need more are factored
+_MATRIX_BYTES = 1 << 27  # of matrices that are factored together
 _KERNEL_BYTES = 1 << 30  # of kernels of bands
 _CHUNK_BYTES = 1 << 27  # of vectors of a chunk of targets
 EXACT = 1e-10  # residual of a solution that is given to the user
@@ -36,11 +38,14 @@ def conjugate_gradients(
     right: Any,
     start: Any | None,
     tolerance: float,
+    matrices: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Solve for each row of ``right`` (targets, n) with a positive definite matrix of its own.
 
     ``times`` multiplies rows by their matrices, whose diagonals are given. A residual below ``tolerance`` of
-    the right-hand side, both over the roots of the diagonal, ends it, for all targets at once.
+    the right-hand side, both over the roots of the diagonal, ends it, for all targets at once. Of targets
+    that stay above it, whose penalties are orders of magnitude apart, ``matrices`` makes the matrices
+    themselves (targets, n, n) from their indices, to be factored.
     """
     xp = algebra.xp
 
@@ -54,7 +59,7 @@ def conjugate_gradients(
     residual = right - times(x)
     direction = residual * inverse
     power = products(residual, direction)
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MOST_STEPS if matrices is None else _MOST_EXACT_STEPS):
         if bool((power <= wanted).all()):
             break
         image = times(direction)
@@ -67,7 +72,23 @@ def conjugate_gradients(
         before, power = power, products(residual, scaled)
         direction *= (power / xp.where(before > 0, before, 0.0 * before + 1.0))[:, None]
         direction += scaled
+    if matrices is not None:
+        residual = right - times(x)  # what is carried from step to step drifts away from it
+        reached = products(residual, residual * inverse) <= 4 * wanted
+        _factored(algebra, matrices, right, x, np.flatnonzero(~algebra.host(reached)))
     return x
+
+
+def _factored(
+    algebra: Algebra, matrices: Callable[[Any], Any], right: Any, x: Any, targets: np.ndarray
+) -> None:
+    """Replace solutions of some targets by those from factors of their matrices."""
+    n = right.shape[1]
+    step = max(1, _MATRIX_BYTES // (8 * n * n))
+    identity = algebra.array(np.eye(n), "float64")
+    for first in range(0, len(targets), step):
+        some = algebra.array(targets[first : first + step], "int64")
+        x[some] = algebra.xp.linalg.solve(matrices(some) + identity, right[some][:, :, None])[:, :, 0]
 
 
 def solver_by_features(algebra: Algebra, gram: Any, scale: Any, tolerance: float) -> Inverse:
@@ -80,7 +101,12 @@ def solver_by_features(algebra: Algebra, gram: Any, scale: Any, tolerance: float
         product += u
         return product
 
-    return lambda right, start: conjugate_gradients(algebra, times, diagonal, right, start, tolerance)
+    def matrices(some: Any) -> Any:
+        own = scale[some]
+        return own[:, :, None] * gram * own[:, None, :]
+
+    dense = matrices if tolerance <= EXACT else None
+    return lambda right, start: conjugate_gradients(algebra, times, diagonal, right, start, tolerance, dense)
 
 
 def solver_by_samples(algebra: Algebra, kernels: Any, weights: Any, tolerance: float) -> Inverse:
@@ -92,7 +118,11 @@ def solver_by_samples(algebra: Algebra, kernels: Any, weights: Any, tolerance: f
         product += u
         return product
 
-    return lambda right, start: conjugate_gradients(algebra, times, diagonal, right, start, tolerance)
+    def matrices(some: Any) -> Any:
+        return algebra.xp.einsum("tb,bnm->tnm", weights[some], kernels)
+
+    dense = matrices if tolerance <= EXACT else None
+    return lambda right, start: conjugate_gradients(algebra, times, diagonal, right, start, tolerance, dense)
 
 
 def _name(values: Any) -> str:
@@ -110,9 +140,20 @@ def weighted_sum(algebra: Algebra, u: Any, matrices: Any, weights: Any) -> Any:
 
 
 class BandKernels:
-    """The kernel of each band over all samples, of features about their means: X is read once."""
+    """The kernel of each band over all samples, of features about their means: X is read once.
 
-    def __init__(self, algebra: Algebra, problem: Problem, band: np.ndarray, fit_intercept: bool) -> None:
+    For a search those of many float32 features are sums of products in float32, unless ``exact``.
+    """
+
+    def __init__(
+        self,
+        algebra: Algebra,
+        problem: Problem,
+        band: np.ndarray,
+        fit_intercept: bool,
+        *,
+        exact: bool = False,
+    ) -> None:
         self.algebra, self.problem, self.fit_intercept = algebra, problem, fit_intercept
         n_samples = problem.shape[0]
         root = None if problem.weight is None else problem.weight**0.5
@@ -124,7 +165,9 @@ class BandKernels:
             shift = (
                 rounded(algebra, means(algebra, part.X, part.weight), part.dtype) if fit_intercept else None
             )
-            self.kernels[number] = kernel_of(algebra, part, shift, root)
+            self.kernels[number] = (
+                kernel(algebra, part.X, shift, root) if exact else kernel_of(algebra, part, shift, root)
+            )
 
     def mixed(self, weights: np.ndarray) -> Any:
         """The kernel of all features with band weights (bands,)."""
@@ -169,7 +212,7 @@ def fit_by_bands(
     y_mean = means(algebra, problem.Y, problem.weight) if fit_intercept else None
     dual = n_samples < n_features
     if dual:
-        kernels = kernels or BandKernels(algebra, problem, band, fit_intercept)
+        kernels = kernels or BandKernels(algebra, problem, band, fit_intercept, exact=True)
         inner = kernels.kernels
         if fit_intercept:
             inner = algebra.xp.stack(
@@ -189,9 +232,8 @@ def fit_by_bands(
                 part = band_of(algebra, problem, band, number)
                 columns = algebra.array(np.flatnonzero(band == number), "int64")
                 mean = None if x_mean is None else x_mean[columns]
-                found = cross(
-                    algebra, part.X, mean, (strength[:, number, None] * duals).T, root, problem.dtype
-                )
+                # In float64: duals of small penalties cancel in their sum over samples.
+                found = cross(algebra, part.X, mean, (strength[:, number, None] * duals).T, root, "float64")
                 weights[columns, targets] = algebra.cast(found, problem.dtype)
         else:
             C = cross(algebra, problem.X, x_mean, Y, root, "float64").T

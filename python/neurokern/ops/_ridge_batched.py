@@ -31,6 +31,7 @@ class BatchedRidge:
         The penalty that each target was fitted with.
     scores : array or tensor of shape (problems, alphas, targets), float64, or None
         Leave-one-out R2 of every candidate, in ascending order of alpha; NaN for a target that does not vary.
+        Without an intercept it is about 0, not about the mean: 1 less squared errors over squares of Y.
         None if there was one candidate and so nothing to choose.
     """
 

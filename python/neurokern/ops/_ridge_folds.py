@@ -81,6 +81,9 @@ def _labels(function: str, runs: Any, n_samples: int) -> np.ndarray:
         raise ValueError(
             f"{function}: runs must have shape ({n_samples},), a label per sample, got {labels.shape}"
         )
+    missing = int((labels != labels).sum())
+    if missing:  # NaN differs from itself: such a run would have no samples
+        raise ValueError(f"{function}: runs must not be NaN, got {missing} such labels")
     return labels
 
 

@@ -265,6 +265,9 @@ def draw_band_weights(n_bands: int, n_candidates: int, seed: int) -> np.ndarray:
     n_candidates = check_integer("banded_ridge_cv", "n_candidates", n_candidates)
     if n_candidates < 1:
         raise ValueError(f"banded_ridge_cv: n_candidates must be at least 1, got {n_candidates}")
+    seed = check_integer("banded_ridge_cv", "seed", seed)
+    if seed < 0:
+        raise ValueError(f"banded_ridge_cv: seed must not be negative, got {seed}")
     fixed = np.vstack([np.full((1, n_bands), 1 / n_bands), np.eye(n_bands)])
     fixed = fixed[:1] if n_bands == 1 else fixed
     generator = np.random.default_rng(seed)
@@ -285,7 +288,13 @@ def _check_bands(function: str, bands: Any, n_features: int) -> tuple[np.ndarray
     missing = int((labels != labels).sum())
     if missing:  # NaN differs from itself, and each would be a band of its own
         raise ValueError(f"{function}: bands must not be NaN, got {missing} such labels")
-    names, band = np.unique(labels, return_inverse=True)
+    try:
+        names, band = np.unique(labels, return_inverse=True)
+    except TypeError as error:  # objects that have no order
+        raise TypeError(
+            f"{function}: bands must be labels of one kind that can be sorted, got {error}; use numbers or "
+            "strings"
+        ) from error
     return names, band.reshape(-1)
 
 
