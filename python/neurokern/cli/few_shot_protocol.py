@@ -195,7 +195,7 @@ def few_shot_text(table: pd.DataFrame) -> str:
             row.append("" if method == REFERENCE else f"{one[column]:+.3f} [{low:+.3f}, {high:+.3f}]")
         rows.append([*row, f"{one['n_trainable']:.0f}", f"{one['seconds']:.2g}"])
     first = table.iloc[0]
-    n_sessions, n_subjects = table["n_sessions"].max(), table["n_subjects"].max()
+    n_sessions, n_subjects = (int(table[name].max()) for name in ("n_sessions", "n_subjects"))
     among = f"{n_sessions} session{'s'[: n_sessions != 1]} of {n_subjects} subject{'s'[: n_subjects != 1]}"
     title = f"balanced accuracy, chance {first['chance']:.2f}; {among}"
     if table["n_episodes"].nunique() > 1:
