@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from neurokern.datasets import BinnedSession, Splits
 
 __all__ = [
-    "BASELINES",
-    "CONDITIONS_HELP",
+    "add_baseline_flags",
     "add_parser",
     "baseline_names",
     "check_conditions",
@@ -22,10 +21,6 @@ __all__ = [
     "run",
 ]
 
-CONDITIONS_HELP = (
-    "columns of the trials, joined by commas, whose combinations are the conditions of PSTHs; by default all "
-    "trials are one"
-)
 BASELINES = ("ridge", "reduced rank", "GLM", "PSTH", "unit mean")
 
 _EXAMPLES = """\
@@ -63,14 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="score at most N units of each session (default: all)",
     )
-    parser.add_argument(
-        "--baselines",
-        type=baseline_names,
-        default=BASELINES,
-        metavar="NAMES",
-        help="some of ridge,reduced-rank,glm,psth,unit-mean; by default all",
-    )
-    parser.add_argument("--conditions", metavar="COLUMNS", help=CONDITIONS_HELP)
+    add_baseline_flags(parser)
     parser.add_argument(
         "--label",
         metavar="EXPRESSION",
@@ -79,6 +67,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder for the tables; by default RUN")
     return parser
+
+
+def add_baseline_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--baselines`` and ``--conditions``."""
+    parser.add_argument(
+        "--baselines",
+        type=baseline_names,
+        default=BASELINES,
+        metavar="NAMES",
+        help="some of ridge,reduced-rank,glm,psth,unit-mean; by default all",
+    )
+    parser.add_argument(
+        "--conditions",
+        metavar="COLUMNS",
+        help="columns of the trials, joined by commas, whose combinations are the conditions of PSTHs; by "
+        "default all trials are one",
+    )
 
 
 def baseline_names(text: str) -> tuple[str, ...]:

@@ -15,9 +15,7 @@ from neurokern.cli._common import Steps, new_parser, require_torch, say, speaks,
 from neurokern.cli._flags import LABEL_HELP, add_settings_flags, positive_int
 from neurokern.cli.adapter_names import WORDS
 from neurokern.cli.evaluate import (
-    BASELINES,
-    CONDITIONS_HELP,
-    baseline_names,
+    add_baseline_flags,
     check_conditions,
     condition_columns,
 )
@@ -97,14 +95,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--max-units", type=positive_int, metavar="N", help="score at most N units of each session"
     )
-    parser.add_argument(
-        "--baselines",
-        type=baseline_names,
-        default=BASELINES,
-        metavar="NAMES",
-        help="some of ridge,reduced-rank,glm,psth,unit-mean; by default all",
-    )
-    parser.add_argument("--conditions", metavar="COLUMNS", help=CONDITIONS_HELP)
+    add_baseline_flags(parser)
     parser.add_argument(
         "--no-alone", action="store_true", help="do not train the model on the held-out recordings alone"
     )

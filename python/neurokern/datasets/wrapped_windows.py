@@ -98,5 +98,5 @@ class WrappedWindows(Dataset[dict[str, Any]]):
         return batch
 
     def _beside(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Return what is added to a batch."""
-        raise NotImplementedError
+        """Return what is added to a batch: here nothing."""
+        return {}
